@@ -1,0 +1,125 @@
+"""`load_checkpoint` and `save_checkpoint`: a detector as one file."""
+
+import argparse
+import codecs
+import collections
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from step.checkpoints import release
+from step.checkpoints.state import load_state
+from step.config import StepConfig
+from step.errors import StepError
+from step.files import atomic_path
+from step.models.detector import StepDetector
+
+FORMAT = "step-trt"
+FORMAT_VERSION = 1
+
+# What a training checkpoint of the release holds besides tensors and plain containers. None of it runs code.
+_ALLOWED_GLOBALS: list[Any] = [
+    argparse.Namespace,
+    collections.Counter,
+    codecs.encode,
+    np.dtype,
+    np.ndarray,
+    np.float64,
+    type(np.dtype(np.float64)),
+    type(np.dtype(np.float32)),
+    type(np.dtype(np.int64)),
+    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # the name before NumPy 2
+    (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),
+    np._core.multiarray.scalar,
+    np._core.multiarray._reconstruct,
+]
+
+
+def load_checkpoint(path: str | Path) -> StepDetector:
+    """Reads a detector, in eval mode on the CPU.
+
+    Args:
+        path: a checkpoint of ours (`save_checkpoint`) or of the 2019 release (`base_net`, `det_net0`, ..., `cfg`).
+
+    Raises:
+        StepError: the file is missing, damaged, a pickle that would run code, or does not fit its own config; missing,
+            unexpected and wrong-shaped parameters are named.
+    """
+    path = Path(path)
+    content = read_torch_file(path)
+    if content.get("format") == FORMAT:
+        if content.get("version") != FORMAT_VERSION:
+            raise StepError(
+                f"{path}: checkpoint format version {content.get('version')!r}, this step-trt reads "
+                f"{FORMAT_VERSION}; upgrade step-trt"
+            )
+        config, state = StepConfig.from_dict(content["config"]), content["state_dict"]
+    elif "base_net" in content:
+        config, state = release.config_of(content, path), release.state_of(content, path)
+    else:
+        found = ", ".join(map(str, list(content)[:5])) or "nothing"
+        raise StepError(
+            f"{path}: not a STEP checkpoint: expected base_net, context_net, det_net0.. and cfg, found {found}"
+        )
+    detector = StepDetector.from_config(config)
+    load_state(detector, state, source=path)
+    return detector
+
+
+def save_checkpoint(detector: StepDetector, path: str | Path) -> None:
+    """Writes a detector in our format, atomically.
+
+    Raises:
+        StepError: the place cannot be written.
+    """
+    state: dict[str, Tensor] = {key: value.detach().cpu() for key, value in detector.state_dict().items()}
+    content = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "config": detector.config.to_dict(),
+        "state_dict": state,
+    }
+    with atomic_path(Path(path)) as temporary, temporary.open("wb") as file:
+        torch.save(content, file)
+
+
+def read_torch_file(path: Path) -> dict[Any, Any]:
+    """The dict in a `torch.save` file, read without running code.
+
+    Raises:
+        StepError: missing, damaged, refused, or not a dict.
+    """
+    if not path.is_file():
+        raise StepError(f"{path}: no such file; give the path of a checkpoint (.pth)")
+    try:
+        with torch.serialization.safe_globals(_ALLOWED_GLOBALS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = _refused_global(str(error))
+        if reason:
+            raise StepError(
+                f"{path}: refused: the file wants to load {reason}, which could run code; "
+                "only tensors and plain values are read"
+            ) from error
+        raise StepError(f"{path}: not a checkpoint or damaged ({path.stat().st_size} bytes); copy it again") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError) as error:
+        # What torch.load raises for truncated archives and foreign files, depending on where the damage is.
+        raise StepError(f"{path}: not a checkpoint or damaged ({path.stat().st_size} bytes); copy it again") from error
+    if not isinstance(content, dict):
+        raise StepError(f"{path}: not a checkpoint: it holds a {type(content).__name__}, expected a dict of weights")
+    return content
+
+
+def _refused_global(message: str) -> str | None:
+    """The class or function that weights_only refused, out of torch's long message."""
+    for start in ("GLOBAL ", "Unsupported global: GLOBAL "):
+        if start in message:
+            return message.split(start, 1)[1].split()[0].rstrip(".,")
+    for start in ("Unsupported class ", "Unsupported operand "):
+        if start in message:
+            return message.split(start, 1)[1].split()[0].rstrip(".,")
+    return None

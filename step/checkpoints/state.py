@@ -1,0 +1,48 @@
+"""Putting a dict of tensors into a module, with an error that names what does not fit."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from step.errors import StepError
+
+_NAMED = 3  # keys listed in full in an error; the rest are counted
+
+
+def load_state(module: nn.Module, state: Mapping[str, Tensor], *, source: Path) -> None:
+    """Like `load_state_dict(strict=True)`, but every problem is named in one line.
+
+    Args:
+        module: what receives the weights.
+        state: parameter name -> tensor. A missing `num_batches_tracked` is no problem: nothing here reads it.
+        source: file that the error names.
+
+    Raises:
+        StepError: missing, unexpected or wrong-shaped keys, or values that are no tensors.
+    """
+    expected = module.state_dict()
+    state = dict(state)
+    for key in expected:
+        if key.endswith("num_batches_tracked"):
+            state.setdefault(key, expected[key])
+    missing = [key for key in expected if key not in state]
+    unexpected = [key for key in state if key not in expected]
+    wrong = [_mismatch(key, state[key], expected[key]) for key in expected if key in state]
+    wrong = [text for text in wrong if text]
+    problems = [
+        f"{len(keys)} {kind}: {', '.join(keys[:_NAMED])}{', ...' if len(keys) > _NAMED else ''}"
+        for kind, keys in (("missing", missing), ("unexpected", unexpected), ("wrong-shaped", wrong))
+        if keys
+    ]
+    if problems:
+        raise StepError(f"{source}: the weights do not fit the model: {'; '.join(problems)}")
+    module.load_state_dict(state)
+
+
+def _mismatch(key: str, value: object, expected: Tensor) -> str:
+    if not isinstance(value, Tensor):
+        return f"{key} (a {type(value).__name__}, not a tensor)"
+    if value.shape != expected.shape:
+        return f"{key} ({list(value.shape)}, expected {list(expected.shape)})"
+    return ""

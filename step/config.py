@@ -1,0 +1,136 @@
+"""What distinguishes one STEP model from another (torch-free)."""
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, Self, get_args
+
+from step.classes import CHALLENGE_CLASS_IDS
+from step.errors import StepError
+
+TemporalMode = Literal["predict", "extrapolate", "mean"]
+PoolMode = Literal["align", "pool"]
+
+FEATURE_STRIDE = 16
+"""Input pixels per feature cell, in both axes (SPEC, Backbone)."""
+TIME_STRIDE = 4
+"""Input frames per feature frame (SPEC, Backbone)."""
+CLIP_FPS = 12
+"""Frames per second inside a clip (SPEC, Clip and preprocessing)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepConfig:
+    """Architecture of a STEP detector; the defaults are the released AVA model.
+
+    Attributes:
+        image_size_px: side of the square input frames.
+        chunk_frames: T, feature frames in a chunk.
+        chunks: chunks that each progressive step looks at, first step first.
+        num_classes: number of class scores per tube.
+        class_ids: data-set id of each score column, ascending (AVA ids for the release).
+        anchor_mode: 1..4, which grids of initial boxes are used (34, 59, 84 or 109 boxes).
+        temporal_mode: how a tube grows before a step with more chunks.
+        pool_mode: RoI align or RoI max-pool.
+        pool_size: P, bins per side of a pooled RoI.
+        fc_dim: channels after the heads' 1x1 reductions.
+        context: whether the whole-frame context branch feeds the classifier.
+        width: multiplier on every channel count of the I3D and residual layers.
+
+    Raises:
+        StepError: a value outside what the method defines.
+
+    Source: SPEC.md, sections "Backbone" to "Tubes".
+    """
+
+    image_size_px: int = 400
+    chunk_frames: int = 3
+    chunks: tuple[int, ...] = (1, 1, 3)
+    num_classes: int = 60
+    class_ids: tuple[int, ...] = field(default=CHALLENGE_CLASS_IDS)
+    anchor_mode: int = 1
+    temporal_mode: TemporalMode = "predict"
+    pool_mode: PoolMode = "align"
+    pool_size: int = 7
+    fc_dim: int = 256
+    context: bool = True
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        # JSON has no tuples.
+        object.__setattr__(self, "chunks", tuple(self.chunks))
+        object.__setattr__(self, "class_ids", tuple(self.class_ids))
+        checks = {
+            "image_size_px": (self.image_size_px >= 2 * FEATURE_STRIDE, f"at least {2 * FEATURE_STRIDE}"),
+            "chunk_frames": (self.chunk_frames >= 2 or self.temporal_mode != "extrapolate", "at least 2 to extrapolate")
+            if self.chunk_frames >= 1
+            else (False, "at least 1"),
+            "chunks": (_growing(self.chunks), "1 to 4 odd numbers, never falling, growing by at most 2 a step, from 1"),
+            "num_classes": (self.num_classes == len(self.class_ids), f"{len(self.class_ids)}, one per class id"),
+            "class_ids": (list(self.class_ids) == sorted(set(self.class_ids)), "ascending and unique"),
+            "anchor_mode": (self.anchor_mode in (1, 2, 3, 4), "1, 2, 3 or 4"),
+            "temporal_mode": (self.temporal_mode in get_args(TemporalMode), "predict, extrapolate or mean"),
+            "pool_mode": (self.pool_mode in get_args(PoolMode), "align or pool"),
+            "pool_size": (self.pool_size >= 1, "at least 1"),
+            "fc_dim": (self.fc_dim >= 1, "at least 1"),
+            "width": (0 < self.width <= 4, "in (0, 4]"),
+        }
+        for name, (fine, allowed) in checks.items():
+            if not fine:
+                raise StepError(f"model config: {name} is {getattr(self, name)!r}; it must be {allowed}")
+
+    @property
+    def num_steps(self) -> int:
+        """Number of progressive steps."""
+        return len(self.chunks)
+
+    @property
+    def feature_frames(self) -> int:
+        """Feature frames of a whole clip: the last step sees all of them."""
+        return self.chunk_frames * self.chunks[-1]
+
+    @property
+    def clip_frames(self) -> int:
+        """F, input frames of a clip (36 for the release)."""
+        return self.feature_frames * TIME_STRIDE
+
+    @property
+    def feature_size(self) -> int:
+        """Side of the square backbone feature map, in cells (25 for the release)."""
+        size = self.image_size_px // 2  # the stem's convolution rounds down, the three max-pools round up
+        for _ in range(3):
+            size = -(-size // 2)
+        return size
+
+    def step_frames(self, step: int) -> int:
+        """T', feature frames that `step` (0-based) looks at."""
+        return self.chunk_frames * self.chunks[step]
+
+    def step_first_frame(self, step: int) -> int:
+        """First of the feature frames that `step` (0-based) looks at: a step uses the clip's middle chunks."""
+        return (self.feature_frames - self.step_frames(step)) // 2
+
+    def channels(self, full_width: int) -> int:
+        """A layer's channel count at this model's width."""
+        return max(1, round(full_width * self.width))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only, for JSON and checkpoints."""
+        return asdict(self) | {"chunks": list(self.chunks), "class_ids": list(self.class_ids)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`.
+
+        Raises:
+            StepError: an unknown field, or a value that the constructor refuses.
+        """
+        unknown = sorted(set(values) - {f.name for f in fields(cls)})
+        if unknown:
+            raise StepError(f"model config: unknown field {unknown[0]!r}; it was written by a newer step-trt, upgrade")
+        return cls(**values)
+
+
+def _growing(chunks: tuple[int, ...]) -> bool:
+    """Whether a tube can grow through these chunk counts: one chunk to the left and one to the right at a time."""
+    if not 1 <= len(chunks) <= 4 or chunks[0] != 1:
+        return False
+    return all(after - before in (0, 2) for before, after in zip(chunks, chunks[1:], strict=False))

@@ -1,0 +1,50 @@
+"""Writing files so that nobody ever sees half of one (torch-free)."""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from step.errors import StepError
+
+
+@contextlib.contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """A temporary name beside `target` to write a file or folder to; renamed to it on success, removed on failure.
+
+    A folder that is already at `target` is replaced only after the new one is complete.
+
+    Raises:
+        StepError: the place cannot be written, or the disk is full.
+    """
+    target = Path(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise cannot_write(target, error) from error
+    temporary = scratch / target.name
+    try:
+        yield temporary
+        if target.is_dir() and temporary.is_dir():
+            target.rename(scratch / "previous")
+        temporary.replace(target)
+    except OSError as error:
+        raise cannot_write(target, error) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def cannot_write(target: Path, error: OSError) -> StepError:
+    """The one-line message for a file that could not be written."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return StepError(f"cannot write {target}: {reason}; free space or choose another place")
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

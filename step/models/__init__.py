@@ -1,0 +1,1 @@
+"""The networks: modules that hold parameters and call `step.ops`."""

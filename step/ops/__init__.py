@@ -1,0 +1,1 @@
+"""Tensor operations of the method: functions without parameters."""
