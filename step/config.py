@@ -100,9 +100,23 @@ class StepConfig:
             size = -(-size // 2)
         return size
 
+    @property
+    def feature_channels(self) -> int:
+        """Channels of the backbone's features: mixed 4f (832 at full width)."""
+        return sum(self.channels(count) for count in (256, 320, 128, 128))
+
+    @property
+    def context_channels(self) -> int:
+        """Channels of the context vector: mixed 5c (1024 at full width)."""
+        return sum(self.channels(count) for count in (384, 384, 128, 128))
+
     def step_frames(self, step: int) -> int:
         """T', feature frames that `step` (0-based) looks at."""
         return self.chunk_frames * self.chunks[step]
+
+    def grows_after(self, step: int) -> bool:
+        """Whether tubes grow between `step` (0-based) and the step after it."""
+        return self.chunks[step + 1] > self.chunks[step]
 
     def step_first_frame(self, step: int) -> int:
         """First of the feature frames that `step` (0-based) looks at: a step uses the clip's middle chunks."""

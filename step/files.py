@@ -30,12 +30,23 @@ def atomic_path(target: Path) -> Iterator[Path]:
     try:
         yield temporary
         if target.is_dir() and temporary.is_dir():
-            target.rename(scratch / "previous")
-        temporary.replace(target)
+            _replace_folder(temporary, target, aside=scratch / "previous")
+        else:
+            temporary.replace(target)
     except OSError as error:
         raise cannot_write(target, error) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _replace_folder(new: Path, target: Path, *, aside: Path) -> None:
+    """Renames cannot replace a folder that holds something, so the old one steps aside first."""
+    target.rename(aside)
+    try:
+        new.rename(target)
+    except OSError:
+        aside.rename(target)
+        raise
 
 
 def cannot_write(target: Path, error: OSError) -> StepError:

@@ -125,9 +125,10 @@ class StepDetector(nn.Module):
             ValueError: frames of another dtype or shape.
         """
         check_frames(tuple(frames.shape), str(frames.dtype).removeprefix("torch."), self.config)
-        # [B, F, H, W, 3] -> [B, 3, F, H, W] in [-1, 1]; scaled in float32, since half has too few bits for it
-        clips = frames.permute(0, 4, 1, 2, 3).float() * (2 / 255) - 1
-        volume = self.backbone(clips.to(self.dtype))
+        # Scaled in float32, since half has too few bits for it; before the transpose, which TensorRT has not for uint8.
+        scaled = frames.float() * (2 / 255) - 1
+        # [B, F, H, W, 3] -> [B, 3, F, H, W] in [-1, 1]
+        volume = self.backbone(scaled.to(self.dtype).permute(0, 4, 1, 2, 3))
         context = self.context(volume) if self.context is not None else None
         # [B, C, T, H, W] -> [B, T, C, H, W]: RoIs are pooled frame by frame
         return ClipFeatures(volume.transpose(1, 2).contiguous(), context)
@@ -172,7 +173,7 @@ class StepDetector(nn.Module):
         """Input tubes [B, N, T'', 4] of the step after `step` (0-based)."""
         return next_tubes(
             output,
-            grows=self.config.chunks[step + 1] > self.config.chunks[step],
+            grows=self.config.grows_after(step),
             temporal_mode=self.config.temporal_mode,
             chunk_frames=self.config.chunk_frames,
             image_size_px=self.config.image_size_px,

@@ -1,0 +1,198 @@
+"""From a checkpoint to a bundle folder."""
+
+import importlib.metadata
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import onnx
+
+from step import StepDetector, StepError, load_checkpoint
+from step.anchors import anchor_boxes
+from step.bundle import (
+    MANIFEST,
+    ClassRecord,
+    GraphRecord,
+    Manifest,
+    ParityRow,
+    Preprocessing,
+    Source,
+    Thresholds,
+    write_manifest,
+)
+from step.classes import class_name
+from step.clips import check_thresholds
+from step.config import CLIP_FPS
+from step.files import atomic_path, sha256
+from step.graph_spec import FUSED, ExportOptions, Precision, graph_specs
+from step_export.fold import fold_batch_norm
+from step_export.graphs import graph_modules
+from step_export.onnx_export import export_graph
+from step_export.verify import verify_graphs, worst_rows
+
+GraphChoice = Literal["fused", "steps", "all"]
+OPSETS = range(18, 24)
+DEFAULT_OPSET = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings:
+    """Everything `step-export` can be told.
+
+    Attributes:
+        precision: of the networks.
+        graphs: the fused graph, the graphs of the step loop, or both.
+        num_steps: progressive steps to export; None for all.
+        batch: clips per call; None for a dynamic axis.
+        opset: version of the standard ONNX operators.
+        score_threshold: baked in; in [0, 1).
+        nms_iou: baked in; in (0, 1].
+        max_detections: rows a clip.
+        verify: compare with PyTorch and refuse to write what differs.
+    """
+
+    precision: Precision = "fp32"
+    graphs: GraphChoice = "all"
+    num_steps: int | None = None
+    batch: int | None = None
+    opset: int = DEFAULT_OPSET
+    score_threshold: float = 0.01
+    nms_iou: float = 0.4
+    max_detections: int = 300
+    verify: bool = True
+
+
+def export_bundle(
+    checkpoint: str | Path,
+    bundle: str | Path,
+    settings: ExportSettings,
+    *,
+    progress: Callable[[str], None] = lambda _message: None,
+) -> Manifest:
+    """Exports a checkpoint; the bundle appears only when all of it is written and verified.
+
+    Args:
+        checkpoint: see `step.load_checkpoint`.
+        bundle: folder to write; an older bundle there is replaced, any other folder is left alone.
+        settings: what to export.
+        progress: is told what is being done.
+
+    Returns:
+        The manifest, with the parity report in it.
+
+    Raises:
+        StepError: bad checkpoint or settings, parity beyond the tolerance, or nowhere to write.
+    """
+    checkpoint, bundle = Path(checkpoint), Path(bundle)
+    _check_settings(settings)
+    if bundle.exists() and not (bundle / MANIFEST).is_file():
+        raise StepError(f"{bundle}: exists and is not a bundle, so it is not replaced; choose another -o")
+    progress(f"loading {checkpoint.name}")
+    detector = load_checkpoint(checkpoint)
+    num_steps = detector.config.num_steps if settings.num_steps is None else settings.num_steps
+    if not 1 <= num_steps <= detector.config.num_steps:
+        raise StepError(f"--steps is {num_steps}; this checkpoint has 1 to {detector.config.num_steps}")
+    options = ExportOptions(
+        precision=settings.precision,
+        num_steps=num_steps,
+        batch=settings.batch,
+        max_detections=settings.max_detections,
+    )
+    with atomic_path(bundle) as folder:
+        folder.mkdir()
+        files = _write_graphs(detector, options, settings, folder, progress)
+        parity = _verify(files, detector, options, settings, progress) if settings.verify else None
+        specs = graph_specs(detector.config, options)
+        manifest = Manifest(
+            model=detector.config.to_dict(),
+            classes=tuple(ClassRecord(id=i, name=class_name(i)) for i in detector.config.class_ids),
+            anchors=tuple(tuple(map(float, box)) for box in anchor_boxes(detector.config.anchor_mode)),
+            preprocessing=Preprocessing(
+                clip_frames=detector.config.clip_frames,
+                fps=CLIP_FPS,
+                key_frame_index=detector.config.clip_frames // 2 - 1,
+                image_size_px=detector.config.image_size_px,
+            ),
+            precision=settings.precision,
+            num_steps=num_steps,
+            batch=settings.batch,
+            opset=settings.opset,
+            thresholds=Thresholds(
+                score_threshold=settings.score_threshold,
+                nms_iou=settings.nms_iou,
+                max_detections=settings.max_detections,
+            ),
+            source=Source(file=checkpoint.name, sha256=sha256(checkpoint)),
+            tools={name: importlib.metadata.version(name) for name in ("step-trt", "torch", "onnx", "onnxscript")},
+            graphs={name: GraphRecord.of(specs[name], sha256(path)) for name, path in files.items()},
+            parity=parity,
+        )
+        write_manifest(manifest, folder)
+    return manifest
+
+
+def _check_settings(settings: ExportSettings) -> None:
+    try:
+        check_thresholds(
+            score_threshold=settings.score_threshold,
+            nms_iou=settings.nms_iou,
+            max_detections=settings.max_detections,
+        )
+    except ValueError as error:
+        raise StepError(str(error)) from error
+    if settings.opset not in OPSETS:
+        raise StepError(f"--opset is {settings.opset}; it must be {OPSETS.start} to {OPSETS.stop - 1}")
+    if settings.batch is not None and settings.batch < 1:
+        raise StepError(f"--batch is {settings.batch}; it must be at least 1, or dynamic")
+
+
+def _write_graphs(
+    detector: StepDetector,
+    options: ExportOptions,
+    settings: ExportSettings,
+    folder: Path,
+    progress: Callable[[str], None],
+) -> dict[str, Path]:
+    folded = fold_batch_norm(detector)
+    if settings.precision == "fp16":
+        folded.half_networks()
+    specs = graph_specs(detector.config, options)
+    modules = graph_modules(
+        folded, options, score_threshold=settings.score_threshold, nms_iou=settings.nms_iou
+    )
+    wanted = [
+        name for name in specs if settings.graphs == "all" or (name == FUSED) == (settings.graphs == "fused")
+    ]
+    files: dict[str, Path] = {}
+    for index, name in enumerate(wanted, 1):
+        progress(f"exporting {specs[name].file_name} ({index}/{len(wanted)})")
+        model = export_graph(modules[name], specs[name], config=detector.config, opset=settings.opset)
+        files[name] = folder / specs[name].file_name
+        onnx.save(model, files[name])
+    return files
+
+
+def _verify(
+    files: dict[str, Path],
+    detector: StepDetector,
+    options: ExportOptions,
+    settings: ExportSettings,
+    progress: Callable[[str], None],
+) -> tuple[ParityRow, ...]:
+    progress("verifying against PyTorch")
+    rows: list[ParityRow] = []
+    for row in verify_graphs(
+        files, detector, options, score_threshold=settings.score_threshold, nms_iou=settings.nms_iou
+    ):
+        progress(f"verifying against PyTorch: {row.graph} on {row.clip}")
+        rows.append(row)
+    failed = [row for row in worst_rows(rows) if not row.passed]
+    if failed:
+        first = failed[0]
+        raise StepError(
+            f"the exported {first.graph} differs from PyTorch: {first.tensor} off by {first.max_error:.3g} on "
+            f"{first.clip!r}, tolerance {first.tolerance:.3g} ({len(failed)} tensors beyond theirs); nothing written "
+            "(--no-verify writes it all the same)"
+        )
+    return tuple(rows)

@@ -1,0 +1,105 @@
+"""`step-export CHECKPOINT -o BUNDLE`."""
+
+from pathlib import Path
+from typing import cast
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from step.bundle import Manifest, ParityRow
+from step.cli import OneLineCommand, one_line_errors
+from step.errors import StepError
+from step.graph_spec import Precision
+
+_GRAPHS = ("fused", "steps", "all")
+
+
+class _Batch(click.ParamType[int | None]):
+    name = "N|dynamic"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | None:
+        if value is None or value == "dynamic":
+            return None
+        try:
+            return int(str(value))
+        except ValueError:
+            self.fail(f"--batch is {value!r}; give a number or dynamic", param, ctx)
+
+
+@click.command(cls=OneLineCommand, context_settings={"show_default": True})
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("-o", "--output", "bundle", required=True, type=click.Path(path_type=Path), help="Bundle folder to write.")
+@click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", help="Of the networks; boxes stay fp32.")
+@click.option("--graphs", type=click.Choice(_GRAPHS), default="all", help="Fused graph, step-loop graphs, or both.")
+@click.option("--steps", type=int, help="Progressive steps to export.  [default: all]")
+@click.option("--batch", type=_Batch(), default="dynamic", help="Clips per call.")
+@click.option("--opset", type=int, default=20, help="ONNX operator set.")
+@click.option("--score-threshold", type=float, default=0.01, help="Scores have to be above it; baked in.")
+@click.option("--nms-iou", type=float, default=0.4, help="Same-class boxes that overlap this much are merged; baked in.")
+@click.option("--max-detections", type=int, default=300, help="Rows a clip, over all classes; baked in.")
+@click.option("--verify/--no-verify", default=True, help="Compare with PyTorch; beyond the tolerance nothing is written.")
+@one_line_errors
+def main(
+    checkpoint: Path,
+    bundle: Path,
+    precision: str,
+    graphs: str,
+    steps: int | None,
+    batch: int | None,
+    opset: int,
+    score_threshold: float,
+    nms_iou: float,
+    max_detections: int,
+    verify: bool,
+) -> None:
+    """Exports a STEP checkpoint (ours or the 2019 release's) to a bundle of ONNX graphs."""
+    try:
+        from step_export.bundle_writer import ExportSettings, GraphChoice, export_bundle
+    except ModuleNotFoundError as error:
+        raise StepError(f"exporting needs {error.name}; install it with: pip install 'step-trt[export]'") from error
+    settings = ExportSettings(
+        precision=cast(Precision, precision),
+        graphs=cast(GraphChoice, graphs),
+        num_steps=steps,
+        batch=batch,
+        opset=opset,
+        score_threshold=score_threshold,
+        nms_iou=nms_iou,
+        max_detections=max_detections,
+        verify=verify,
+    )
+    console = Console()
+    with console.status("starting") as status:
+        manifest = export_bundle(checkpoint, bundle, settings, progress=status.update)
+    if manifest.parity is not None:
+        from step_export.verify import worst_rows
+
+        console.print(parity_table(worst_rows(list(manifest.parity))))
+    console.print(_summary(manifest, bundle), soft_wrap=True, highlight=False)
+
+
+def parity_table(rows: list[ParityRow]) -> Table:
+    """Worst error of every graph and tensor over the test clips."""
+    table = Table(title="Parity with PyTorch fp32 (worst over the test clips)", title_justify="left")
+    for column in ("graph", "tensor", "clip"):
+        table.add_column(column)
+    for column in ("max error", "mean error", "tolerance"):
+        table.add_column(column, justify="right")
+    table.add_column("")
+    for row in rows:
+        verdict = "[green]ok[/]" if row.passed else "[red]beyond[/]"
+        errors = (f"{row.max_error:.2e}", f"{row.mean_error:.2e}", f"{row.tolerance:.2e}")
+        table.add_row(row.graph, row.tensor, row.clip, *errors, verdict)
+    return table
+
+
+def _summary(manifest: Manifest, bundle: Path) -> str:
+    size_mb = sum((bundle / graph.file).stat().st_size for graph in manifest.graphs.values()) / 1e6
+    verified = "not verified" if manifest.parity is None else "verified against PyTorch"
+    return (
+        f"{bundle}: {manifest.precision}, {manifest.num_steps} steps, {', '.join(manifest.graphs)} "
+        f"({size_mb:.0f} MB), {verified}. Run it: step-run VIDEO --model {bundle}"
+    )

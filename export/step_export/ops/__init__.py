@@ -1,0 +1,1 @@
+"""Custom operators of domain `step`: their signature and a body of standard ONNX operators each."""

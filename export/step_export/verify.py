@@ -1,0 +1,244 @@
+"""Parity of exported graphs with PyTorch: every graph on its own, the step loop chained, and the fused graph.
+
+Tolerances. fp32: what float32 rounding leaves of the same mathematics (SPEC.md, "Golden numbers"). fp16: ten half
+roundings (10 x 2**-11) of the largest value for features, the same 0.005 for probabilities, and one input pixel
+(1/16 of a feature cell) for boxes; on the golden weights the errors are 3 to 10 times smaller, and PyTorch's own half
+model is further from float32 than the exported graph (README, "Measured").
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from step import Detections, StepConfig, StepDetector, StepError
+from step.bundle import ParityRow
+from step.graph_spec import BACKBONE, DETECT, FUSED, ExportOptions, Precision, step_graph_name
+from step.models.detector import StepOutput
+
+Arrays = dict[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Largest errors that an export may have."""
+
+    features: float  # of the largest reference value, at least of 1
+    scores: float
+    boxes_px: float
+    rows_matched: float  # share of the detections that have to be the same
+
+
+TOLERANCES: dict[Precision, Tolerance] = {
+    "fp32": Tolerance(features=1e-4, scores=1e-4, boxes_px=0.05, rows_matched=1.0),
+    "fp16": Tolerance(features=5e-3, scores=5e-3, boxes_px=1.0, rows_matched=0.95),
+}
+
+
+def verify_graphs(
+    files: dict[str, Path],
+    detector: StepDetector,
+    options: ExportOptions,
+    *,
+    score_threshold: float,
+    nms_iou: float,
+) -> Iterator[ParityRow]:
+    """Compares every given graph with the detector in float32, clip by clip.
+
+    Args:
+        files: ONNX file of each exported graph.
+        detector: the float32 detector that the checkpoint held.
+        options: those of the export.
+        score_threshold: baked into the graphs.
+        nms_iou: baked into the graphs.
+
+    Yields:
+        One row per graph, clip and tensor. A value that is not finite never passes.
+    """
+    sessions = {name: _session(path) for name, path in files.items()}
+    batch = options.batch or 1
+    for clip_name, frames in test_clips(detector.config, batch=batch):
+        check = _Check(options.precision, clip_name)
+        with torch.inference_mode():
+            clip = detector.extract(torch.from_numpy(frames))
+            outputs = detector(torch.from_numpy(frames), num_steps=options.num_steps)
+            expected = detector.select(
+                outputs[-1],
+                score_threshold=score_threshold,
+                nms_iou=nms_iou,
+                max_detections=options.max_detections,
+            )
+        if FUSED in sessions:
+            result = _run(sessions[FUSED], {"frames": frames})
+            yield check.detections(FUSED, result, expected)
+            yield check.boxes(FUSED, "tubes_px", result["tubes_px"], expected.tubes_px)
+        if BACKBONE in sessions:
+            state = _run(sessions[BACKBONE], {"frames": frames})
+            yield check.features(BACKBONE, "features", state["features"], clip.features)
+            if clip.context is not None:
+                yield check.features(BACKBONE, "context", state["context"], clip.context)
+            yield from _verify_steps(sessions, state, outputs, expected, detector, check)
+
+
+def worst_rows(rows: list[ParityRow]) -> list[ParityRow]:
+    """The row with the largest error for every graph and tensor; one that did not pass comes before one that did."""
+    worst: dict[tuple[str, str], ParityRow] = {}
+    for row in rows:
+        key = (row.graph, row.tensor)
+        if key not in worst or (not row.passed, row.max_error) > (not worst[key].passed, worst[key].max_error):
+            worst[key] = row
+    return list(worst.values())
+
+
+def test_clips(config: StepConfig, *, batch: int) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Random frames, and moving shapes on a textured ground that look more like video: uint8 [batch, F, H, W, 3]."""
+    size, frames = config.image_size_px, config.clip_frames
+    state = np.random.RandomState(0)
+    yield "noise", state.randint(0, 256, (batch, frames, size, size, 3), np.uint8)
+    yield "moving shapes", np.stack([_moving_shapes(state, frames, size) for _ in range(batch)])
+
+
+def _moving_shapes(state: np.random.RandomState, frames: int, size: int) -> NDArray[np.uint8]:
+    """Four rectangles that drift and grow over a smooth texture, with sensor noise."""
+    y, x = np.mgrid[0:size, 0:size] / size
+    waves = [np.sin(2 * np.pi * (state.uniform(1, 5) * x + state.uniform(1, 5) * y + phase)) for phase in (0, 0.3, 0.6)]
+    ground = 110 + 50 * np.stack(waves, axis=-1)
+    clip = np.repeat(ground[None], frames, axis=0)
+    for _ in range(4):
+        center, speed = state.uniform(0.2, 0.8, 2), state.uniform(-0.01, 0.01, 2)
+        half, color = state.uniform(0.05, 0.2, 2), state.uniform(0, 255, 3)
+        for frame in range(frames):
+            low = np.clip((center + speed * frame - half) * size, 0, size).astype(int)
+            high = np.clip((center + speed * frame + half) * size, 0, size).astype(int)
+            clip[frame, low[1] : high[1], low[0] : high[0]] = color
+    return (clip + state.normal(0, 4, clip.shape)).clip(0, 255).astype(np.uint8)
+
+
+def _verify_steps(
+    sessions: dict[str, ort.InferenceSession],
+    state: Arrays,
+    outputs: list[StepOutput],
+    expected: Detections[Tensor],
+    detector: StepDetector,
+    check: "_Check",
+) -> Iterator[ParityRow]:
+    """The step loop as the runtime runs it: each graph is fed with the previous graph's output, not with torch's."""
+    state = state | {"input_tubes_px": detector.initial_tubes(len(state["features"])).numpy()}
+    for step, output in enumerate(outputs):
+        name = step_graph_name(step)
+        session = sessions[name]
+        result = _run(session, {wanted.name: state[wanted.name] for wanted in session.get_inputs()})
+        yield check.scores(name, "class_scores", result["class_scores"], output.scores)
+        for tensor in ("boxes_px", "first_px", "last_px"):
+            yield check.boxes(name, tensor, result[tensor], getattr(output, tensor))
+        if step + 1 < len(outputs):
+            yield check.boxes(name, "next_tubes_px", result["next_tubes_px"], detector.next_tubes(output, step=step))
+            state["input_tubes_px"] = result["next_tubes_px"]
+    rows = _run(sessions[DETECT], {"class_scores": result["class_scores"], "center_px": result["center_px"]})
+    yield check.detections(DETECT, rows, expected)
+
+
+class _Check:
+    """Makes parity rows for one clip."""
+
+    def __init__(self, precision: Precision, clip: str) -> None:
+        self._tolerance = TOLERANCES[precision]
+        self._clip = clip
+
+    def features(self, graph: str, tensor: str, found: NDArray[np.generic], expected: Tensor) -> ParityRow:
+        largest = max(1.0, float(expected.abs().max()))
+        return self._row(graph, tensor, found, expected.numpy(), self._tolerance.features * largest)
+
+    def scores(self, graph: str, tensor: str, found: NDArray[np.generic], expected: Tensor) -> ParityRow:
+        return self._row(graph, tensor, found, expected.numpy(), self._tolerance.scores)
+
+    def boxes(self, graph: str, tensor: str, found: NDArray[np.generic], expected: Tensor) -> ParityRow:
+        return self._row(graph, tensor, found, expected.numpy(), self._tolerance.boxes_px)
+
+    def detections(self, graph: str, found: Arrays, expected: Detections[Tensor]) -> ParityRow:
+        """Share of the expected rows (class, tube, score) that are absent from what was found."""
+        tolerance = self._tolerance
+        missing = [
+            _share_missing(
+                {name: values[clip] for name, values in found.items()},
+                expected.labels[clip].numpy(),
+                expected.tube_indices[clip].numpy(),
+                expected.scores[clip].numpy(),
+                tolerance.scores,
+            )
+            for clip in range(len(expected.counts))
+        ]
+        error = max(missing)
+        allowed = 1 - tolerance.rows_matched
+        return ParityRow(
+            graph=graph,
+            clip=self._clip,
+            tensor="detections missed",
+            max_error=error,
+            mean_error=float(np.mean(missing)),
+            tolerance=allowed,
+            passed=error <= allowed,
+        )
+
+    def _row(
+        self, graph: str, tensor: str, found: NDArray[np.generic], expected: NDArray[np.generic], tolerance: float
+    ) -> ParityRow:
+        error = np.abs(found.astype(np.float64) - expected.astype(np.float64))
+        largest = float(error.max())  # NaN if any value is NaN
+        return ParityRow(
+            graph=graph,
+            clip=self._clip,
+            tensor=tensor,
+            max_error=largest if np.isfinite(largest) else float("inf"),
+            mean_error=float(error.mean()) if np.isfinite(largest) else float("inf"),
+            tolerance=tolerance,
+            passed=bool(largest <= tolerance),
+        )
+
+
+def _share_missing(
+    found: Arrays,
+    labels: NDArray[np.int64],
+    tubes: NDArray[np.int64],
+    scores: NDArray[np.float32],
+    score_tolerance: float,
+) -> float:
+    """A row is found where the same tube has the same class with the same score, whatever its rank.
+
+    Rows whose score is within the tolerance of the list's last one may have fallen off its end.
+    """
+    have = {
+        (int(label), int(tube)): float(score)
+        for label, tube, score in zip(found["labels"], found["tube_indices"], found["scores"], strict=True)
+        if tube >= 0
+    }
+    rows = [(int(label), int(tube), float(s)) for label, tube, s in zip(labels, tubes, scores, strict=True) if tube >= 0]
+    if not rows:
+        return float(bool(have))
+    floor = min(score for _, _, score in rows) + score_tolerance
+    missed = sum(
+        1
+        for label, tube, score in rows
+        if not abs(have.get((label, tube), np.inf) - score) <= score_tolerance
+        and not ((label, tube) not in have and score <= floor)
+    )
+    return missed / len(rows)
+
+
+def _session(path: Path) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except ort.capi.onnxruntime_pybind11_state.Fail as error:
+        raise StepError(f"ONNX Runtime {ort.__version__} cannot load {path.name}: {str(error).splitlines()[0]}") from error
+
+
+def _run(session: ort.InferenceSession, inputs: Arrays) -> Arrays:
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, inputs), strict=True))

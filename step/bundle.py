@@ -1,0 +1,189 @@
+"""The bundle: a folder of ONNX graphs and the manifest that says what they are (torch-free).
+
+Written by `step_export`, read by `step_runtime`; this file is the only definition of `manifest.json`.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from step.config import StepConfig
+from step.errors import StepError
+from step.files import sha256
+from step.graph_spec import Dim, DType, ExportOptions, GraphSpec, Precision, TensorSpec
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TensorRecord(_Record):
+    """A graph input or output; a dimension given as a word is dynamic."""
+
+    name: str
+    dtype: DType
+    shape: tuple[Dim, ...]
+
+
+class GraphRecord(_Record):
+    """One ONNX file: its content hash and interface."""
+
+    file: str
+    sha256: str
+    inputs: tuple[TensorRecord, ...]
+    outputs: tuple[TensorRecord, ...]
+    dynamic_axes: dict[str, list[int]]
+
+    @classmethod
+    def of(cls, spec: GraphSpec, digest: str) -> Self:
+        """The record of a graph that was written with this spec."""
+        tensors = (*spec.inputs, *spec.outputs)
+        dynamic = {t.name: [axis for axis, dim in enumerate(t.shape) if isinstance(dim, str)] for t in tensors}
+        return cls(
+            file=spec.file_name,
+            sha256=digest,
+            inputs=tuple(TensorRecord(name=t.name, dtype=t.dtype, shape=t.shape) for t in spec.inputs),
+            outputs=tuple(TensorRecord(name=t.name, dtype=t.dtype, shape=t.shape) for t in spec.outputs),
+            dynamic_axes={name: axes for name, axes in dynamic.items() if axes},
+        )
+
+    def spec(self, name: str) -> GraphSpec:
+        """The interface as the typed spec."""
+        return GraphSpec(
+            name,
+            tuple(TensorSpec(t.name, t.dtype, t.shape) for t in self.inputs),
+            tuple(TensorSpec(t.name, t.dtype, t.shape) for t in self.outputs),
+        )
+
+
+class ClassRecord(_Record):
+    """A score column's class."""
+
+    id: int
+    name: str
+
+
+class Preprocessing(_Record):
+    """What the caller does to a video before a graph sees it; normalisation is inside the graphs."""
+
+    clip_frames: int
+    fps: int
+    key_frame_index: int
+    image_size_px: int
+    resize: str = "bilinear (cv2.INTER_LINEAR), aspect ratio not kept"
+    color: str = "RGB"
+    layout: str = "B, F, H, W, C"
+    dtype: str = "uint8"
+    normalisation: str = "inside the graph: x * 2 / 255 - 1"
+
+
+class Thresholds(_Record):
+    """Baked into the fused and detect graphs."""
+
+    score_threshold: float
+    nms_iou: float
+    max_detections: int
+
+
+class Source(_Record):
+    """The checkpoint that a bundle was exported from."""
+
+    file: str
+    sha256: str
+
+
+class ParityRow(_Record):
+    """One comparison of a graph's output against PyTorch."""
+
+    graph: str
+    clip: str
+    tensor: str
+    max_error: float
+    mean_error: float
+    tolerance: float
+    passed: bool
+
+
+class Manifest(_Record):
+    """`manifest.json`."""
+
+    schema_version: int = SCHEMA_VERSION
+    model: dict[str, Any]
+    classes: tuple[ClassRecord, ...]
+    anchors: tuple[tuple[float, float, float, float], ...]
+    preprocessing: Preprocessing
+    precision: Precision
+    num_steps: int
+    batch: int | None
+    opset: int
+    thresholds: Thresholds
+    source: Source
+    tools: dict[str, str]
+    graphs: dict[str, GraphRecord]
+    parity: tuple[ParityRow, ...] | None
+
+    @property
+    def config(self) -> StepConfig:
+        """The model's architecture."""
+        return StepConfig.from_dict(self.model)
+
+    @property
+    def options(self) -> ExportOptions:
+        """What the export decided."""
+        return ExportOptions(
+            precision=self.precision,
+            num_steps=self.num_steps,
+            batch=self.batch,
+            max_detections=self.thresholds.max_detections,
+        )
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> None:
+    """Writes `manifest.json` into a bundle folder that is not published yet (see `step.files.atomic_path`)."""
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
+
+
+def read_bundle(folder: Path) -> Manifest:
+    """Reads and checks a bundle: schema, and that every file is there with the content that was exported.
+
+    Raises:
+        StepError: no bundle, a newer schema, or a missing or changed file.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise StepError(f"{folder}: not a bundle (no {MANIFEST}); make one with: step-export model.pth -o {folder}")
+    try:
+        raw = json.loads(path.read_text())
+        version = raw["schema_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise StepError(f"{path}: damaged manifest ({type(error).__name__}); export the bundle again") from error
+    if version != SCHEMA_VERSION:
+        raise StepError(
+            f"{path}: bundle schema version {version!r}, this step-trt reads {SCHEMA_VERSION}; "
+            "upgrade step-trt or export the bundle again"
+        )
+    try:
+        manifest = Manifest.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise StepError(f"{path}: {where}: {first['msg']}; export the bundle again") from error
+    for record in manifest.graphs.values():
+        _check_file(folder / record.file, record.sha256)
+    return manifest
+
+
+def _check_file(path: Path, digest: str) -> None:
+    if not path.is_file():
+        raise StepError(f"{path}: the bundle's manifest names this file but it is missing; export the bundle again")
+    found = sha256(path)
+    if found != digest:
+        raise StepError(
+            f"{path}: changed since it was exported (sha256 {found[:12]}..., manifest says {digest[:12]}...); "
+            "export the bundle again"
+        )
