@@ -1,0 +1,1 @@
+"""What runs the model: ONNX Runtime, PyTorch; one Protocol."""

@@ -1,0 +1,156 @@
+"""ONNX Runtime on a CPU or an NVIDIA GPU.
+
+Source: https://onnxruntime.ai/docs/api/python/api_summary.html (IOBinding, OrtValue).
+"""
+
+import ctypes
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from step.anchors import anchor_tubes
+from step.bundle import Manifest
+from step.detections import Detections
+from step.errors import StepError
+from step.graph_spec import BACKBONE, DETECT, FUSED, GraphSpec, step_graph_name
+from step_runtime.backends.base import Array, Loop
+
+_QUIET = 3  # errors only
+
+
+class OnnxRuntimeBackend:
+    """A bundle's fused graph, or its step-loop graphs; see `Backend` for the attributes.
+
+    Args:
+        folder: the bundle.
+        manifest: what `read_bundle` returned for it.
+        loop: which graphs.
+        num_steps: progressive steps to run; fewer than exported only in the step loop.
+        device: "cpu", "cuda" or "cuda:N".
+        threads: CPU threads; None lets the library choose.
+
+    Raises:
+        StepError: the device is not there, or a graph cannot be loaded.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(
+        self, folder: Path, manifest: Manifest, *, loop: Loop, num_steps: int, device: str, threads: int | None
+    ) -> None:
+        self.config = manifest.config
+        self.batch = manifest.batch
+        self.loop = loop
+        self._manifest = manifest
+        self._num_steps = num_steps
+        names = [FUSED] if loop == "fused" else [BACKBONE, *map(step_graph_name, range(num_steps)), DETECT]
+        self._specs = {name: manifest.graphs[name].spec(name) for name in names}
+        self._memory, self._memory_id = ("cuda", int(device.partition(":")[2] or 0)) if "cuda" in device else ("cpu", 0)
+        self._sessions = {
+            name: _open_session(folder / manifest.graphs[name].file, self._memory, self._memory_id, threads)
+            for name in names
+        }
+        # The library falls back to the CPU without raising, so it is asked what it took.
+        self.device = next(iter(self._sessions.values())).get_providers()[0]
+        if self._memory == "cuda" and self.device != "CUDAExecutionProvider":
+            raise StepError(
+                f"ONNX Runtime could not use CUDA and would run on {self.device}; "
+                "check the driver and CUDA libraries, or give --device cpu"
+            )
+        self._buffers: dict[int, dict[str, ort.OrtValue]] = {}
+
+    def detect(self, frames: NDArray[np.uint8]) -> Detections[Array]:
+        """See `Backend.detect`."""
+        batch = len(frames)
+        values = self._buffers.setdefault(batch, {})
+        values["frames"] = ort.OrtValue.ortvalue_from_numpy(frames, self._memory, self._memory_id)
+        if self.loop == "fused":
+            self._run(FUSED, values, batch)
+        else:
+            self._run_steps(values, batch)
+        rows = [values[name].numpy() for name in ("boxes", "scores", "labels", "tube_indices", "counts", "tubes_px")]
+        # On the CPU these are views of buffers that the next call writes.
+        return Detections(*(row.copy() for row in rows))
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        self._buffers.clear()
+        self._sessions.clear()
+
+    def _run_steps(self, values: dict[str, ort.OrtValue], batch: int) -> None:
+        """The step loop; what one graph writes is bound to the next as it lies in memory."""
+        self._run(BACKBONE, values, batch)
+        if "anchors" not in values:
+            config = self.config
+            anchors_px = anchor_tubes(
+                config.anchor_mode, frames=config.chunk_frames, image_size_px=config.image_size_px
+            )
+            tubes_px = np.repeat(anchors_px[None], batch, axis=0)
+            values["anchors"] = ort.OrtValue.ortvalue_from_numpy(tubes_px, self._memory, self._memory_id)
+        values["input_tubes_px"] = values["anchors"]
+        for step in range(self._num_steps):
+            outputs = self._run(step_graph_name(step), values, batch)
+            if "next_tubes_px" in outputs:
+                values["input_tubes_px"] = outputs["next_tubes_px"]
+        self._run(DETECT, values, batch)
+
+    def _run(self, name: str, values: dict[str, ort.OrtValue], batch: int) -> dict[str, ort.OrtValue]:
+        """Runs one graph on bound memory; its outputs are allocated once per batch size and join `values`."""
+        session, spec = self._sessions[name], self._specs[name]
+        binding = session.io_binding()
+        for tensor in spec.inputs:
+            binding.bind_ortvalue_input(tensor.name, values[tensor.name])
+        outputs = self._outputs(spec, values, batch)
+        for tensor_name, value in outputs.items():
+            binding.bind_ortvalue_output(tensor_name, value)
+        try:
+            session.run_with_iobinding(binding)
+        except ort.capi.onnxruntime_pybind11_state.RuntimeException as error:
+            raise StepError(f"ONNX Runtime failed in {name}: {str(error).splitlines()[0]}") from error
+        values.update(outputs)
+        return outputs
+
+    def _outputs(self, spec: GraphSpec, values: dict[str, ort.OrtValue], batch: int) -> dict[str, ort.OrtValue]:
+        outputs: dict[str, ort.OrtValue] = {}
+        for tensor in spec.outputs:
+            key = f"{spec.name}/{tensor.name}"  # steps differ in the length of tubes of the same name
+            if key not in values:
+                shape = list(tensor.concrete_shape(batch))
+                values[key] = ort.OrtValue.ortvalue_from_shape_and_type(
+                    shape, np.dtype(tensor.dtype).type, self._memory, self._memory_id
+                )
+            outputs[tensor.name] = values[key]
+        return outputs
+
+
+def cuda_driver_is_present() -> bool:
+    """Whether NVIDIA's driver library can be loaded; asked before ONNX Runtime is, which logs errors if it is not."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def _open_session(path: Path, memory: str, memory_id: int, threads: int | None) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = _QUIET
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if memory == "cuda":
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": memory_id}))
+    try:
+        return ort.InferenceSession(path, options, providers=providers)
+    except (
+        ort.capi.onnxruntime_pybind11_state.Fail,
+        ort.capi.onnxruntime_pybind11_state.InvalidProtobuf,
+        ort.capi.onnxruntime_pybind11_state.InvalidGraph,
+        ort.capi.onnxruntime_pybind11_state.NotImplemented,
+    ) as error:
+        reason = str(error).splitlines()[0]
+        raise StepError(f"{path}: ONNX Runtime {ort.__version__} cannot load it: {reason}") from error

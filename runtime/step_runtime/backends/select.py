@@ -1,0 +1,103 @@
+"""Choosing a backend for a model."""
+
+import importlib.util
+from pathlib import Path
+from typing import Literal
+
+from step.bundle import Manifest, read_bundle
+from step.errors import StepError
+from step.graph_spec import FUSED
+from step_runtime.backends.base import Backend, Loop
+
+BackendName = Literal["auto", "onnxruntime", "torch"]
+BACKENDS: tuple[BackendName, ...] = ("auto", "onnxruntime", "torch")
+
+
+def open_backend(
+    model: Path,
+    *,
+    backend: BackendName = "auto",
+    loop: Loop | None = None,
+    num_steps: int | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+) -> Backend:
+    """Loads a model.
+
+    Args:
+        model: a bundle folder, or a checkpoint file for the torch backend.
+        backend: "auto" takes ONNX Runtime for a bundle and PyTorch for a checkpoint.
+        loop: None takes the fused graph where the bundle has it and all steps are wanted, else the step loop.
+        num_steps: stop after this many progressive steps; None for all.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        threads: CPU threads; None lets the library choose.
+
+    Raises:
+        StepError: no such model, backend, loop, step count or device.
+    """
+    if not model.exists():
+        raise StepError(f"{model}: no such bundle; make one with: step-export model.pth -o {model}")
+    if device not in ("auto", "cpu", "cuda") and not (device.startswith("cuda:") and device[5:].isdigit()):
+        raise StepError(f"--device is {device!r}; give auto, cpu, cuda or cuda:N")
+    if threads is not None and threads < 1:
+        raise StepError(f"--threads is {threads}; it must be at least 1")
+    if model.is_file():
+        return _open_torch(model, backend=backend, num_steps=num_steps, device=device, threads=threads)
+    if backend == "torch":
+        raise StepError(f"--backend torch runs a checkpoint, not a bundle; give --model model.pth instead of {model}")
+    return _open_onnxruntime(model, loop=loop, num_steps=num_steps, device=device, threads=threads)
+
+
+def _open_torch(
+    model: Path, *, backend: BackendName, num_steps: int | None, device: str, threads: int | None
+) -> Backend:
+    if backend not in ("auto", "torch"):
+        raise StepError(f"{model} is a file; --backend {backend} needs a bundle: step-export {model} -o BUNDLE")
+    if importlib.util.find_spec("torch") is None:
+        raise StepError(f"{model} is a checkpoint, which needs torch: pip install 'step-trt[export]', or give a bundle")
+    import torch
+
+    from step_runtime.backends.torch import TorchBackend
+
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    return TorchBackend(model, num_steps=num_steps, device=chosen, threads=threads)
+
+
+def _open_onnxruntime(
+    model: Path, *, loop: Loop | None, num_steps: int | None, device: str, threads: int | None
+) -> Backend:
+    manifest = read_bundle(model)
+    steps = manifest.num_steps if num_steps is None else num_steps
+    if not 1 <= steps <= manifest.num_steps:
+        raise StepError(f"--steps is {steps}; {model} was exported with 1 to {manifest.num_steps}")
+    chosen_loop = _choose_loop(model, manifest, loop, steps)
+    from step_runtime.backends.onnxruntime import OnnxRuntimeBackend, cuda_driver_is_present
+
+    if device == "auto":
+        if cuda_driver_is_present():
+            try:
+                return OnnxRuntimeBackend(
+                    model, manifest, loop=chosen_loop, num_steps=steps, device="cuda", threads=threads
+                )
+            except StepError:
+                pass  # no CUDA libraries for this driver: the CPU always works, and the summary names what ran
+        device = "cpu"
+    return OnnxRuntimeBackend(model, manifest, loop=chosen_loop, num_steps=steps, device=device, threads=threads)
+
+
+def _choose_loop(model: Path, manifest: Manifest, loop: Loop | None, steps: int) -> Loop:
+    has_fused = FUSED in manifest.graphs
+    has_steps = len(manifest.graphs) > has_fused
+    if loop is None:
+        loop = "fused" if has_fused and (steps == manifest.num_steps or not has_steps) else "steps"
+    if loop == "fused" and not has_fused or loop == "steps" and not has_steps:
+        raise StepError(
+            f"--loop {loop} needs graphs that {model} has not (it has {', '.join(manifest.graphs)}); "
+            "export it again with --graphs all"
+        )
+    if loop == "fused" and steps != manifest.num_steps:
+        raise StepError(
+            f"--steps {steps} with the fused graph, which runs {manifest.num_steps}; "
+            f"use --loop steps, or export with --steps {steps}"
+        )
+    return loop

@@ -1,0 +1,52 @@
+"""PyTorch, the reference: runs a checkpoint, not a bundle."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from step import load_checkpoint
+from step.detections import Detections
+from step.errors import StepError
+from step_runtime.backends.base import Array, Loop
+
+
+class TorchBackend:
+    """A checkpoint's detector in eager mode; see `Backend` for the attributes.
+
+    Args:
+        checkpoint: see `step.load_checkpoint`.
+        num_steps: progressive steps to run; None for all.
+        device: "cpu", "cuda" or "cuda:N".
+        threads: CPU threads; None lets the library choose.
+
+    Raises:
+        StepError: a bad checkpoint or no such device.
+    """
+
+    name = "torch"
+    loop: Loop = "steps"
+    batch = None
+
+    def __init__(self, checkpoint: Path, *, num_steps: int | None, device: str, threads: int | None) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise StepError(f"--device is {device} but PyTorch sees no CUDA device; give --device cpu")
+        self._detector = load_checkpoint(checkpoint).to(device)
+        self.config = self._detector.config
+        self.device = device
+        self._num_steps = num_steps if num_steps is not None else self.config.num_steps
+        if not 1 <= self._num_steps <= self.config.num_steps:
+            raise StepError(f"--steps is {num_steps}; this checkpoint has 1 to {self.config.num_steps}")
+
+    def detect(self, frames: NDArray[np.uint8]) -> Detections[Array]:
+        """See `Backend.detect`; the thresholds are the defaults of `step-export`."""
+        clips = torch.from_numpy(frames).to(self.device)
+        detections = self._detector.detect(clips, num_steps=self._num_steps)
+        return Detections(*(rows.cpu().numpy() for rows in detections))
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        del self._detector

@@ -1,0 +1,178 @@
+"""`step-run SOURCE --model BUNDLE`."""
+
+import math
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from step.classes import class_name
+from step.cli import OneLineCommand, one_line_errors, print_error
+from step.errors import StepError
+from step_runtime.backends.base import Loop
+from step_runtime.backends.select import BACKENDS, BackendName
+from step_runtime.detector import Detector, RunState
+from step_runtime.key_frame import KeyFrame
+from step_runtime.record import RunSummary, record
+from step_runtime.sources.base import Source
+from step_runtime.sources.open import find_sources
+
+_ACTIONS_SHOWN = 8
+
+
+class _Every(click.ParamType):
+    """Seconds between key frames, exact; None stands for every source frame."""
+
+    name = "SECONDS|frame"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Fraction | None:
+        if value is None or value == "frame":
+            return None
+        try:
+            every_s = Fraction(str(value))
+        except (ValueError, ZeroDivisionError):
+            every_s = Fraction(0)
+        if every_s <= 0:
+            self.fail(f"--every is {value!r}; give seconds above 0, or frame", param, ctx)
+        return every_s
+
+
+@click.command(cls=OneLineCommand, context_settings={"show_default": True})
+@click.argument("source")
+@click.option("--model", required=True, type=click.Path(path_type=Path), help="Bundle folder (or, with torch, a .pth).")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the results.  [default: runs/SOURCE's name]")
+@click.option("--every", type=_Every(), default="1.0", help="Time between key frames; frame: every source frame.")
+@click.option("--backend", type=click.Choice(BACKENDS), default="auto", help="What runs the model.")
+@click.option("--loop", type=click.Choice(["fused", "steps"]), help="Which graphs.  [default: fused where it can]")
+@click.option("--steps", type=int, help="Stop after this many progressive steps.  [default: all]")
+@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
+@click.option("--threads", type=int, help="CPU threads of the model.  [default: the library's choice]")
+@click.option("--score-threshold", type=float, default=0.4, help="Of people in detections.jsonl and the overlay.")
+@click.option("--frames-fps", type=float, default=30.0, help="Frames per second of a folder of frames.")
+@click.option("--overlay/--no-overlay", default=True, help="Write overlay.mp4.")
+@one_line_errors
+def main(
+    source: str,
+    model: Path,
+    out: Path | None,
+    every: Fraction | None,
+    backend: str,
+    loop: str | None,
+    steps: int | None,
+    device: str,
+    threads: int | None,
+    score_threshold: float,
+    frames_fps: float,
+    overlay: bool,
+) -> None:
+    """Detects people and their actions in SOURCE: a video file, a folder of videos or of frames, a camera index, a URL.
+
+    Writes detections.jsonl (people and actions), detections.csv (AVA result format) and overlay.mp4.
+    """
+    if math.isnan(score_threshold) or not 0 <= score_threshold < 1:
+        raise StepError(f"--score-threshold is {score_threshold}; it must be in [0, 1)")
+    if not math.isfinite(frames_fps) or frames_fps <= 0:
+        raise StepError(f"--frames-fps is {frames_fps}; it must be above 0")
+    rate = Fraction(frames_fps).limit_denominator(1001)
+    locations = find_sources(source, frames_fps=rate)
+    console = Console(stderr=True)
+    problems: list[str] = []
+    with Detector.open(
+        model,
+        cast(BackendName, backend),
+        loop=cast("Loop | None", loop),
+        num_steps=steps,
+        device=device,
+        threads=threads,
+    ) as detector:
+        for location in locations:
+            folder = out or Path("runs") / _stem(source)
+            if len(locations) > 1:
+                folder = folder / _stem(str(location))
+            with _ProgressBar(console, _stem(str(location))) as bar:
+                summary = record(
+                    detector,
+                    location,
+                    folder,
+                    every_s=every,
+                    frames_fps=rate,
+                    score_threshold=score_threshold,
+                    overlay=overlay,
+                    progress=bar.update,
+                )
+            console.print(_summary_table(summary, detector, model, folder))
+            problems += summary.state.problems
+            if summary.interrupted:
+                print_error("interrupted; what came before is kept")
+                sys.exit(130)
+    for problem in problems:
+        print_error(f"{problem}; what came before is kept")
+    if problems:
+        sys.exit(1)
+
+
+class _ProgressBar:
+    """Position in the source, key frames per second and lag."""
+
+    def __init__(self, console: Console, name: str) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[status]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task = self._progress.add_task(name, total=None, status="waiting for the first clip")
+        self._start_s = time.monotonic()
+        self._count = 0
+
+    def __enter__(self) -> "_ProgressBar":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._progress.stop()
+
+    def update(self, source: Source, key_frame: KeyFrame, state: RunState) -> None:
+        self._count += 1
+        rate = self._count / (time.monotonic() - self._start_s)
+        dropped = f", {state.dropped_clips} dropped" if source.is_live else ""
+        self._progress.update(
+            self._task,
+            total=None if source.duration_s is None else float(source.duration_s),
+            completed=float(key_frame.time_s),
+            status=f"{rate:.2f} key frames/s, lag {key_frame.lag_s:.1f} s{dropped}",
+        )
+
+
+def _summary_table(summary: RunSummary, detector: Detector, model: Path, folder: Path) -> Table:
+    """One screen: what ran, how fast, what was seen, where it lies."""
+    backend, state = detector.backend, summary.state
+    table = Table(title=f"step-run: {summary.video}", show_header=False, title_justify="left")
+    table.add_row("model", f"{model} ({backend.name}, {backend.device}, {backend.loop} loop)")
+    rate = summary.key_frames / summary.elapsed_s
+    table.add_row("key frames", f"{summary.key_frames} in {summary.elapsed_s:.1f} s ({rate:.2f} a second)")
+    table.add_row("inference", f"{state.inference_s / summary.key_frames:.3f} s a clip")
+    decoded_s = max(float(state.decoded_s), 1e-3)
+    table.add_row("decode, resize, buffer", f"{state.host_s / decoded_s:.3f} core-seconds a second of video")
+    table.add_row("lag", f"{summary.worst_lag_s:.1f} s at worst, {state.dropped_clips} clips dropped")
+    table.add_row("people", f"{summary.people} boxes")
+    for label, count in summary.actions.most_common(_ACTIONS_SHOWN):
+        table.add_row("", f"{count} x {class_name(label)}")
+    table.add_row("results", f"{folder}")
+    return table
+
+
+def _stem(source: str) -> str:
+    """A folder name for a source: its file name without suffix, or something readable for URLs and cameras."""
+    if source.isdigit():
+        return f"camera{source}"
+    return Path(source.split("?")[0].rstrip("/")).stem or "source"

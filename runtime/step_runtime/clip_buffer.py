@@ -1,0 +1,164 @@
+"""Cutting a stream of frames into clips: each frame is held once and shared by every clip that shows it.
+
+Source: SPEC.md, "Clip and preprocessing", with the index rule int(k + j s) read as a rule on timestamps: the frame shown
+at time t_key + j / 12 is the last one that starts at or before that time. At a constant rate the two are the same.
+"""
+
+import bisect
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from step.clips import clip_offsets_s
+from step.config import StepConfig
+from step_runtime.key_frame import Clip
+
+
+@dataclass(frozen=True)
+class SourceFrame:
+    """A decoded frame; `rgb` converts it, which is only paid for frames that a clip can show.
+
+    Attributes:
+        time_s: exact presentation time, from the first frame of the source.
+        index: position in the source.
+        width_px, height_px: picture size, rotation applied.
+        rgb: returns uint8 [height_px, width_px, 3].
+    """
+
+    time_s: Fraction
+    index: int
+    width_px: int
+    height_px: int
+    rgb: Callable[[], NDArray[np.uint8]]
+
+
+class _Held:
+    """A frame in the buffer, resized at most once; the decoder's picture is let go as soon as that is done."""
+
+    def __init__(self, frame: SourceFrame, size_px: int) -> None:
+        self.time_s, self.index = frame.time_s, frame.index
+        self.width_px, self.height_px = frame.width_px, frame.height_px
+        self._frame: SourceFrame | None = frame
+        self._size_px = size_px
+        self._resized: NDArray[np.uint8] | None = None
+
+    @property
+    def is_resized(self) -> bool:
+        return self._resized is not None
+
+    def resized(self) -> NDArray[np.uint8]:
+        """uint8 [size_px, size_px, 3]."""
+        if self._frame is not None:
+            size = (self._size_px, self._size_px)
+            self._resized = np.asarray(cv2.resize(self._frame.rgb(), size, interpolation=cv2.INTER_LINEAR), np.uint8)
+            self._frame = None
+        assert self._resized is not None
+        return self._resized
+
+
+class ClipBuffer:
+    """Takes frames in order, gives clips in order.
+
+    Args:
+        config: clip length and frame size.
+        every_s: seconds between key frames, or None to make every source frame one.
+        interval_s: the source's nominal frame interval.
+        slack_s: how far a timestamp may be off because the container rounds it; 0 for exact ones.
+
+    Holds at most the frames of one clip's span plus one key-frame interval's look-ahead, whatever the video's length.
+    
+    """
+
+    def __init__(
+        self, *, config: StepConfig, every_s: Fraction | None, interval_s: Fraction, slack_s: Fraction = Fraction(0)
+    ) -> None:
+        self._size_px = config.image_size_px
+        self._offsets_s = clip_offsets_s(config.clip_frames)
+        self._every_s = every_s
+        self._interval_s = interval_s
+        self._slack_s = slack_s
+        self._held: deque[_Held] = deque()
+        self._keys: deque[tuple[Fraction, _Held]] = deque()  # (scheduled time, key frame) whose clips are not complete
+        self._next_key = 0  # number of the next scheduled key frame
+
+    def add(self, frame: SourceFrame) -> Iterator[Clip]:
+        """Takes the next frame and gives the clips that it completes."""
+        yield from self._clips_before(frame.time_s)
+        self._schedule_until(frame.time_s)
+        self._hold(frame)
+        if self._every_s is None:
+            self._keys.append((frame.time_s, self._held[-1]))
+        self._forget()
+
+    def finish(self) -> Iterator[Clip]:
+        """The clips that the end of the source completes, their last frames repeated."""
+        if self._held:
+            self._schedule_until(self._held[-1].time_s + self._interval_s)
+        while self._keys:
+            yield self._cut(*self._keys.popleft())
+
+    def _clips_before(self, time_s: Fraction) -> Iterator[Clip]:
+        """Clips whose last frame cannot be one that starts at `time_s` or later."""
+        while self._keys and self._keys[0][1].time_s + self._offsets_s[-1] + self._slack_s < time_s:
+            yield self._cut(*self._keys.popleft())
+
+    def _schedule_until(self, time_s: Fraction) -> None:
+        """A scheduled moment before `time_s` has its key frame: the newest frame held."""
+        if self._every_s is None:
+            return
+        while self._held and (scheduled := self._next_key * self._every_s) + self._slack_s < time_s:
+            self._keys.append((scheduled, self._held[-1]))
+            self._next_key += 1
+
+    def _hold(self, frame: SourceFrame) -> None:
+        held = _Held(frame, self._size_px)
+        if self._can_be_shown(frame.time_s):
+            held.resized()
+        elif self._held and not self._held[-1].is_resized:
+            self._held.pop()  # between clips only the newest frame matters: it may still be on show when one begins
+        self._held.append(held)
+
+    def _can_be_shown(self, time_s: Fraction) -> bool:
+        """Whether a clip that is open, or the next one scheduled, reaches a frame that starts at `time_s`."""
+        if self._every_s is None:
+            return True
+        if self._keys and time_s <= self._keys[-1][1].time_s + self._offsets_s[-1] + self._slack_s:
+            return True
+        # A key frame, and with it its clip, may start up to a frame before its schedule; two intervals are plenty.
+        earliest = self._next_key * self._every_s + self._offsets_s[0] - 2 * self._interval_s
+        return time_s >= earliest - self._slack_s
+
+    def _forget(self) -> None:
+        """Drops frames that end before anything that is still to be cut begins."""
+        if self._keys:
+            begin = self._keys[0][1].time_s + self._offsets_s[0]
+        elif self._every_s is None:
+            begin = self._held[-1].time_s + self._offsets_s[0]
+        else:
+            begin = min(self._next_key * self._every_s - 2 * self._interval_s, self._held[-1].time_s)
+            begin += self._offsets_s[0]
+        while len(self._held) > 1 and self._held[1].time_s <= begin:
+            self._held.popleft()
+
+    def _cut(self, scheduled_s: Fraction, key: _Held) -> Clip:
+        held = list(self._held)
+        times = [frame.time_s - self._slack_s for frame in held]
+        frames = np.empty((len(self._offsets_s), self._size_px, self._size_px, 3), np.uint8)
+        for position, offset in enumerate(self._offsets_s):
+            newest = bisect.bisect_right(times, key.time_s + offset) - 1
+            frames[position] = held[max(newest, 0)].resized()
+        return Clip(
+            frames=frames,
+            time_s=key.time_s,
+            scheduled_s=scheduled_s,
+            frame=key.index,
+            width_px=key.width_px,
+            height_px=key.height_px,
+            ready_at_s=time.monotonic(),
+        )

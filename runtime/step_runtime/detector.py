@@ -1,0 +1,199 @@
+"""`Detector`: a loaded model that takes clips or whole sources."""
+
+import threading
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from step.clips import check_frames
+from step.config import StepConfig
+from step.detections import Detections
+from step.errors import StepError
+from step_runtime.backends.base import Array, Backend, Loop
+from step_runtime.backends.select import BackendName, open_backend
+from step_runtime.channel import Channel, Stopped
+from step_runtime.clip_buffer import ClipBuffer
+from step_runtime.key_frame import Clip, KeyFrame
+from step_runtime.sources.base import Source
+from step_runtime.sources.open import find_sources, open_source
+
+DEFAULT_EVERY_S = Fraction(1)
+DEFAULT_FRAMES_FPS = Fraction(30)
+_CLIPS_WAITING = 2  # 17 MB each at full size
+
+
+class RunState:
+    """What a run can be asked about while it goes on (progress bars, summaries)."""
+
+    def __init__(self) -> None:
+        self.source: Source | None = None
+        self.decoded_s = Fraction(0)
+        self.dropped_clips = 0
+        self.host_s = 0.0  # thread time spent decoding, resizing and buffering
+        self.inference_s = 0.0
+        self.problems: list[str] = []
+
+
+class Detector:
+    """Runs a model on clips or on sources; a context manager that frees the sessions.
+
+    Args:
+        backend: a loaded model; `Detector.open` makes one.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+
+    @classmethod
+    def open(
+        cls,
+        model: str | Path,
+        backend: BackendName = "auto",
+        *,
+        loop: Loop | None = None,
+        num_steps: int | None = None,
+        device: str = "auto",
+        threads: int | None = None,
+    ) -> Self:
+        """Loads a bundle (or, with torch, a checkpoint); see `open_backend` for the arguments.
+
+        Raises:
+            StepError: no such model, backend, loop, step count or device.
+        """
+        return cls(
+            open_backend(
+                Path(model), backend=backend, loop=loop, num_steps=num_steps, device=device, threads=threads
+            )
+        )
+
+    @property
+    def config(self) -> StepConfig:
+        """The model's architecture."""
+        return self.backend.config
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Frees the model."""
+        self.backend.close()
+
+    def detect(self, frames: NDArray[np.uint8]) -> Detections[Array]:
+        """Detections of clips.
+
+        Args:
+            frames: uint8 [B, F, H, W, 3] RGB (F = 36, H = W = 400 for the release), any B: a model that was exported
+                for a fixed batch is called as often as needed.
+
+        Raises:
+            ValueError: frames of another dtype, shape or layout; the message says what was expected and what came.
+        """
+        if not isinstance(frames, np.ndarray):
+            raise ValueError(f"frames: expected a NumPy array, got {type(frames).__name__}")
+        check_frames(frames.shape, frames.dtype.name, self.config)
+        frames = np.ascontiguousarray(frames)
+        size = self.backend.batch
+        if size is None or len(frames) == size:
+            return self.backend.detect(frames)
+        parts: list[Detections[Array]] = []
+        for start in range(0, len(frames), size):
+            part = frames[start : start + size]
+            # The last call is filled up by repeating its last clip, whose extra results are cut off.
+            filled = np.concatenate((part, np.repeat(part[-1:], size - len(part), axis=0)))
+            parts.append(Detections(*(rows[: len(part)] for rows in self.backend.detect(filled))))
+        return Detections(*(np.concatenate(rows) for rows in zip(*parts, strict=True)))
+
+    def run(
+        self,
+        source: str | Path | Source,
+        *,
+        every_s: Fraction | None = DEFAULT_EVERY_S,
+        frames_fps: Fraction = DEFAULT_FRAMES_FPS,
+        state: RunState | None = None,
+    ) -> Iterator[KeyFrame]:
+        """Detections of a source's key frames, in order, while a thread decodes ahead.
+
+        Args:
+            source: video file, URL, camera index, folder of videos or of frames, or an opened `Source`.
+            every_s: seconds between key frames; None makes every source frame one (the release's demo).
+            frames_fps: frames per second of a folder of frames.
+            state: is kept up to date while the run goes on.
+
+        Yields:
+            One `KeyFrame` each. A live source's oldest clips are dropped when the model falls behind.
+
+        Raises:
+            StepError: the source cannot be opened or nothing in it can be decoded. One that breaks midway ends early
+                and leaves a line in `state.problems`.
+        """
+        if every_s is not None and every_s <= 0:
+            raise StepError(f"every_s is {float(every_s):g}; it must be above 0")
+        state = state or RunState()
+        if isinstance(source, (str, Path)):
+            locations = find_sources(str(source), frames_fps=frames_fps)
+            for location in locations:
+                yield from self._run_one(open_source(location, frames_fps=frames_fps), every_s, state)
+        else:
+            yield from self._run_one(source, every_s, state)
+
+    def _run_one(self, source: Source, every_s: Fraction | None, state: RunState) -> Iterator[KeyFrame]:
+        state.source = source
+        state.decoded_s = Fraction(0)
+        clips: Channel[Clip] = Channel(capacity=_CLIPS_WAITING, drop_oldest=source.is_live)
+        reader = threading.Thread(
+            target=_read, args=(source, self.config, every_s, clips, state), name="step-reader", daemon=True
+        )
+        reader.start()
+        try:
+            for clip in clips:
+                start_s = time.monotonic()
+                detections = self.detect(clip.frames[None])
+                state.inference_s += time.monotonic() - start_s
+                yield KeyFrame(
+                    video=source.name,
+                    time_s=clip.time_s,
+                    scheduled_s=clip.scheduled_s,
+                    frame=clip.frame,
+                    width_px=clip.width_px,
+                    height_px=clip.height_px,
+                    detections=detections,
+                    lag_s=time.monotonic() - clip.ready_at_s,
+                )
+        finally:
+            clips.stop()
+            reader.join()
+            state.dropped_clips += clips.dropped
+        if source.problem is not None:
+            state.problems.append(source.problem)
+
+
+def _read(
+    source: Source, config: StepConfig, every_s: Fraction | None, clips: Channel[Clip], state: RunState
+) -> None:
+    """The reader thread: frames to clips, until the end, a failure, or the consumer's wish."""
+    buffer = ClipBuffer(
+        config=config, every_s=every_s, interval_s=source.interval_s, slack_s=source.slack_s
+    )
+    failure: BaseException | None = None
+    try:
+        for frame in source.frames():
+            for clip in buffer.add(frame):
+                clips.put(clip)
+            state.decoded_s = frame.time_s
+        for clip in buffer.finish():
+            clips.put(clip)
+    except Stopped:
+        pass
+    except BaseException as error:  # noqa: BLE001 - it is not swallowed: the consumer raises it
+        failure = error
+    finally:
+        state.host_s += time.thread_time()
+        clips.end(failure)

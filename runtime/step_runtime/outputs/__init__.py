@@ -1,0 +1,1 @@
+"""What a run leaves behind: detections.jsonl, detections.csv, overlay.mp4."""

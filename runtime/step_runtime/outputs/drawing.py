@@ -1,0 +1,126 @@
+"""Drawing boxes and action labels on a frame."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from step.classes import class_name
+
+MAX_LABELS = 5
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_COLORS_RGB = (
+    (255, 99, 71),
+    (64, 156, 255),
+    (80, 200, 120),
+    (255, 191, 0),
+    (186, 104, 255),
+    (0, 206, 209),
+    (255, 105, 180),
+    (173, 255, 47),
+)
+_DARK, _LIGHT = (0, 0, 0), (255, 255, 255)
+
+Rectangle = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class LabelledBox:
+    """A box [4] in [0, 1], its actions (class id, score) best first, and a number that picks its colour."""
+
+    box: NDArray[np.float32]
+    actions: Sequence[tuple[int, float]]
+    color_index: int
+
+
+def draw_boxes(frame_rgb: NDArray[np.uint8], boxes: Sequence[LabelledBox]) -> None:
+    """Draws in place, sized to the picture; labels keep clear of each other where there is room.
+
+    Args:
+        frame_rgb: uint8 [H, W, 3].
+        boxes: best score first.
+    """
+    height, width = frame_rgb.shape[:2]
+    unit = min(height, width)
+    thickness = max(1, round(unit / 240))
+    scale = _text_scale(frame_rgb)
+    for item in boxes:
+        x1, y1, x2, y2 = _pixels(item.box, width, height)
+        cv2.rectangle(frame_rgb, (x1, y1), (x2, y2), _color(item), thickness, cv2.LINE_AA)
+    taken: list[Rectangle] = []
+    for item in boxes:
+        x1, y1, _, _ = _pixels(item.box, width, height)
+        lines = [f"{class_name(label)} {score:.2f}" for label, score in item.actions[:MAX_LABELS]]
+        _draw_lines(frame_rgb, lines, (x1 + thickness, y1 + thickness), scale, _color(item), taken)
+
+
+def draw_caption(frame_rgb: NDArray[np.uint8], text: str) -> None:
+    """Writes one line at the lower left, in place; uint8 [H, W, 3]."""
+    height = frame_rgb.shape[0]
+    _draw_lines(frame_rgb, [text], (0, height), _text_scale(frame_rgb), _DARK, [])
+
+
+def _text_scale(frame_rgb: NDArray[np.uint8]) -> float:
+    return max(0.4, min(frame_rgb.shape[:2]) / 900)
+
+
+def _draw_lines(
+    frame_rgb: NDArray[np.uint8],
+    lines: list[str],
+    corner: tuple[int, int],
+    scale: float,
+    color: tuple[int, int, int],
+    taken: list[Rectangle],
+) -> None:
+    """One block of text lines on a coloured ground, moved to where no block is yet."""
+    height, width = frame_rgb.shape[:2]
+    pen = max(1, round(scale * 1.4))
+    (_, cap), descent = cv2.getTextSize("Ag", _FONT, scale, pen)
+    pad = max(2, cap // 4)
+    line_height = cap + descent + pad
+    lines = [_fitted(line, scale, pen, width - 2 * pad) for line in lines]
+    block_width = max(cv2.getTextSize(line, _FONT, scale, pen)[0][0] for line in lines) + 2 * pad
+    block_height = line_height * len(lines) + pad
+    x = min(max(corner[0], 0), max(width - block_width, 0))
+    y = _free_row(x, corner[1], block_width, block_height, height, taken)
+    taken.append((x, y, x + block_width, y + block_height))
+    ground = frame_rgb[y : y + block_height, x : x + block_width]
+    ground[:] = (0.25 * ground + 0.75 * np.array(color)).astype(np.uint8)
+    ink = _DARK if 0.3 * color[0] + 0.59 * color[1] + 0.11 * color[2] > 128 else _LIGHT
+    for number, line in enumerate(lines, 1):
+        cv2.putText(frame_rgb, line, (x + pad, y + number * line_height - descent), _FONT, scale, ink, pen, cv2.LINE_AA)
+
+
+def _free_row(x: int, y: int, width: int, height: int, frame_height: int, taken: list[Rectangle]) -> int:
+    """The row nearest to y where a block overlaps no other; y itself where the picture is full."""
+    lowest = max(frame_height - height, 0)
+    wanted = min(max(y, 0), lowest)
+    rows = [wanted, *(bottom for _, _, _, bottom in taken), *(top - height for _, top, _, _ in taken)]
+    for row in sorted(rows, key=lambda row: abs(row - wanted)):
+        clear = all(
+            x + width <= left or right <= x or row + height <= top or bottom <= row for left, top, right, bottom in taken
+        )
+        if clear and 0 <= row <= lowest:
+            return row
+    return wanted
+
+
+def _fitted(line: str, scale: float, pen: int, width: int) -> str:
+    """The line, its middle cut out so that it fits: the score at its end stays readable."""
+    if cv2.getTextSize(line, _FONT, scale, pen)[0][0] <= width:
+        return line
+    name, _, score = line.rpartition(" ")
+    while name and cv2.getTextSize(f"{name}.. {score}", _FONT, scale, pen)[0][0] > width:
+        name = name[:-1]
+    return f"{name}.. {score}"
+
+
+def _pixels(box: NDArray[np.float32], width: int, height: int) -> Rectangle:
+    x1, y1, x2, y2 = (box * (width - 1, height - 1, width - 1, height - 1)).round().astype(int).tolist()
+    return x1, y1, x2, y2
+
+
+def _color(item: LabelledBox) -> tuple[int, int, int]:
+    return _COLORS_RGB[item.color_index % len(_COLORS_RGB)]

@@ -1,0 +1,109 @@
+"""The overlay of a live source: frames are drawn as they come, with the newest result there is and its age."""
+
+import threading
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+from step.config import StepConfig
+from step_runtime.channel import Channel, Stopped
+from step_runtime.clip_buffer import SourceFrame
+from step_runtime.key_frame import KeyFrame
+from step_runtime.merging import merge_classes
+from step_runtime.outputs.drawing import LabelledBox
+from step_runtime.outputs.overlay import OverlayWriter, box_along_tube
+from step_runtime.sources.base import Source
+
+_FRAMES_WAITING = 32
+
+
+class TappedSource:
+    """A live source whose frames also go to a channel; see `Source` for the attributes.
+
+    Args:
+        source: the live source.
+        tap: takes every frame; it drops its oldest rather than make the source wait.
+    """
+
+    def __init__(self, source: Source, tap: Channel[SourceFrame]) -> None:
+        self._source = source
+        self._tap = tap
+        self.name = source.name
+        self.interval_s, self.slack_s = source.interval_s, source.slack_s
+        self.duration_s, self.is_live = source.duration_s, source.is_live
+        self.problem: str | None = None
+
+    def frames(self) -> Iterator[SourceFrame]:
+        """See `Source.frames`."""
+        try:
+            for frame in self._source.frames():
+                self._tap.put(frame)
+                yield frame
+        except Stopped:
+            return  # the overlay has failed; its owner raises why
+        finally:
+            self.problem = self._source.problem
+            self._tap.end()
+
+
+class LiveOverlay:
+    """Draws a live source's frames in a thread of its own.
+
+    Args:
+        path: the mp4 to write.
+        source: the live source; read it through `tapped`.
+        config: of the model.
+        score_threshold: of people that are drawn.
+    """
+
+    def __init__(self, path: Path, source: Source, *, config: StepConfig, score_threshold: float) -> None:
+        self._frames: Channel[SourceFrame] = Channel(capacity=_FRAMES_WAITING, drop_oldest=True)
+        self.tapped = TappedSource(source, self._frames)
+        self._writer = OverlayWriter(path, config=config, interval_s=source.interval_s)
+        self._config = config
+        self._score_threshold = score_threshold
+        self._newest: tuple[Fraction, list[LabelledBox]] | None = None
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="step-live-overlay", daemon=True)
+        self._thread.start()
+
+    def show(self, key_frame: KeyFrame) -> None:
+        """From now on these people are drawn, where they were when last seen."""
+        people = merge_classes(key_frame, self._config, score_threshold=self._score_threshold)
+        boxes = [
+            LabelledBox(box=box_along_tube(person.tube, 0.0, self._config), actions=person.actions, color_index=i)
+            for i, person in enumerate(people)
+        ]
+        self._newest = (key_frame.time_s, boxes)
+
+    def finish(self) -> None:
+        """Waits until every frame that was tapped is written.
+
+        Raises:
+            BaseException: what the thread failed with.
+        """
+        self._frames.end()
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def abort(self) -> None:
+        """Ends the thread without finishing the file."""
+        self._frames.stop()
+        self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            for frame in self._frames:
+                newest = self._newest  # one read: the other thread replaces it whole
+                if newest is None:
+                    self._writer.draw(frame, [], caption="no result yet")
+                else:
+                    age_s = float(frame.time_s - newest[0])
+                    self._writer.draw(frame, newest[1], caption=f"result is {age_s:.1f} s old")
+            self._writer.close()
+        except BaseException as error:  # noqa: BLE001 - it is not swallowed: `finish` raises it
+            self._failure = error
+        finally:
+            self._frames.stop()
+            self._writer.abort()

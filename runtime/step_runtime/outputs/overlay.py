@@ -1,0 +1,155 @@
+"""`overlay.mp4`: the source with boxes that follow their tubes between key frames."""
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.video
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from step.clips import tube_offsets_s
+from step.config import CLIP_FPS, StepConfig
+from step.errors import StepError
+from step_runtime.clip_buffer import SourceFrame
+from step_runtime.key_frame import KeyFrame
+from step_runtime.merging import Person
+from step_runtime.outputs.drawing import LabelledBox, draw_boxes, draw_caption
+
+_ENCODERS = ("libx264", "libopenh264", "h264_videotoolbox", "h264_mf")
+_READABLE_PX = 360  # smaller pictures are enlarged by a whole factor, so that labels can be read
+_TIME_BASE = Fraction(1, 90000)  # MPEG's clock; every common frame rate is a whole number of ticks
+
+
+class OverlayWriter:
+    """Draws and encodes; frames and key frames come in order of time, key frames ahead of the frames they colour.
+
+    Args:
+        path: the mp4 to write.
+        config: of the model.
+        interval_s: the source's nominal frame interval.
+    """
+
+    def __init__(self, path: Path, *, config: StepConfig, interval_s: Fraction) -> None:
+        self._path = path
+        self._config = config
+        self._rate = 1 / interval_s
+        self._reach_s = Fraction(config.clip_frames // 2, CLIP_FPS)  # how far from its key frame a tube is known
+        self._key_frames: deque[tuple[KeyFrame, list[Person]]] = deque()
+        self._container: av.container.OutputContainer | None = None
+        self._stream: av.video.VideoStream | None = None
+        self._last_pts = -1
+
+    def add_key_frame(self, key_frame: KeyFrame, people: list[Person]) -> None:
+        """What is known at a moment."""
+        self._key_frames.append((key_frame, people))
+
+    def write(self, frame: SourceFrame) -> None:
+        """Draws what is known at this frame's time and encodes it.
+
+        Raises:
+            av.FFmpegError: the file cannot be written.
+        """
+        self.draw(frame, self._boxes_at(frame.time_s))
+
+    def draw(self, frame: SourceFrame, boxes: list[LabelledBox], *, caption: str = "") -> None:
+        """Draws these boxes, and a caption at the lower edge, and encodes the frame.
+
+        Raises:
+            av.FFmpegError: the file cannot be written.
+        """
+        pixels = _enlarged(frame.rgb())
+        draw_boxes(pixels, boxes)
+        if caption:
+            draw_caption(pixels, caption)
+        self._encode(pixels, frame.time_s)
+
+    def close(self) -> None:
+        """Ends the file."""
+        if self._container is not None and self._stream is not None:
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
+        self._container = None
+
+    def abort(self) -> None:
+        """Lets go of the file, whatever state it is in."""
+        if self._container is not None:
+            try:
+                self._container.close()
+            except av.FFmpegError:
+                pass  # the failure that led here is the one to report
+        self._container = None
+
+    def _boxes_at(self, time_s: Fraction) -> list[LabelledBox]:
+        """The people of the nearest key frame, moved along their tubes to this moment."""
+        while len(self._key_frames) > 1 and self._distance_s(1, time_s) <= self._distance_s(0, time_s):
+            self._key_frames.popleft()
+        if not self._key_frames or self._distance_s(0, time_s) > self._reach_s:
+            return []
+        key_frame, people = self._key_frames[0]
+        offset_s = float(time_s - key_frame.time_s)
+        return [
+            LabelledBox(box=box_along_tube(person.tube, offset_s, self._config), actions=person.actions, color_index=i)
+            for i, person in enumerate(people)
+        ]
+
+    def _distance_s(self, index: int, time_s: Fraction) -> Fraction:
+        return abs(self._key_frames[index][0].time_s - time_s)
+
+    def _encode(self, pixels: NDArray[np.uint8], time_s: Fraction) -> None:
+        height, width = pixels.shape[0] // 2 * 2, pixels.shape[1] // 2 * 2  # H.264 wants even sides
+        if self._stream is None:
+            self._container = av.open(str(self._path), "w", format="mp4")
+            self._stream = self._container.add_stream(_encoder(), rate=self._rate.limit_denominator(1001))
+            self._stream.width, self._stream.height = width, height
+            self._stream.pix_fmt = "yuv420p"
+            self._stream.codec_context.time_base = _TIME_BASE
+            self._stream.options = {"crf": "23", "preset": "veryfast"}
+        elif (self._stream.width, self._stream.height) != (width, height):
+            # A stream that changes its picture size midway; the overlay keeps the first one.
+            width, height = self._stream.width, self._stream.height
+            pixels = np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+        assert self._container is not None
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels[:height, :width]), format="rgb24")
+        self._last_pts = max(round(time_s / _TIME_BASE), self._last_pts + 1)
+        picture.pts, picture.time_base = self._last_pts, _TIME_BASE
+        self._container.mux(self._stream.encode(picture))
+
+
+def box_along_tube(tube: NDArray[np.float32], offset_s: float, config: StepConfig) -> NDArray[np.float32]:
+    """The tube's box at a moment, linear between its frames, constant beyond its ends.
+
+    Args:
+        tube: [T', 4].
+        offset_s: seconds from the key frame.
+        config: of the model.
+    """
+    times_s = tube_offsets_s(len(tube), config)
+    return np.array([np.interp(offset_s, times_s, tube[:, side]) for side in range(4)], np.float32)
+
+
+def frames_until(frames: Iterator[SourceFrame], time_s: Fraction) -> Iterator[SourceFrame]:
+    """The frames up to and including the first that starts at `time_s` or later."""
+    for frame in frames:
+        yield frame
+        if frame.time_s >= time_s:
+            return
+
+
+def _enlarged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A copy to draw on."""
+    factor = math.ceil(_READABLE_PX / min(pixels.shape[:2]))
+    if factor == 1:
+        return pixels.copy()
+    return np.asarray(cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+def _encoder() -> str:
+    for name in _ENCODERS:
+        if name in av.codecs_available:
+            return name
+    raise StepError(f"no H.264 encoder in this PyAV {av.__version__}; run with --no-overlay")

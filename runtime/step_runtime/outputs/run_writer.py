@@ -1,0 +1,128 @@
+"""The writer thread: everything a run leaves behind, written beside inference and published at the end."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import av
+
+from step.config import StepConfig
+from step.errors import StepError
+from step.files import cannot_write
+from step_runtime.channel import Channel, Stopped
+from step_runtime.clip_buffer import SourceFrame
+from step_runtime.key_frame import KeyFrame
+from step_runtime.merging import Person, merge_classes
+from step_runtime.outputs.overlay import OverlayWriter, frames_until
+from step_runtime.outputs.tables import TableWriter
+from step_runtime.sources.base import Source
+
+_WAITING = 8
+
+
+class RunWriter:
+    """Writes one source's results into a folder that is not published yet, in a thread of its own.
+
+    Args:
+        folder: where the files go.
+        reopen: opens the source a second time, for the overlay at full size; None for no overlay.
+        config: of the model.
+        score_threshold: of people in the JSONL and the overlay.
+    """
+
+    def __init__(self, folder: Path, *, reopen: Callable[[], Source] | None, config: StepConfig, score_threshold: float) -> None:
+        self._folder = folder
+        self._reopen = reopen
+        self._draw_rest = True
+        self._config = config
+        self._score_threshold = score_threshold
+        self._channel: Channel[KeyFrame] = Channel(capacity=_WAITING)
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="step-writer", daemon=True)
+        self.people = 0
+        self.actions: Counter[int] = Counter()
+        self._thread.start()
+
+    def put(self, key_frame: KeyFrame) -> None:
+        """Hands over a key frame; waits when the writer is behind.
+
+        Raises:
+            StepError: what the writer failed with.
+        """
+        try:
+            self._channel.put(key_frame)
+        except Stopped:
+            self._join()
+
+    def finish(self, *, draw_rest: bool = True) -> None:
+        """Waits until everything is written.
+
+        Args:
+            draw_rest: whether the overlay goes on to the source's end, after the last key frame.
+
+        Raises:
+            StepError: what the writer failed with.
+        """
+        self._draw_rest = draw_rest
+        self._channel.end()
+        self._join()
+
+    def abort(self) -> None:
+        """Ends the thread without finishing the files."""
+        self._channel.end(Stopped())
+        self._thread.join()
+
+    def _join(self) -> None:
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def _work(self) -> None:
+        try:
+            self._write_all()
+        except Stopped:
+            pass
+        except av.FFmpegError as error:
+            self._failure = StepError(f"cannot write {self._folder}: {error.strerror}; free space or choose another --out")
+        except OSError as error:
+            self._failure = cannot_write(self._folder, error)
+        except BaseException as error:  # noqa: BLE001 - it is not swallowed: `put` and `finish` raise it
+            self._failure = error
+        finally:
+            self._channel.stop()
+
+    def _write_all(self) -> None:
+        tables = TableWriter(self._folder, config=self._config)
+        overlay = None
+        frames: Iterator[SourceFrame] = iter(())
+        if self._reopen is not None:
+            source = self._reopen()
+            overlay = OverlayWriter(self._folder / "overlay.mp4", config=self._config, interval_s=source.interval_s)
+            frames = source.frames()
+        try:
+            for key_frame in self._channel:
+                people = merge_classes(key_frame, self._config, score_threshold=self._score_threshold)
+                self.people += len(people)
+                self.actions.update(label for person in people for label, _ in person.actions)
+                tables.write(key_frame, people)
+                if overlay is not None:
+                    self._draw_until(overlay, frames, key_frame, people)
+            if overlay is not None:
+                for frame in frames if self._draw_rest else ():
+                    overlay.write(frame)
+                overlay.close()
+        finally:
+            tables.close()
+            if overlay is not None:
+                overlay.abort()
+
+    @staticmethod
+    def _draw_until(
+        overlay: OverlayWriter, frames: Iterator[SourceFrame], key_frame: KeyFrame, people: list[Person]
+    ) -> None:
+        """Frames before this key frame have their nearest key frame now."""
+        overlay.add_key_frame(key_frame, people)
+        for frame in frames_until(frames, key_frame.time_s):
+            overlay.write(frame)
+

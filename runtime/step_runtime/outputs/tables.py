@@ -1,0 +1,84 @@
+"""`detections.jsonl` and `detections.csv`."""
+
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, TextIO
+
+from step.classes import class_name
+from step.clips import tube_offsets_s
+from step.config import StepConfig
+from step_runtime.key_frame import KeyFrame
+from step_runtime.merging import Person
+
+_DECIMALS = 5
+
+
+class TableWriter:
+    """Writes one line per key frame to a JSONL file and one row per detection to a CSV file.
+
+    The JSONL holds people (merged over classes, above the run's score threshold); the CSV holds every detection that
+    the model reports, since frame-mAP wants the low scores too.
+
+    Args:
+        folder: where the two files go.
+        config: of the model.
+
+    Source: SPEC.md, "Detections of a step" (CSV row: video, %04d second, coordinates, AVA class id, score).
+    """
+
+    def __init__(self, folder: Path, *, config: StepConfig) -> None:
+        self._config = config
+        self._jsonl: TextIO = (folder / "detections.jsonl").open("w")
+        self._csv: TextIO = (folder / "detections.csv").open("w")
+
+    def write(self, key_frame: KeyFrame, people: list[Person]) -> None:
+        """Adds one key frame."""
+        self._jsonl.write(json.dumps(_json_line(key_frame, people, self._config)) + "\n")
+        detections = key_frame.detections
+        second = _second(key_frame.scheduled_s)
+        for row in range(int(detections.counts[0])):
+            box = ",".join(f"{value:.4g}" for value in detections.boxes[0, row])
+            label, score = detections.labels[0, row], detections.scores[0, row]
+            self._csv.write(f"{key_frame.video},{second},{box},{label},{score:.4g}\n")
+
+    def close(self) -> None:
+        """Flushes both files."""
+        self._jsonl.close()
+        self._csv.close()
+
+
+def _second(time_s: Fraction) -> str:
+    """AVA's four-digit second; between seconds (which AVA does not have) with the fraction."""
+    return f"{int(time_s):04d}" if time_s.denominator == 1 else f"{float(time_s):08.3f}"
+
+
+def _json_line(key_frame: KeyFrame, people: list[Person], config: StepConfig) -> dict[str, Any]:
+    width, height = key_frame.width_px, key_frame.height_px
+    times_s: list[float] = []
+    if people:
+        offsets_s = tube_offsets_s(len(people[0].tube), config)
+        times_s = [round(float(key_frame.time_s) + offset, _DECIMALS) for offset in offsets_s]
+    return {
+        "video": key_frame.video,
+        "time_s": round(float(key_frame.time_s), 6),
+        "frame": key_frame.frame,
+        "width_px": width,
+        "height_px": height,
+        "boxes": [
+            {
+                "box": _rounded(person.box),
+                "box_px": _rounded(person.box * (width, height, width, height), 2),
+                "actions": [
+                    {"id": label, "name": class_name(label), "score": round(score, _DECIMALS)}
+                    for label, score in person.actions
+                ],
+                "tube": {"times_s": times_s, "boxes": [_rounded(box) for box in person.tube]},
+            }
+            for person in people
+        ],
+    }
+
+
+def _rounded(values: Any, decimals: int = _DECIMALS) -> list[float]:
+    return [round(float(value), decimals) for value in values]
