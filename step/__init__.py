@@ -13,7 +13,7 @@ from step.errors import StepError
 
 if TYPE_CHECKING:
     from step.checkpoints.checkpoint import load_checkpoint, save_checkpoint
-    from step.checkpoints.kinetics import load_kinetics_backbone, load_kinetics_classifier
+    from step.checkpoints.kinetics import initialise_from_kinetics, load_kinetics_classifier
     from step.models.detector import StepDetector, StepOutput
     from step.models.i3d import I3DClassifier
 
@@ -24,8 +24,8 @@ __all__ = [
     "StepDetector",
     "StepError",
     "StepOutput",
+    "initialise_from_kinetics",
     "load_checkpoint",
-    "load_kinetics_backbone",
     "load_kinetics_classifier",
     "save_checkpoint",
 ]
@@ -34,8 +34,8 @@ _NEEDS_TORCH = {
     "I3DClassifier": "step.models.i3d",
     "StepDetector": "step.models.detector",
     "StepOutput": "step.models.detector",
+    "initialise_from_kinetics": "step.checkpoints.kinetics",
     "load_checkpoint": "step.checkpoints.checkpoint",
-    "load_kinetics_backbone": "step.checkpoints.kinetics",
     "load_kinetics_classifier": "step.checkpoints.kinetics",
     "save_checkpoint": "step.checkpoints.checkpoint",
 }
