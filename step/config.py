@@ -1,5 +1,6 @@
 """What distinguishes one STEP model from another (torch-free)."""
 
+import itertools
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, Self, get_args
 
@@ -147,4 +148,4 @@ def _growing(chunks: tuple[int, ...]) -> bool:
     """Whether a tube can grow through these chunk counts: one chunk to the left and one to the right at a time."""
     if not 1 <= len(chunks) <= 4 or chunks[0] != 1:
         return False
-    return all(after - before in (0, 2) for before, after in zip(chunks, chunks[1:], strict=False))
+    return all(after - before in (0, 2) for before, after in itertools.pairwise(chunks))

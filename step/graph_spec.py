@@ -80,9 +80,7 @@ def graph_specs(config: StepConfig, options: ExportOptions) -> dict[str, GraphSp
     chunk = config.chunk_frames
 
     frames = TensorSpec("frames", "uint8", (batch, config.clip_frames, size, size, 3))
-    features = TensorSpec(
-        "features", half, (batch, config.feature_frames, config.feature_channels, cells, cells)
-    )
+    features = TensorSpec("features", half, (batch, config.feature_frames, config.feature_channels, cells, cells))
     clip = [features]
     if config.context:
         clip.append(TensorSpec("context", half, (batch, config.context_channels, config.feature_frames)))

@@ -107,7 +107,7 @@ def export_bundle(
         manifest = Manifest(
             model=detector.config.to_dict(),
             classes=tuple(ClassRecord(id=i, name=class_name(i)) for i in detector.config.class_ids),
-            anchors=tuple(tuple(map(float, box)) for box in anchor_boxes(detector.config.anchor_mode)),
+            anchors=tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in anchor_boxes(detector.config.anchor_mode).tolist()),
             preprocessing=Preprocessing(
                 clip_frames=detector.config.clip_frames,
                 fps=CLIP_FPS,
@@ -158,12 +158,8 @@ def _write_graphs(
     if settings.precision == "fp16":
         folded.half_networks()
     specs = graph_specs(detector.config, options)
-    modules = graph_modules(
-        folded, options, score_threshold=settings.score_threshold, nms_iou=settings.nms_iou
-    )
-    wanted = [
-        name for name in specs if settings.graphs == "all" or (name == FUSED) == (settings.graphs == "fused")
-    ]
+    modules = graph_modules(folded, options, score_threshold=settings.score_threshold, nms_iou=settings.nms_iou)
+    wanted = [name for name in specs if settings.graphs == "all" or (name == FUSED) == (settings.graphs == "fused")]
     files: dict[str, Path] = {}
     for index, name in enumerate(wanted, 1):
         progress(f"exporting {specs[name].file_name} ({index}/{len(wanted)})")

@@ -8,40 +8,42 @@ from rich.console import Console
 from rich.table import Table
 
 from step.bundle import Manifest, ParityRow
-from step.cli import OneLineCommand, one_line_errors
+from step.cli import OneLineCommand
 from step.errors import StepError
 from step.graph_spec import Precision
 
 _GRAPHS = ("fused", "steps", "all")
 
 
-class _Batch(click.ParamType[int | None]):
-    name = "N|dynamic"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | None:
-        if value is None or value == "dynamic":
-            return None
-        try:
-            return int(str(value))
-        except ValueError:
-            self.fail(f"--batch is {value!r}; give a number or dynamic", param, ctx)
+def _parse_batch(_ctx: click.Context, _param: click.Parameter, value: str) -> int | None:
+    """A number of clips; None stands for a dynamic axis."""
+    if value == "dynamic":
+        return None
+    if not value.isdigit():
+        raise StepError(f"--batch is {value!r}; give a number or dynamic")
+    return int(value)
 
 
 @click.command(cls=OneLineCommand, context_settings={"show_default": True})
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("-o", "--output", "bundle", required=True, type=click.Path(path_type=Path), help="Bundle folder to write.")
-@click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", help="Of the networks; boxes stay fp32.")
+@click.option(
+    "-o", "--output", "bundle", required=True, type=click.Path(path_type=Path), help="Bundle folder to write."
+)
+@click.option(
+    "--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", help="Of the networks; boxes stay fp32."
+)
 @click.option("--graphs", type=click.Choice(_GRAPHS), default="all", help="Fused graph, step-loop graphs, or both.")
 @click.option("--steps", type=int, help="Progressive steps to export.  [default: all]")
-@click.option("--batch", type=_Batch(), default="dynamic", help="Clips per call.")
+@click.option("--batch", callback=_parse_batch, default="dynamic", metavar="N|dynamic", help="Clips per call.")
 @click.option("--opset", type=int, default=20, help="ONNX operator set.")
 @click.option("--score-threshold", type=float, default=0.01, help="Scores have to be above it; baked in.")
-@click.option("--nms-iou", type=float, default=0.4, help="Same-class boxes that overlap this much are merged; baked in.")
+@click.option(
+    "--nms-iou", type=float, default=0.4, help="Same-class boxes that overlap this much are merged; baked in."
+)
 @click.option("--max-detections", type=int, default=300, help="Rows a clip, over all classes; baked in.")
-@click.option("--verify/--no-verify", default=True, help="Compare with PyTorch; beyond the tolerance nothing is written.")
-@one_line_errors
+@click.option(
+    "--verify/--no-verify", default=True, help="Compare with PyTorch; beyond the tolerance nothing is written."
+)
 def main(
     checkpoint: Path,
     bundle: Path,

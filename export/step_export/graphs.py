@@ -114,9 +114,7 @@ def graph_modules(
         BACKBONE: BackboneGraph(detector=detector),
     }
     for step in range(options.num_steps):
-        modules[step_graph_name(step)] = StepGraph(
-            detector=detector, step=step, is_last=step + 1 == options.num_steps
-        )
+        modules[step_graph_name(step)] = StepGraph(detector=detector, step=step, is_last=step + 1 == options.num_steps)
     modules[DETECT] = DetectGraph(
         class_ids=detector.class_ids,
         image_size_px=detector.config.image_size_px,
@@ -125,4 +123,3 @@ def graph_modules(
         max_detections=options.max_detections,
     )
     return {name: module.eval() for name, module in modules.items()}
-

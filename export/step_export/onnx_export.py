@@ -4,7 +4,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import onnx
@@ -94,7 +94,7 @@ def _class_nms_node() -> Callable[..., Any]:
     return translate
 
 
-def _operator(name: str, inputs: list[str], output: str, attributes: dict[str, type]) -> values.Op:
+def _operator(name: str, inputs: list[str], output: str, attributes: Mapping[str, type]) -> values.Op:
     """An operator of our domain that onnxscript can emit; the schema is not registered anywhere."""
     kinds = {int: OpSchema.AttrType.INT, float: OpSchema.AttrType.FLOAT, str: OpSchema.AttrType.STRING}
     schema = OpSchema(
@@ -104,7 +104,7 @@ def _operator(name: str, inputs: list[str], output: str, attributes: dict[str, t
         inputs=[OpSchema.FormalParameter(f"input{i}", kind) for i, kind in enumerate(inputs)],
         outputs=[OpSchema.FormalParameter("output", output)],
         attributes=[
-            OpSchema.Attribute(key, kinds[kind]) for key, kind in (attributes | {"plugin_namespace": str}).items()
+            OpSchema.Attribute(key, kinds[kind]) for key, kind in {**attributes, "plugin_namespace": str}.items()
         ],
         type_constraints=[("T", ["tensor(float)", "tensor(float16)"], "features")],
     )

@@ -217,7 +217,9 @@ def _share_missing(
         for label, tube, score in zip(found["labels"], found["tube_indices"], found["scores"], strict=True)
         if tube >= 0
     }
-    rows = [(int(label), int(tube), float(s)) for label, tube, s in zip(labels, tubes, scores, strict=True) if tube >= 0]
+    rows = [
+        (int(label), int(tube), float(s)) for label, tube, s in zip(labels, tubes, scores, strict=True) if tube >= 0
+    ]
     if not rows:
         return float(bool(have))
     floor = min(score for _, _, score in rows) + score_tolerance
@@ -236,7 +238,9 @@ def _session(path: Path) -> ort.InferenceSession:
     try:
         return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except ort.capi.onnxruntime_pybind11_state.Fail as error:
-        raise StepError(f"ONNX Runtime {ort.__version__} cannot load {path.name}: {str(error).splitlines()[0]}") from error
+        raise StepError(
+            f"ONNX Runtime {ort.__version__} cannot load {path.name}: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def _run(session: ort.InferenceSession, inputs: Arrays) -> Arrays:

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Stopped(Exception):
+class Stopped(Exception):  # noqa: N818 - a wish, not an error
     """The other side no longer wants items; raised in the producer to end it."""
 
 

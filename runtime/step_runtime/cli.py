@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from step.classes import class_name
-from step.cli import OneLineCommand, one_line_errors, print_error
+from step.cli import OneLineCommand, print_error
 from step.errors import StepError
 from step_runtime.backends.base import Loop
 from step_runtime.backends.select import BACKENDS, BackendName
@@ -26,28 +26,30 @@ from step_runtime.sources.open import find_sources
 _ACTIONS_SHOWN = 8
 
 
-class _Every(click.ParamType):
+def _parse_every(_ctx: click.Context, _param: click.Parameter, value: str) -> Fraction | None:
     """Seconds between key frames, exact; None stands for every source frame."""
-
-    name = "SECONDS|frame"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Fraction | None:
-        if value is None or value == "frame":
-            return None
-        try:
-            every_s = Fraction(str(value))
-        except (ValueError, ZeroDivisionError):
-            every_s = Fraction(0)
-        if every_s <= 0:
-            self.fail(f"--every is {value!r}; give seconds above 0, or frame", param, ctx)
-        return every_s
+    if value == "frame":
+        return None
+    try:
+        every_s = Fraction(value)
+    except (ValueError, ZeroDivisionError):
+        every_s = Fraction(0)
+    if every_s <= 0:
+        raise StepError(f"--every is {value!r}; give seconds above 0, or frame")
+    return every_s
 
 
 @click.command(cls=OneLineCommand, context_settings={"show_default": True})
 @click.argument("source")
 @click.option("--model", required=True, type=click.Path(path_type=Path), help="Bundle folder (or, with torch, a .pth).")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the results.  [default: runs/SOURCE's name]")
-@click.option("--every", type=_Every(), default="1.0", help="Time between key frames; frame: every source frame.")
+@click.option(
+    "--every",
+    callback=_parse_every,
+    default="1.0",
+    metavar="SECONDS|frame",
+    help="Time between key frames; frame: every source frame.",
+)
 @click.option("--backend", type=click.Choice(BACKENDS), default="auto", help="What runs the model.")
 @click.option("--loop", type=click.Choice(["fused", "steps"]), help="Which graphs.  [default: fused where it can]")
 @click.option("--steps", type=int, help="Stop after this many progressive steps.  [default: all]")
@@ -56,7 +58,6 @@ class _Every(click.ParamType):
 @click.option("--score-threshold", type=float, default=0.4, help="Of people in detections.jsonl and the overlay.")
 @click.option("--frames-fps", type=float, default=30.0, help="Frames per second of a folder of frames.")
 @click.option("--overlay/--no-overlay", default=True, help="Write overlay.mp4.")
-@one_line_errors
 def main(
     source: str,
     model: Path,

@@ -1,6 +1,6 @@
 """Cutting a stream of frames into clips: each frame is held once and shared by every clip that shows it.
 
-Source: SPEC.md, "Clip and preprocessing", with the index rule int(k + j s) read as a rule on timestamps: the frame shown
+Source: SPEC.md, "Clip and preprocessing". The index rule int(k + j s) is read as a rule on timestamps: the frame shown
 at time t_key + j / 12 is the last one that starts at or before that time. At a constant rate the two are the same.
 """
 
@@ -72,7 +72,7 @@ class ClipBuffer:
         slack_s: how far a timestamp may be off because the container rounds it; 0 for exact ones.
 
     Holds at most the frames of one clip's span plus one key-frame interval's look-ahead, whatever the video's length.
-    
+
     """
 
     def __init__(

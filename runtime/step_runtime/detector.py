@@ -66,9 +66,7 @@ class Detector:
             StepError: no such model, backend, loop, step count or device.
         """
         return cls(
-            open_backend(
-                Path(model), backend=backend, loop=loop, num_steps=num_steps, device=device, threads=threads
-            )
+            open_backend(Path(model), backend=backend, loop=loop, num_steps=num_steps, device=device, threads=threads)
         )
 
     @property
@@ -175,13 +173,9 @@ class Detector:
             state.problems.append(source.problem)
 
 
-def _read(
-    source: Source, config: StepConfig, every_s: Fraction | None, clips: Channel[Clip], state: RunState
-) -> None:
+def _read(source: Source, config: StepConfig, every_s: Fraction | None, clips: Channel[Clip], state: RunState) -> None:
     """The reader thread: frames to clips, until the end, a failure, or the consumer's wish."""
-    buffer = ClipBuffer(
-        config=config, every_s=every_s, interval_s=source.interval_s, slack_s=source.slack_s
-    )
+    buffer = ClipBuffer(config=config, every_s=every_s, interval_s=source.interval_s, slack_s=source.slack_s)
     failure: BaseException | None = None
     try:
         for frame in source.frames():

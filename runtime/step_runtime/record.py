@@ -74,9 +74,7 @@ def record(
     with atomic_files(folder) as scratch:
         live = None
         if overlay and source.is_live:
-            live = LiveOverlay(
-                scratch / "overlay.mp4", source, config=detector.config, score_threshold=score_threshold
-            )
+            live = LiveOverlay(scratch / "overlay.mp4", source, config=detector.config, score_threshold=score_threshold)
             source = live.tapped
         writer = RunWriter(
             scratch,

@@ -21,6 +21,14 @@ from step.models.detector import StepDetector
 FORMAT = "step-trt"
 FORMAT_VERSION = 1
 
+_rebuilders: tuple[Any, ...] = (np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0])
+NUMPY_REBUILDERS: dict[tuple[str, str], Any] = {
+    (module, function.__name__): function
+    for function in _rebuilders
+    for module in ("numpy.core.multiarray", "numpy._core.multiarray")  # before NumPy 2 and since
+}
+"""What pickles call to rebuild NumPy scalars and arrays, by name; they do nothing else."""
+
 # What a training checkpoint of the release holds besides tensors and plain containers. None of it runs code.
 _ALLOWED_GLOBALS: list[Any] = [
     argparse.Namespace,
@@ -32,10 +40,7 @@ _ALLOWED_GLOBALS: list[Any] = [
     type(np.dtype(np.float64)),
     type(np.dtype(np.float32)),
     type(np.dtype(np.int64)),
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # the name before NumPy 2
-    (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),
-    np._core.multiarray.scalar,
-    np._core.multiarray._reconstruct,
+    *((function, ".".join(name)) for name, function in NUMPY_REBUILDERS.items()),
 ]
 
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from step.checkpoints.checkpoint import read_torch_file
+from step.checkpoints.checkpoint import NUMPY_REBUILDERS, read_torch_file
 from step.checkpoints.state import load_state
 from step.errors import StepError
 from step.models.detector import StepDetector
@@ -22,13 +22,10 @@ from step.models.i3d import NORM_EPS, I3DClassifier
 
 _JAX_NORM_EPS = 1e-3
 _TOP_LAYERS = ("mixed_5b.", "mixed_5c.", "logits.")
-# NumPy's own name for the function has moved; both spellings rebuild an array and do nothing else.
 _ARRAY_GLOBALS: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
-    ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
-    ("numpy._core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
-}
+} | NUMPY_REBUILDERS
 
 
 def load_kinetics_classifier(path: str | Path) -> I3DClassifier:

@@ -64,7 +64,10 @@ def state_of(content: dict[Any, Any], path: Path) -> dict[str, Tensor]:
         if net == "base_net":
             rename = [(rf"^base_model\.{index}\.", f"backbone.{name}.") for index, name in layers.items()]
         elif net == "context_net":
-            rename = [(r"^i3d_conv_context\.1\.", "context.mixed_5b."), (r"^i3d_conv_context\.2\.", "context.mixed_5c.")]
+            rename = [
+                (r"^i3d_conv_context\.1\.", "context.mixed_5b."),
+                (r"^i3d_conv_context\.2\.", "context.mixed_5c."),
+            ]
         elif isinstance(net, str) and (match := re.fullmatch(r"det_net(\d+)", net)):
             head = f"heads.{match[1]}."
             rename = [(r"^i3d_conv\.0\.", f"{head}mixed_5b."), (r"^i3d_conv\.1\.", f"{head}mixed_5c."), (r"^", head)]

@@ -158,9 +158,7 @@ class StepDetector(nn.Module):
         # [B, N, C, T', P, P] -> [B N, C, T', P, P]
         head = self.heads[step](pooled.flatten(0, 1), context)
         # Boxes and probabilities are computed in float32 whatever the networks are.
-        logits, deltas, first_deltas, last_deltas = (
-            output.float().unflatten(0, (batch, num_tubes)) for output in head
-        )
+        logits, deltas, first_deltas, last_deltas = (output.float().unflatten(0, (batch, num_tubes)) for output in head)
         chunk = config.chunk_frames
         return StepOutput(
             scores=logits.sigmoid(),
@@ -229,9 +227,7 @@ class StepDetector(nn.Module):
         check_thresholds(score_threshold=score_threshold, nms_iou=nms_iou, max_detections=max_detections)
         with torch.inference_mode():
             output = self(frames, num_steps=num_steps)[-1]
-            return self.select(
-                output, score_threshold=score_threshold, nms_iou=nms_iou, max_detections=max_detections
-            )
+            return self.select(output, score_threshold=score_threshold, nms_iou=nms_iou, max_detections=max_detections)
 
     def select(
         self, output: StepOutput, *, score_threshold: float, nms_iou: float, max_detections: int

@@ -166,9 +166,7 @@ class I3DClassifier(nn.Module):
         super().__init__()
         self.backbone = I3DBackbone(channels=lambda count: count)
         self.max_pool_5a_2x2 = MaxPoolSame(kernel=(2, 2, 2), stride=(2, 2, 2))
-        top = mixed_chain(
-            self.backbone.out_channels, {"mixed_5b": MIXED_5B, "mixed_5c": MIXED_5C}, lambda count: count
-        )
+        top = mixed_chain(self.backbone.out_channels, {"mixed_5b": MIXED_5B, "mixed_5c": MIXED_5C}, lambda count: count)
         self.mixed_5b, self.mixed_5c = top["mixed_5b"], top["mixed_5c"]
         self.logits = nn.Conv3d(self.mixed_5c.out_channels, num_classes, 1)
 

@@ -3,8 +3,8 @@
 Shape legend: B clips, N boxes, K classes.
 
 Greedy NMS is a fixed point: a box stays exactly when no box that stays outranks and overlaps it. Starting from "all
-stay" and applying that rule N - 1 times reaches the greedy result whatever the scores, with no sorting, no data-dependent
-loop and no host round trip; one application is a matrix product.
+stay" and applying that rule N - 1 times reaches the greedy result whatever the scores, with no sorting, no loop whose
+length depends on data and no host round trip; one application is a matrix product.
 
 Source: SPEC.md, "Detections of a step".
 """

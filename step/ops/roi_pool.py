@@ -28,9 +28,7 @@ def tube_roi_pool(features: Tensor, tubes_px: Tensor, *, pool_size: int) -> Tens
     lowest = torch.finfo(features.dtype).min
     # [B, T, C, H, W] -> [B, 1, C, T, H, W]; one bin row (then column) at a time bounds the memory to one copy a tube
     frames_last = features.permute(0, 2, 1, 3, 4).unsqueeze(1)
-    rows = [
-        torch.where(in_y[:, :, None, :, row, :, None], frames_last, lowest).amax(-2) for row in range(pool_size)
-    ]
+    rows = [torch.where(in_y[:, :, None, :, row, :, None], frames_last, lowest).amax(-2) for row in range(pool_size)]
     by_row = torch.stack(rows, dim=-2)  # [B, N, C, T, P, W]
     columns = [
         torch.where(in_x[:, :, None, :, None, column, :], by_row, lowest).amax(-1) for column in range(pool_size)

@@ -56,5 +56,5 @@ def extrapolate_tubes(tubes_px: Tensor, *, chunk_frames: int, image_size_px: int
     for _ in range(span):
         frames.insert(0, near * frames[0] - far * frames[span - 1])
         frames.append(near * frames[-1] - far * frames[-span])
-    low_xy, high_xy = torch.stack(frames, dim=-2).split(2, dim=-1)
+    low_xy, high_xy = torch.stack(frames, dim=-2).chunk(2, dim=-1)
     return torch.cat((low_xy.clamp(min=0), high_xy.clamp(max=image_size_px - 1)), dim=-1)

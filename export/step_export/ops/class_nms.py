@@ -13,9 +13,7 @@ NAME = "ClassNms"
 ATTRIBUTES = {"score_threshold": float, "iou_threshold": float}
 
 
-def function_body(
-    *, opset: int, num_boxes: int, score_threshold: float, iou_threshold: float
-) -> onnx.FunctionProto:
+def function_body(*, opset: int, num_boxes: int, score_threshold: float, iou_threshold: float) -> onnx.FunctionProto:
     """ClassNms(boxes_xyxy [B, N, 4] float px, scores [B, N, K] float) -> kept_scores [B, N, K], 0 where suppressed.
 
     Args:

@@ -90,7 +90,7 @@ def _choose_loop(model: Path, manifest: Manifest, loop: Loop | None, steps: int)
     has_steps = len(manifest.graphs) > has_fused
     if loop is None:
         loop = "fused" if has_fused and (steps == manifest.num_steps or not has_steps) else "steps"
-    if loop == "fused" and not has_fused or loop == "steps" and not has_steps:
+    if (loop == "fused" and not has_fused) or (loop == "steps" and not has_steps):
         raise StepError(
             f"--loop {loop} needs graphs that {model} has not (it has {', '.join(manifest.graphs)}); "
             "export it again with --graphs all"

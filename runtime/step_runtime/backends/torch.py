@@ -27,7 +27,7 @@ class TorchBackend:
 
     name = "torch"
     loop: Loop = "steps"
-    batch = None
+    batch: int | None = None
 
     def __init__(self, checkpoint: Path, *, num_steps: int | None, device: str, threads: int | None) -> None:
         if threads is not None:

@@ -63,7 +63,7 @@ def draw_caption(frame_rgb: NDArray[np.uint8], text: str) -> None:
 
 
 def _text_scale(frame_rgb: NDArray[np.uint8]) -> float:
-    return max(0.4, min(frame_rgb.shape[:2]) / 900)
+    return float(max(0.4, min(frame_rgb.shape[:2]) / 900))
 
 
 def _draw_lines(
@@ -100,7 +100,8 @@ def _free_row(x: int, y: int, width: int, height: int, frame_height: int, taken:
     rows = [wanted, *(bottom for _, _, _, bottom in taken), *(top - height for _, top, _, _ in taken)]
     for row in sorted(rows, key=lambda row: abs(row - wanted)):
         clear = all(
-            x + width <= left or right <= x or row + height <= top or bottom <= row for left, top, right, bottom in taken
+            x + width <= left or right <= x or row + height <= top or bottom <= row
+            for left, top, right, bottom in taken
         )
         if clear and 0 <= row <= lowest:
             return row

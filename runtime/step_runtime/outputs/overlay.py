@@ -1,5 +1,6 @@
 """`overlay.mp4`: the source with boxes that follow their tubes between key frames."""
 
+import contextlib
 import math
 from collections import deque
 from collections.abc import Iterator
@@ -78,10 +79,8 @@ class OverlayWriter:
     def abort(self) -> None:
         """Lets go of the file, whatever state it is in."""
         if self._container is not None:
-            try:
+            with contextlib.suppress(av.FFmpegError):  # the failure that led here is the one to report
                 self._container.close()
-            except av.FFmpegError:
-                pass  # the failure that led here is the one to report
         self._container = None
 
     def _boxes_at(self, time_s: Fraction) -> list[LabelledBox]:
@@ -103,21 +102,26 @@ class OverlayWriter:
     def _encode(self, pixels: NDArray[np.uint8], time_s: Fraction) -> None:
         height, width = pixels.shape[0] // 2 * 2, pixels.shape[1] // 2 * 2  # H.264 wants even sides
         if self._stream is None:
-            self._container = av.open(str(self._path), "w", format="mp4")
-            self._stream = self._container.add_stream(_encoder(), rate=self._rate.limit_denominator(1001))
-            self._stream.width, self._stream.height = width, height
-            self._stream.pix_fmt = "yuv420p"
-            self._stream.codec_context.time_base = _TIME_BASE
-            self._stream.options = {"crf": "23", "preset": "veryfast"}
-        elif (self._stream.width, self._stream.height) != (width, height):
+            self._open(width, height)
+        assert self._container is not None
+        assert self._stream is not None
+        if (self._stream.width, self._stream.height) != (width, height):
             # A stream that changes its picture size midway; the overlay keeps the first one.
             width, height = self._stream.width, self._stream.height
             pixels = np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-        assert self._container is not None
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels[:height, :width]), format="rgb24")
         self._last_pts = max(round(time_s / _TIME_BASE), self._last_pts + 1)
         picture.pts, picture.time_base = self._last_pts, _TIME_BASE
         self._container.mux(self._stream.encode(picture))
+
+    def _open(self, width: int, height: int) -> None:
+        self._container = av.open(str(self._path), "w", format="mp4")
+        stream = self._container.add_stream(_encoder(), rate=self._rate.limit_denominator(1001))
+        assert isinstance(stream, av.video.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.time_base = _TIME_BASE
+        stream.options = {"crf": "23", "preset": "veryfast"}
+        self._stream = stream
 
 
 def box_along_tube(tube: NDArray[np.float32], offset_s: float, config: StepConfig) -> NDArray[np.float32]:

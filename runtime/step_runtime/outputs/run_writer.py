@@ -31,7 +31,9 @@ class RunWriter:
         score_threshold: of people in the JSONL and the overlay.
     """
 
-    def __init__(self, folder: Path, *, reopen: Callable[[], Source] | None, config: StepConfig, score_threshold: float) -> None:
+    def __init__(
+        self, folder: Path, *, reopen: Callable[[], Source] | None, config: StepConfig, score_threshold: float
+    ) -> None:
         self._folder = folder
         self._reopen = reopen
         self._draw_rest = True
@@ -84,7 +86,9 @@ class RunWriter:
         except Stopped:
             pass
         except av.FFmpegError as error:
-            self._failure = StepError(f"cannot write {self._folder}: {error.strerror}; free space or choose another --out")
+            self._failure = StepError(
+                f"cannot write {self._folder}: {error.strerror}; free space or choose another --out"
+            )
         except OSError as error:
             self._failure = cannot_write(self._folder, error)
         except BaseException as error:  # noqa: BLE001 - it is not swallowed: `put` and `finish` raise it
@@ -125,4 +129,3 @@ class RunWriter:
         overlay.add_key_frame(key_frame, people)
         for frame in frames_until(frames, key_frame.time_s):
             overlay.write(frame)
-

@@ -9,6 +9,7 @@ import numpy as np
 
 from step.errors import StepError
 from step_runtime.clip_buffer import SourceFrame
+from step_runtime.sources.frame_folder import image_frame
 
 _FALLBACK_FPS = 30
 _CLOCK_TICKS = 1000  # frames are stamped with this machine's clock, in milliseconds
@@ -24,7 +25,7 @@ class CameraSource:
         StepError: no such camera.
     """
 
-    duration_s = None
+    duration_s: Fraction | None = None
     is_live = True
 
     def __init__(self, index: int) -> None:
@@ -56,18 +57,13 @@ class CameraSource:
                     continue
                 previous_s = elapsed_s
                 rgb = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
-                height, width = rgb.shape[:2]
-                yield SourceFrame(
-                    time_s=elapsed_s, index=index, width_px=width, height_px=height, rgb=lambda rgb=rgb: rgb
-                )
+                yield image_frame(rgb, elapsed_s, index)
                 index += 1
         finally:
             capture.release()
 
     def _open(self) -> cv2.VideoCapture:
-        previous = cv2.setLogLevel(0)  # OpenCV prints a line per back end that has no such camera
         capture = cv2.VideoCapture(self._index)
-        cv2.setLogLevel(previous)
         if not capture.isOpened():
             raise StepError(f"camera {self._index}: cannot open; is it connected and free?")
         return capture

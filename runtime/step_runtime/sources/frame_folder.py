@@ -50,7 +50,7 @@ class FrameFolderSource:
                     raise
                 self.problem = f"{error} (at {float(index * self.interval_s):.2f} s)"
                 return
-            yield _source_frame(pixels, index * self.interval_s, index)
+            yield image_frame(pixels, index * self.interval_s, index)
 
 
 def _read_rgb(path: Path) -> NDArray[np.uint8]:
@@ -60,6 +60,7 @@ def _read_rgb(path: Path) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def _source_frame(pixels: NDArray[np.uint8], time_s: Fraction, index: int) -> SourceFrame:
+def image_frame(pixels: NDArray[np.uint8], time_s: Fraction, index: int) -> SourceFrame:
+    """A frame whose pixels are there already: uint8 [H, W, 3] RGB."""
     height, width = pixels.shape[:2]
     return SourceFrame(time_s=time_s, index=index, width_px=width, height_px=height, rgb=lambda: pixels)
