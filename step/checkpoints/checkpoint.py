@@ -4,6 +4,8 @@ import argparse
 import codecs
 import collections
 import pickle
+import struct
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,19 @@ _ALLOWED_GLOBALS: list[Any] = [
     type(np.dtype(np.int64)),
     *((function, ".".join(name)) for name, function in NUMPY_REBUILDERS.items()),
 ]
+
+# What torch.load raises for truncated archives and foreign files, depending on where the damage is.
+_DAMAGE = (
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OSError,
+    OverflowError,
+    struct.error,
+)
 
 
 def load_checkpoint(path: str | Path) -> StepDetector:
@@ -101,7 +116,8 @@ def read_torch_file(path: Path) -> dict[Any, Any]:
     if not path.is_file():
         raise StepError(f"{path}: no such file; give the path of a checkpoint (.pth)")
     try:
-        with torch.serialization.safe_globals(_ALLOWED_GLOBALS):
+        with torch.serialization.safe_globals(_ALLOWED_GLOBALS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a pickle is not torch's own shows in whether it can be read
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = _refused_global(str(error))
@@ -111,8 +127,7 @@ def read_torch_file(path: Path) -> dict[Any, Any]:
                 "only tensors and plain values are read"
             ) from error
         raise StepError(f"{path}: not a checkpoint or damaged ({path.stat().st_size} bytes); copy it again") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError) as error:
-        # What torch.load raises for truncated archives and foreign files, depending on where the damage is.
+    except _DAMAGE as error:
         raise StepError(f"{path}: not a checkpoint or damaged ({path.stat().st_size} bytes); copy it again") from error
     if not isinstance(content, dict):
         raise StepError(f"{path}: not a checkpoint: it holds a {type(content).__name__}, expected a dict of weights")

@@ -1,0 +1,124 @@
+"""Fixtures shared by all tests: tiny and full-size models, bundles, synthetic videos, the reference material."""
+
+import sys
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType
+
+import av
+import numpy as np
+import pytest
+import torch
+from helpers import TINY, MakeVideo, make_detector, release_cfg, shared_path
+from numpy.typing import NDArray
+from step_export.bundle_writer import ExportSettings, export_bundle
+
+from step import StepDetector, save_checkpoint
+
+
+@pytest.fixture(scope="session")
+def golden() -> ModuleType:
+    """shared/reference/golden.py: the formula weights and frames behind the golden numbers."""
+    folder = shared_path("reference/golden.py").parent
+    sys.path.insert(0, str(folder))
+    try:
+        import golden as module
+    finally:
+        sys.path.remove(str(folder))
+    return module
+
+
+@pytest.fixture(scope="session")
+def golden_ops() -> dict[str, NDArray[np.generic]]:
+    return dict(np.load(shared_path("reference/golden_ops.npz")))
+
+
+@pytest.fixture(scope="session")
+def golden_predict() -> dict[str, NDArray[np.generic]]:
+    return dict(np.load(shared_path("reference/golden_predict.npz")))
+
+
+@pytest.fixture(scope="session")
+def golden_checkpoint(golden: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint in the release's format, as a training run leaves it, with the golden weights."""
+    content: dict[str, object] = {}
+    for net, state in golden.weights(0).items():
+        prefix = "" if net.startswith("det_net") else "module."
+        content[net] = {prefix + key: torch.from_numpy(value) for key, value in state.items()}
+    content |= {"cfg": release_cfg(), "val_mAP": np.float64(0.2), "epochs": 13, "iteration": 1000}
+    path = tmp_path_factory.mktemp("golden") / "model.pth"
+    torch.save(content, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def golden_frames(golden: ModuleType) -> NDArray[np.uint8]:
+    """uint8 [1, 36, 400, 400, 3]."""
+    return np.ascontiguousarray(golden.frames(1, 0).transpose(0, 1, 3, 4, 2))
+
+
+@pytest.fixture(scope="session")
+def golden_bundles(golden_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The full-size model exported in both precisions, each verified against PyTorch on the way."""
+    folder = tmp_path_factory.mktemp("golden-bundles")
+    for precision in ("fp32", "fp16"):
+        export_bundle(golden_checkpoint, folder / precision, ExportSettings(precision=precision))  # type: ignore[arg-type]
+    return {precision: folder / precision for precision in ("fp32", "fp16")}
+
+
+@pytest.fixture(scope="session")
+def tiny_detector() -> StepDetector:
+    return make_detector(TINY)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tiny_detector: StepDetector, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tiny") / "tiny.pth"
+    save_checkpoint(tiny_detector, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    bundle = tmp_path_factory.mktemp("tiny-bundle") / "bundle"
+    export_bundle(tiny_checkpoint, bundle, ExportSettings())
+    return bundle
+
+
+@pytest.fixture(scope="session")
+def tiny_clips() -> NDArray[np.uint8]:
+    """uint8 [2, 36, 64, 64, 3]."""
+    return np.random.RandomState(1).randint(0, 256, (2, 36, 64, 64, 3), np.uint8)
+
+
+@pytest.fixture
+def make_video(tmp_path: Path) -> MakeVideo:
+    """Writes a video whose frame i is grey of value 2 i (mod 240), so that a frame can be told from its pixels."""
+
+    def make(
+        name: str = "video.mp4",
+        *,
+        frames: int = 50,
+        rate: Fraction = Fraction(25),
+        size: tuple[int, int] = (96, 64),
+        times: list[Fraction] | None = None,
+        options: dict[str, str] | None = None,
+    ) -> Path:
+        path = tmp_path / name
+        with av.open(str(path), "w", options=options or {}) as container:
+            stream = container.add_stream("libx264", rate=rate)
+            assert isinstance(stream, av.video.VideoStream)
+            stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+            stream.options = {"crf": "1", "preset": "ultrafast"}
+            time_base = 1 / rate if times is None else Fraction(1, 90000)
+            stream.codec_context.time_base = time_base
+            for index in range(frames):
+                pixels = np.full((size[1], size[0], 3), 2 * index % 240, np.uint8)
+                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                frame.time_base = time_base
+                frame.pts = index if times is None else round(times[index] / time_base)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        return path
+
+    return make

@@ -1,0 +1,78 @@
+"""What tests share besides fixtures."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from step import StepConfig, StepDetector
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+REAL_VIDEOS = (
+    "arm_wrestling_340x256_28fps.mp4",
+    "eyebrows_320x240_25fps.avi",
+    "chaplin_640x360_25fps.mp4",
+    "juggle_1280x720_24fps.mp4",
+    "carphone_176x144_2997fps.mp4",
+)
+TINY = StepConfig(width=0.125, image_size_px=64, fc_dim=16)
+
+
+MakeVideo = Callable[..., Path]
+
+
+def shared_path(relative: str) -> Path:
+    """Something in ../shared, or the test is skipped."""
+    path = SHARED / relative
+    if not path.exists():
+        pytest.skip(f"{path} is not here")
+    return path
+
+
+def release_cfg(**changes: object) -> argparse.Namespace:
+    """The cfg of a release checkpoint."""
+    values: dict[str, object] = {
+        "T": 3,
+        "max_iter": 3,
+        "fps": 12,
+        "NUM_CHUNKS": {1: 1, 2: 1, 3: 3},
+        "num_classes": 60,
+        "anchor_mode": 1,
+        "temporal_mode": "predict",
+        "pool_mode": "align",
+        "pool_size": 7,
+        "fc_dim": 256,
+        "no_context": False,
+        "image_size": (400, 400),
+        "scale_norm": 2,
+        "conf_thresh": 0.01,
+        "nms_thresh": 0.4,
+        "topk": 300,
+        "evaluate_topk": 300,
+    }
+    return argparse.Namespace(**(values | changes))
+
+
+def make_detector(config: StepConfig, seed: int = 0) -> StepDetector:
+    """Random weights whose box deltas are small and whose BatchNorm statistics are not the initial ones."""
+    torch.manual_seed(seed)
+    detector = StepDetector.from_config(config)
+    with torch.no_grad():
+        for name, parameter in detector.named_parameters():
+            if "_reg" in name:
+                parameter.mul_(0.2)
+        for name, value in detector.named_buffers():
+            if name.endswith("running_mean"):
+                value.normal_(0, 0.1)
+            elif name.endswith("running_var"):
+                value.uniform_(0.5, 1.5)
+    return detector
+
+
+def shown_index(pixels: NDArray[np.uint8]) -> int:
+    """Which of `make_video`'s frames (of the first 120) a picture shows."""
+    return round(float(pixels.mean()) / 2)
