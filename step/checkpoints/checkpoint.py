@@ -4,6 +4,7 @@ import argparse
 import codecs
 import collections
 import pickle
+import re
 import struct
 import warnings
 from pathlib import Path
@@ -50,6 +51,7 @@ _DAMAGE = (
     RuntimeError,
     EOFError,
     ValueError,
+    AssertionError,
     LookupError,
     TypeError,
     AttributeError,
@@ -136,10 +138,5 @@ def read_torch_file(path: Path) -> dict[Any, Any]:
 
 def _refused_global(message: str) -> str | None:
     """The class or function that weights_only refused, out of torch's long message."""
-    for start in ("GLOBAL ", "Unsupported global: GLOBAL "):
-        if start in message:
-            return message.split(start, 1)[1].split()[0].rstrip(".,")
-    for start in ("Unsupported class ", "Unsupported operand "):
-        if start in message:
-            return message.split(start, 1)[1].split()[0].rstrip(".,")
-    return None
+    found = re.search(r"(?:GLOBAL|Unsupported class) ([A-Za-z_]\w*(?:\.\w+)+)", message)
+    return found[1] if found else None
