@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import onnx
+import torch
 
 from step import StepDetector, StepError, load_checkpoint
 from step.anchors import anchor_boxes
@@ -90,6 +91,7 @@ def export_bundle(
         raise StepError(f"{bundle}: exists and is not a bundle, so it is not replaced; choose another -o")
     progress(f"loading {checkpoint.name}")
     detector = load_checkpoint(checkpoint)
+    _check_finite(detector, checkpoint)
     num_steps = detector.config.num_steps if settings.num_steps is None else settings.num_steps
     if not 1 <= num_steps <= detector.config.num_steps:
         raise StepError(f"--steps is {num_steps}; this checkpoint has 1 to {detector.config.num_steps}")
@@ -145,6 +147,12 @@ def _check_settings(settings: ExportSettings) -> None:
         raise StepError(f"--opset is {settings.opset}; it must be {OPSETS.start} to {OPSETS.stop - 1}")
     if settings.batch is not None and settings.batch < 1:
         raise StepError(f"--batch is {settings.batch}; it must be at least 1, or dynamic")
+
+
+def _check_finite(detector: StepDetector, checkpoint: Path) -> None:
+    for name, value in detector.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise StepError(f"{checkpoint}: {name} holds values that are not finite; the training diverged?")
 
 
 def _write_graphs(

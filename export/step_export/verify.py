@@ -65,7 +65,7 @@ def verify_graphs(
     sessions = {name: _session(path) for name, path in files.items()}
     batch = options.batch or 1
     for clip_name, frames in verification_clips(detector.config, batch=batch):
-        check = _Check(options.precision, clip_name, nms_iou)
+        check = _Check(options.precision, clip_name, score_threshold, nms_iou)
         with torch.inference_mode():
             clip = detector.extract(torch.from_numpy(frames))
             outputs = detector(torch.from_numpy(frames), num_steps=options.num_steps)
@@ -148,8 +148,9 @@ def _verify_steps(
 class _Check:
     """Makes parity rows for one clip."""
 
-    def __init__(self, precision: Precision, clip: str, nms_iou: float) -> None:
+    def __init__(self, precision: Precision, clip: str, score_threshold: float, nms_iou: float) -> None:
         self._tolerance = TOLERANCES[precision]
+        self._score_threshold = score_threshold
         self._nms_iou = nms_iou
         self._clip = clip
 
@@ -171,6 +172,7 @@ class _Check:
                 {name: found[name][clip] for name in names},
                 {name: getattr(expected, name)[clip].numpy() for name in names},
                 score_tolerance=self._tolerance.scores,
+                score_threshold=self._score_threshold,
                 nms_iou=self._nms_iou,
             )
             for clip in range(len(expected.counts))
@@ -200,42 +202,47 @@ class _Check:
         )
 
 
-def detections_apart(found: Arrays, expected: Arrays, *, score_tolerance: float, nms_iou: float) -> float:
+def detections_apart(
+    found: Arrays, expected: Arrays, *, score_tolerance: float, score_threshold: float, nms_iou: float
+) -> float:
     """Share of one clip's detections that only one side has, or that should not both be there.
 
     A row is on both sides if its tube has its class there with the same score, whatever the rank. Two differences are
-    no error, because rounding decides them: a row whose score is within the tolerance of the list's last one may have
-    fallen off its end, and of two overlapping rows with equal scores either may have suppressed the other.
+    no error, because rounding decides them: a row whose score is within the tolerance of the threshold, or of the last
+    row of a full list, may have fallen off, and of two overlapping rows with equal scores either may have suppressed
+    the other.
 
     Args:
         found, expected: boxes [M, 4], scores, labels, tube_indices [M]; padding has tube -1.
         score_tolerance: what counts as equal scores.
+        score_threshold: of the detection.
         nms_iou: of the suppression.
     """
+    room = len(found["scores"])
     rows_found, rows_expected = (
         {name: values[side["tube_indices"] >= 0] for name, values in side.items()} for side in (found, expected)
+    )
+    last_found, last_expected = (
+        rows["scores"].min() if len(rows["scores"]) == room else score_threshold for rows in (rows_found, rows_expected)
     )
     most = max(len(rows_found["scores"]), len(rows_expected["scores"]))
     if not most:
         return 0.0
     wrong = (
-        _count_absent(rows_found, rows_expected, score_tolerance, nms_iou),
-        _count_absent(rows_expected, rows_found, score_tolerance, nms_iou),
+        _count_absent(rows_found, rows_expected, last_expected, score_tolerance, nms_iou),
+        _count_absent(rows_expected, rows_found, last_found, score_tolerance, nms_iou),
         _count_unsuppressed(rows_found, nms_iou),
     )
     return max(wrong) / most
 
 
-def _count_absent(rows: Arrays, among: Arrays, score_tolerance: float, nms_iou: float) -> int:
+def _count_absent(rows: Arrays, among: Arrays, last: float, score_tolerance: float, nms_iou: float) -> int:
     """How many rows are not among the others, nor near the others' end, nor tied with one that overlaps them."""
-    if not len(rows["scores"]):
-        return 0
     close = np.abs(rows["scores"][:, None] - among["scores"][None]) <= score_tolerance
     same_class = rows["labels"][:, None] == among["labels"][None]
     same_tube = rows["tube_indices"][:, None] == among["tube_indices"][None]
     overlaps = _plain_iou(rows["boxes"], among["boxes"]) >= nms_iou - _IOU_SLACK
     present = (close & same_class & (same_tube | overlaps)).any(axis=1)
-    last = among["scores"].min() if len(among["scores"]) else -np.inf
     return int((~present & (rows["scores"] > last + score_tolerance)).sum())
 
 

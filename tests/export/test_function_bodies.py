@@ -16,14 +16,14 @@ OPSET = 20
 _TYPES = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.float16): TensorProto.FLOAT16}
 
 
-def _run(function: onnx.FunctionProto, attributes: dict[str, object], *inputs: np.ndarray) -> np.ndarray:
+def _run(function: onnx.FunctionProto, attributes: dict[str, object], *inputs: np.ndarray, rank: int) -> np.ndarray:
     names = list(function.input)
     node = helper.make_node(function.name, names, ["out"], domain="step", plugin_namespace="step", **attributes)
     graph = helper.make_graph(
         [node],
         "test",
         [helper.make_tensor_value_info(n, _TYPES[x.dtype], x.shape) for n, x in zip(names, inputs, strict=True)],
-        [helper.make_tensor_value_info("out", _TYPES[inputs[0].dtype], None)],
+        [helper.make_tensor_value_info("out", _TYPES[inputs[0].dtype], [None] * rank)],
     )
     model = helper.make_model(
         graph,
@@ -50,7 +50,7 @@ def test_roi_align(batch, tubes, frames):
     features = state.standard_normal((batch, frames, channels, size, size)).astype(np.float32)
     boxes = _random_tubes(state, (batch, tubes, frames))
     function = align_function.function_body(opset=OPSET, channels=channels, feature_size=size, pool_size=pool)
-    found = _run(function, {"pool_size": pool}, features, boxes)
+    found = _run(function, {"pool_size": pool}, features, boxes, rank=6)
     exact = tube_roi_align(torch.from_numpy(features).double(), torch.from_numpy(boxes).double(), pool_size=pool)
     same = tube_roi_align(torch.from_numpy(features), torch.from_numpy(boxes), pool_size=pool).numpy()
     allowed = 2 * np.abs(same - exact.numpy()).max()
@@ -62,7 +62,7 @@ def test_roi_align_of_half_features():
     features = state.uniform(0, 1, (1, 3, 6, 13, 13)).astype(np.float16)
     boxes = _random_tubes(state, (1, 5, 3))
     function = align_function.function_body(opset=OPSET, channels=6, feature_size=13, pool_size=7)
-    found = _run(function, {"pool_size": 7}, features, boxes)
+    found = _run(function, {"pool_size": 7}, features, boxes, rank=6)
     exact = tube_roi_align(torch.from_numpy(features).double(), torch.from_numpy(boxes).double(), pool_size=7).numpy()
     same = tube_roi_align(torch.from_numpy(features), torch.from_numpy(boxes), pool_size=7).double().numpy()
     assert found.dtype == np.float16
@@ -78,7 +78,7 @@ def test_class_nms(seed):
     scores = (state.randint(0, 8, (2, count, classes)) / 10).astype(np.float32)
     thresholds = {"score_threshold": 0.05, "iou_threshold": 0.4}
     function = nms_function.function_body(opset=OPSET, num_boxes=count, **thresholds)
-    found = _run(function, thresholds, boxes, scores)
+    found = _run(function, thresholds, boxes, scores, rank=3)
     expected = class_nms(torch.from_numpy(boxes), torch.from_numpy(scores), **thresholds)
     assert np.array_equal(found, expected.numpy())
 
@@ -90,7 +90,7 @@ def test_class_nms_follows_a_chain_as_deep_as_there_are_boxes():
     scores = np.linspace(0.9, 0.1, count, dtype=np.float32)[None, :, None]
     thresholds = {"score_threshold": 0.0, "iou_threshold": 0.2}
     function = nms_function.function_body(opset=OPSET, num_boxes=count, **thresholds)
-    found = _run(function, thresholds, boxes, scores)
+    found = _run(function, thresholds, boxes, scores, rank=3)
     assert np.flatnonzero(found).tolist() == list(range(0, count, 2))
 
 

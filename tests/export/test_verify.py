@@ -18,7 +18,7 @@ def _rows(*rows):
 
 
 def _apart(found, expected):
-    return detections_apart(found, expected, score_tolerance=1e-3, nms_iou=0.4)
+    return detections_apart(found, expected, score_tolerance=1e-3, score_threshold=0.01, nms_iou=0.4)
 
 
 def test_rank_does_not_matter():
@@ -28,7 +28,7 @@ def test_rank_does_not_matter():
 @pytest.mark.parametrize(
     "found",
     [
-        _rows((1, 0, 0.9, 0.0)),
+        _rows((1, 0, 0.9, 0.0), (0, -1, 0.0, 0.0), (0, -1, 0.0, 0.0)),
         _rows((1, 0, 0.9, 0.0), (3, 1, 0.8, 0.5), (4, 2, 0.3, 0.0)),
         _rows((1, 0, 0.9, 0.0), (2, 1, 0.79, 0.5), (4, 2, 0.3, 0.0)),
         _rows((1, 0, 0.9, 0.0), (2, 7, 0.8, 0.0), (4, 2, 0.3, 0.0)),
@@ -51,8 +51,14 @@ def test_suppression_that_did_not_happen_counts():
     assert _apart(both, both) == 0.5
 
 
+def test_rows_near_the_threshold_are_forgiven():
+    padding = (0, -1, 0.0, 0.0)
+    assert _apart(_rows((1, 0, 0.9, 0.0), padding), _rows((1, 0, 0.9, 0.0), (2, 1, 0.0105, 0.5))) == 0
+    assert _apart(_rows((1, 0, 0.9, 0.0), padding), _rows((1, 0, 0.9, 0.0), (2, 1, 0.02, 0.5))) == 0.5
+
+
 def test_nothing_equals_nothing():
-    padding = {**_rows((0, -1, 0.0, 0.0))}
+    padding = _rows((0, -1, 0.0, 0.0))
     assert _apart(padding, padding) == 0
     assert _apart(padding, _rows((1, 0, 0.9, 0.0))) == 1
 
