@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from helpers import TINY, MakeVideo, make_detector, release_cfg, shared_path
+from helpers import TINY, MakeVideo, make_detector, numbered_picture, release_cfg, shared_path
 from numpy.typing import NDArray
 from step_export.bundle_writer import ExportSettings, export_bundle
 
@@ -93,7 +93,7 @@ def tiny_clips() -> NDArray[np.uint8]:
 
 @pytest.fixture
 def make_video(tmp_path: Path) -> MakeVideo:
-    """Writes a video whose frame i is grey of value 2 i (mod 240), so that a frame can be told from its pixels."""
+    """Writes a video of numbered pictures, so that a frame can be told from its pixels."""
 
     def make(
         name: str = "video.mp4",
@@ -113,8 +113,7 @@ def make_video(tmp_path: Path) -> MakeVideo:
             time_base = 1 / rate if times is None else Fraction(1, 90000)
             stream.codec_context.time_base = time_base
             for index in range(frames):
-                pixels = np.full((size[1], size[0], 3), 2 * index % 240, np.uint8)
-                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                frame = av.VideoFrame.from_ndarray(numbered_picture(index % 256, *size), format="rgb24")
                 frame.time_base = time_base
                 frame.pts = index if times is None else round(times[index] / time_base)
                 container.mux(stream.encode(frame))

@@ -73,6 +73,16 @@ def make_detector(config: StepConfig, seed: int = 0) -> StepDetector:
     return detector
 
 
+def numbered_picture(index: int, width: int, height: int) -> NDArray[np.uint8]:
+    """A picture that spells its number (below 256) in two shades of grey that survive encoding and resizing."""
+    pixels = np.empty((height, width, 3), np.uint8)
+    pixels[:, : width // 2] = 8 + 15 * (index % 16)
+    pixels[:, width // 2 :] = 8 + 15 * (index // 16)
+    return pixels
+
+
 def shown_index(pixels: NDArray[np.uint8]) -> int:
-    """Which of `make_video`'s frames (of the first 120) a picture shows."""
-    return round(float(pixels.mean()) / 2)
+    """The number of a `numbered_picture`."""
+    quarter = pixels.shape[1] // 4
+    low, high = (round((float(part.mean()) - 8) / 15) for part in (pixels[:, :quarter], pixels[:, -quarter:]))
+    return 16 * high + low

@@ -22,7 +22,7 @@ from step_runtime.key_frame import Clip
 
 @dataclass(frozen=True)
 class SourceFrame:
-    """A decoded frame; `rgb` converts it, which is only paid for frames that a clip can show.
+    """A decoded frame; `rgb` converts it, which is paid by whoever needs the pixels.
 
     Attributes:
         time_s: exact presentation time, from the first frame of the source.
@@ -38,28 +38,15 @@ class SourceFrame:
     rgb: Callable[[], NDArray[np.uint8]]
 
 
+@dataclass(frozen=True)
 class _Held:
-    """A frame in the buffer, resized at most once; the decoder's picture is let go as soon as that is done."""
+    """A frame in the buffer: resized to uint8 [size, size, 3], the decoder's picture let go."""
 
-    def __init__(self, frame: SourceFrame, size_px: int) -> None:
-        self.time_s, self.index = frame.time_s, frame.index
-        self.width_px, self.height_px = frame.width_px, frame.height_px
-        self._frame: SourceFrame | None = frame
-        self._size_px = size_px
-        self._resized: NDArray[np.uint8] | None = None
-
-    @property
-    def is_resized(self) -> bool:
-        return self._resized is not None
-
-    def resized(self) -> NDArray[np.uint8]:
-        """uint8 [size_px, size_px, 3]."""
-        if self._frame is not None:
-            size = (self._size_px, self._size_px)
-            self._resized = np.asarray(cv2.resize(self._frame.rgb(), size, interpolation=cv2.INTER_LINEAR), np.uint8)
-            self._frame = None
-        assert self._resized is not None
-        return self._resized
+    time_s: Fraction
+    index: int
+    width_px: int
+    height_px: int
+    resized: NDArray[np.uint8]
 
 
 class ClipBuffer:
@@ -71,7 +58,7 @@ class ClipBuffer:
         interval_s: the source's nominal frame interval.
         slack_s: how far a timestamp may be off because the container rounds it; 0 for exact ones.
 
-    Holds at most the frames of one clip's span plus one key-frame interval's look-ahead, whatever the video's length.
+    Holds at most the frames of one clip's span, whatever the video's length.
 
     """
 
@@ -89,8 +76,8 @@ class ClipBuffer:
 
     def add(self, frame: SourceFrame) -> Iterator[Clip]:
         """Takes the next frame and gives the clips that it completes."""
-        yield from self._clips_before(frame.time_s)
         self._schedule_until(frame.time_s)
+        yield from self._clips_before(frame.time_s)
         self._hold(frame)
         if self._every_s is None:
             self._keys.append((frame.time_s, self._held[-1]))
@@ -117,32 +104,16 @@ class ClipBuffer:
             self._next_key += 1
 
     def _hold(self, frame: SourceFrame) -> None:
-        held = _Held(frame, self._size_px)
-        if self._can_be_shown(frame.time_s):
-            held.resized()
-        elif self._held and not self._held[-1].is_resized:
-            self._held.pop()  # between clips only the newest frame matters: it may still be on show when one begins
-        self._held.append(held)
-
-    def _can_be_shown(self, time_s: Fraction) -> bool:
-        """Whether a clip that is open, or the next one scheduled, reaches a frame that starts at `time_s`."""
-        if self._every_s is None:
-            return True
-        if self._keys and time_s <= self._keys[-1][1].time_s + self._offsets_s[-1] + self._slack_s:
-            return True
-        # A key frame, and with it its clip, may start up to a frame before its schedule; two intervals are plenty.
-        earliest = self._next_key * self._every_s + self._offsets_s[0] - 2 * self._interval_s
-        return time_s >= earliest - self._slack_s
+        # Every frame is resized, even where key frames are far apart: which frames a clip shows is known only when its
+        # key frame is, and after a gap in the timestamps that can be long before its schedule.
+        size = (self._size_px, self._size_px)
+        resized = np.asarray(cv2.resize(frame.rgb(), size, interpolation=cv2.INTER_LINEAR), np.uint8)
+        self._held.append(_Held(frame.time_s, frame.index, frame.width_px, frame.height_px, resized))
 
     def _forget(self) -> None:
         """Drops frames that end before anything that is still to be cut begins."""
-        if self._keys:
-            begin = self._keys[0][1].time_s + self._offsets_s[0]
-        elif self._every_s is None:
-            begin = self._held[-1].time_s + self._offsets_s[0]
-        else:
-            begin = min(self._next_key * self._every_s - 2 * self._interval_s, self._held[-1].time_s)
-            begin += self._offsets_s[0]
+        earliest_key = self._keys[0][1] if self._keys else self._held[-1]  # no later one is older than the newest frame
+        begin = earliest_key.time_s + self._offsets_s[0]
         while len(self._held) > 1 and self._held[1].time_s <= begin:
             self._held.popleft()
 
@@ -152,7 +123,7 @@ class ClipBuffer:
         frames = np.empty((len(self._offsets_s), self._size_px, self._size_px, 3), np.uint8)
         for position, offset in enumerate(self._offsets_s):
             newest = bisect.bisect_right(times, key.time_s + offset) - 1
-            frames[position] = held[max(newest, 0)].resized()
+            frames[position] = held[max(newest, 0)].resized
         return Clip(
             frames=frames,
             time_s=key.time_s,

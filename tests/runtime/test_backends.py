@@ -1,0 +1,155 @@
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+from helpers import make_detector
+from step_export.bundle_writer import ExportSettings, export_bundle
+from step_runtime import Detector
+from step_runtime.backends.onnxruntime import OnnxRuntimeBackend
+
+from step import StepConfig, StepError, save_checkpoint
+from step.bundle import read_bundle
+
+ONE_STEP = StepConfig(width=0.06, image_size_px=48, fc_dim=8, chunks=(1,))
+
+
+def _assert_same(found, expected):
+    assert np.array_equal(found.counts, expected.counts)
+    assert np.abs(found.scores - expected.scores).max() <= 1e-4
+    assert np.abs(found.tubes_px - expected.tubes_px).max() <= 0.05
+    assert found.labels.dtype == np.int64
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_detector, tiny_clips):
+    return type(tiny_detector.detect(torch.zeros_like(torch.from_numpy(tiny_clips))))(
+        *(rows.numpy() for rows in tiny_detector.detect(torch.from_numpy(tiny_clips)))
+    )
+
+
+@pytest.mark.parametrize("loop", ["fused", "steps"])
+def test_loops_equal_torch(loop, tiny_bundle, tiny_clips, expected):
+    with Detector.open(tiny_bundle, loop=loop, device="cpu") as detector:
+        assert (detector.backend.name, detector.backend.loop) == ("onnxruntime", loop)
+        assert detector.backend.device == "CPUExecutionProvider"
+        for _ in range(2):  # the second call finds the buffers of the first
+            _assert_same(detector.detect(tiny_clips), expected)
+        alone = detector.detect(tiny_clips[1:])
+        assert np.abs(alone.scores[0] - expected.scores[1]).max() <= 1e-4
+
+
+def test_results_are_not_overwritten_by_the_next_call(tiny_bundle, tiny_clips):
+    with Detector.open(tiny_bundle, device="cpu") as detector:
+        first = detector.detect(tiny_clips[:1])
+        kept = first.scores.copy()
+        detector.detect(tiny_clips[1:])
+        assert np.array_equal(first.scores, kept)
+
+
+def test_torch_backend(tiny_checkpoint, tiny_clips, expected):
+    with Detector.open(tiny_checkpoint, device="cpu") as detector:
+        assert detector.backend.name == "torch"
+        _assert_same(detector.detect(tiny_clips), expected)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_fewer_steps(steps, tiny_bundle, tiny_checkpoint, tiny_clips):
+    with (
+        Detector.open(tiny_bundle, num_steps=steps, device="cpu") as graphs,
+        Detector.open(tiny_checkpoint, num_steps=steps, device="cpu") as reference,
+    ):
+        assert graphs.backend.loop == "steps"
+        found = graphs.detect(tiny_clips)
+        assert found.tubes_px.shape[2] == 3
+        _assert_same(found, reference.detect(tiny_clips))
+
+
+def test_step_loop_never_copies_to_the_host_between_graphs(tiny_bundle, tiny_clips, monkeypatch):
+    """Only the six results are read; what passes between graphs stays an OrtValue."""
+    read: list[tuple[int, ...]] = []
+    original = ort.OrtValue.numpy
+    monkeypatch.setattr(ort.OrtValue, "numpy", lambda self: read.append(tuple(self.shape())) or original(self))
+    with Detector.open(tiny_bundle, loop="steps", device="cpu") as detector:
+        detector.detect(tiny_clips)
+        assert len(read) == 6
+        buffers = detector.backend._buffers[2]
+        before = {name: value.data_ptr() for name, value in buffers.items() if "/" in name}
+        detector.detect(tiny_clips)
+        assert before == {name: value.data_ptr() for name, value in buffers.items() if "/" in name}
+
+
+def test_a_fixed_batch_takes_any_number_of_clips(tmp_path):
+    detector = make_detector(ONE_STEP)
+    save_checkpoint(detector, tmp_path / "model.pth")
+    export_bundle(tmp_path / "model.pth", tmp_path / "bundle", ExportSettings(batch=2, graphs="fused", verify=False))
+    clips = np.random.RandomState(0).randint(0, 256, (3, 12, 48, 48, 3), np.uint8)
+    expected = detector.detect(torch.from_numpy(clips))
+    with Detector.open(tmp_path / "bundle", device="cpu") as graphs:
+        found = graphs.detect(clips)
+    assert np.abs(found.scores - expected.scores.numpy()).max() <= 1e-4
+
+
+@pytest.mark.parametrize(
+    ("frames", "said"),
+    [
+        (np.zeros((1, 36, 64, 64, 3), np.float32), "dtype float32"),
+        (np.zeros((1, 36, 3, 64, 64), np.uint8), "colour channel comes last"),
+        (np.zeros((36, 64, 64, 3), np.uint8), r"frames\[None\]"),
+        (np.zeros((1, 36, 400, 400, 3), np.uint8), r"expected uint8 \[B, 36, 64, 64, 3\] RGB, got shape"),
+        ([[1]], "expected a NumPy array, got list"),
+    ],
+)
+def test_frames_that_are_no_clips(frames, said, tiny_bundle):
+    with Detector.open(tiny_bundle, device="cpu") as detector, pytest.raises(ValueError, match=said):
+        detector.detect(frames)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"num_steps": 4}, "--steps is 4; .* exported with 1 to 3"),
+        ({"num_steps": 2, "loop": "fused"}, "use --loop steps, or export with --steps 2"),
+        ({"backend": "torch"}, "runs a checkpoint, not a bundle"),
+        ({"device": "tpu"}, "--device is 'tpu'"),
+        ({"threads": 0}, "--threads is 0"),
+    ],
+)
+def test_bad_choices(arguments, said, tiny_bundle):
+    with pytest.raises(StepError, match=said):
+        Detector.open(tiny_bundle, **arguments)
+
+
+def test_a_device_that_is_not_there(tiny_bundle):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(StepError, match="could not use CUDA and would run on CPUExecutionProvider"):
+        Detector.open(tiny_bundle, device="cuda")
+
+
+def test_missing_loop(tmp_path):
+    save_checkpoint(make_detector(ONE_STEP), tmp_path / "model.pth")
+    export_bundle(tmp_path / "model.pth", tmp_path / "bundle", ExportSettings(graphs="fused", verify=False))
+    with pytest.raises(StepError, match="--loop steps needs graphs that .* has not"):
+        Detector.open(tmp_path / "bundle", loop="steps")
+
+
+def test_a_graph_that_the_library_cannot_load(tiny_bundle, tmp_path):
+    manifest = read_bundle(tiny_bundle)
+    (tmp_path / "fused.onnx").write_bytes(b"no graph")
+    with pytest.raises(StepError, match="cannot load it"):
+        OnnxRuntimeBackend(tmp_path, manifest, loop="fused", num_steps=3, device="cpu", threads=1)
+
+
+def test_nothing_at_the_path(tmp_path):
+    with pytest.raises(StepError, match="no such bundle"):
+        Detector.open(tmp_path / "none")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("loop", ["fused", "steps"])
+def test_cuda_equals_torch(loop, tiny_bundle, tiny_clips, expected):
+    with Detector.open(tiny_bundle, loop=loop, device="cuda") as detector:
+        assert detector.backend.device == "CUDAExecutionProvider"
+        found = detector.detect(tiny_clips)
+    # TF32 convolutions keep ten bits of the mantissa.
+    assert np.abs(found.scores - expected.scores).max() <= 5e-3

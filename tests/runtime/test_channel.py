@@ -1,0 +1,80 @@
+import threading
+import time
+
+import pytest
+from step_runtime.channel import Channel, Stopped
+
+
+def _in_thread(work):
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_items_come_in_order_and_end():
+    channel: Channel[int] = Channel(capacity=2)
+
+    def produce():
+        for item in range(100):
+            channel.put(item)
+        channel.end()
+
+    thread = _in_thread(produce)
+    assert list(channel) == list(range(100))
+    thread.join(5)
+
+
+def test_a_full_channel_makes_the_producer_wait():
+    channel: Channel[int] = Channel(capacity=2)
+    done = []
+
+    def produce():
+        for item in range(3):
+            channel.put(item)
+            done.append(item)
+        channel.end()
+
+    thread = _in_thread(produce)
+    time.sleep(0.05)
+    assert done == [0, 1]
+    assert list(channel) == [0, 1, 2]
+    thread.join(5)
+
+
+def test_a_live_channel_drops_its_oldest():
+    channel: Channel[int] = Channel(capacity=2, drop_oldest=True)
+    for item in range(10):
+        channel.put(item)
+    channel.end()
+    assert list(channel) == [8, 9]
+    assert channel.dropped == 8
+
+
+def test_a_failure_arrives_after_the_items():
+    channel: Channel[int] = Channel(capacity=5)
+    channel.put(1)
+    channel.end(KeyError("broken"))
+    received = []
+    with pytest.raises(KeyError, match="broken"):
+        for item in channel:
+            received.append(item)
+    assert received == [1]
+
+
+def test_stopping_wakes_a_waiting_producer():
+    channel: Channel[int] = Channel(capacity=1)
+    raised = []
+
+    def produce():
+        try:
+            while True:
+                channel.put(0)
+        except Stopped as error:
+            raised.append(error)
+
+    thread = _in_thread(produce)
+    time.sleep(0.02)
+    channel.stop()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert raised

@@ -1,0 +1,143 @@
+"""Detector.run: threads, order, failures; with a backend that needs no model."""
+
+import threading
+import time
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from helpers import shown_index
+from step_runtime import Detector, RunState
+from step_runtime.sources.video import VideoSource
+
+from step import Detections, StepConfig, StepError
+
+CONFIG = StepConfig(image_size_px=32)
+
+
+class RecordingBackend:
+    """Answers every clip with one box and remembers what it was given."""
+
+    name, device, loop, batch, config = "recording", "none", "fused", None, CONFIG
+
+    def __init__(self, *, fail_at: int | None = None, delay_s: float = 0.0) -> None:
+        self.clips: list[np.ndarray] = []
+        self.fail_at = fail_at
+        self.delay_s = delay_s
+        self.closed = False
+
+    def detect(self, frames):
+        if len(self.clips) == self.fail_at:
+            raise StepError("the worker failed")
+        time.sleep(self.delay_s)
+        self.clips.append(frames)
+        return Detections(
+            boxes=np.array([[[0.25, 0.25, 0.75, 0.75], [0, 0, 0, 0]]], np.float32),
+            scores=np.array([[0.9, 0.0]], np.float32),
+            labels=np.array([[14, 0]]),
+            tube_indices=np.array([[0, -1]]),
+            counts=np.array([1]),
+            tubes_px=np.full((1, 34, 9, 4), 8.0, np.float32),
+        )
+
+    def close(self):
+        self.closed = True
+
+
+class LiveSource:
+    """A source that gives frames faster than a slow model takes clips."""
+
+    name, interval_s, slack_s, duration_s, is_live, problem = "live", Fraction(1, 25), Fraction(0), None, True, None
+
+    def __init__(self, inner, fail_after: int | None = None):
+        self.inner = inner
+        self.fail_after = fail_after
+
+    def frames(self):
+        for index, frame in enumerate(self.inner.frames()):
+            if index == self.fail_after:
+                raise OSError("the reader failed")
+            yield frame
+
+
+def _alive() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("step-")]
+
+
+def test_key_frames_in_order(make_video):
+    backend = RecordingBackend()
+    state = RunState()
+    with Detector(backend) as detector:
+        found = list(detector.run(make_video(frames=100), state=state))
+    assert [key.time_s for key in found] == [0, 1, 2, 3]
+    assert [key.frame for key in found] == [0, 25, 50, 75]
+    assert found[0].video == "video"
+    assert (found[0].width_px, found[0].height_px) == (96, 64)
+    assert [shown_index(clip[0, 17]) for clip in backend.clips] == [0, 25, 50, 75]
+    assert not state.problems
+    assert backend.closed
+    assert not _alive()
+
+
+def test_every_frame(make_video):
+    found = list(Detector(RecordingBackend()).run(make_video(frames=20), every_s=None))
+    assert [key.frame for key in found] == list(range(20))
+
+
+def test_a_folder_of_videos(make_video, tmp_path):
+    make_video("a.mp4"), make_video("b.mp4")
+    found = list(Detector(RecordingBackend()).run(tmp_path))
+    assert [(key.video, key.time_s) for key in found] == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
+
+
+def test_a_failing_worker_ends_the_reader(make_video):
+    detector = Detector(RecordingBackend(fail_at=1))
+    found = []
+    with pytest.raises(StepError, match="the worker failed"):
+        for key in detector.run(make_video(frames=100)):
+            found.append(key)
+    assert len(found) == 1
+    assert not _alive()
+
+
+def test_a_failing_reader_reaches_the_consumer(make_video):
+    source = LiveSource(VideoSource(str(make_video(frames=100))), fail_after=70)
+    source.is_live = False
+    found = []
+    with pytest.raises(OSError, match="the reader failed"):
+        for key in Detector(RecordingBackend()).run(source):
+            found.append(key)
+    assert [key.time_s for key in found] == [0, 1]
+    assert not _alive()
+
+
+def test_a_consumer_that_stops_ends_the_reader(make_video):
+    run = Detector(RecordingBackend()).run(make_video(frames=200), every_s=None)
+    next(run)
+    run.close()
+    assert not _alive()
+
+
+def test_live_sources_drop_the_oldest_clips(make_video):
+    source = LiveSource(VideoSource(str(make_video(frames=240))))
+    state = RunState()
+    found = list(Detector(RecordingBackend(delay_s=0.2)).run(source, every_s=Fraction(1, 5), state=state))
+    assert state.dropped_clips > 0
+    assert len(found) + state.dropped_clips == 48
+    assert found[-1].time_s == Fraction(47, 5)
+    assert all(key.lag_s >= 0.2 for key in found)
+
+
+def test_a_video_that_breaks_off_leaves_a_problem(make_video):
+    path = make_video(frames=100, options={"movflags": "faststart"})
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * 0.6)])
+    state = RunState()
+    found = list(Detector(RecordingBackend()).run(path, state=state))
+    assert found
+    assert "broke at" in state.problems[0]
+
+
+def test_interval_out_of_range(make_video):
+    with pytest.raises(StepError, match="every_s is 0"):
+        list(Detector(RecordingBackend()).run(make_video(), every_s=Fraction(0)))
