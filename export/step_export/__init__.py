@@ -1,1 +1,1 @@
-
+"""Exporting STEP to ONNX: `step-export model.pth -o bundle`."""

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import cast
 
 import click
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -85,7 +86,9 @@ def main(
 
 def parity_table(rows: list[ParityRow]) -> Table:
     """Worst error of every graph and tensor over the test clips."""
-    table = Table(title="Parity with PyTorch fp32 (worst over the test clips)", title_justify="left")
+    table = Table(
+        title="Parity with PyTorch fp32 (worst over the test clips)", title_justify="left", box=box.SIMPLE_HEAD
+    )
     for column in ("graph", "tensor", "clip"):
         table.add_column(column)
     for column in ("max error", "mean error", "tolerance"):

@@ -1,5 +1,6 @@
 """The overlay of a live source: frames are drawn as they come, with the newest result there is and its age."""
 
+import dataclasses
 import threading
 from collections.abc import Iterator
 from fractions import Fraction
@@ -14,7 +15,7 @@ from step_runtime.outputs.drawing import LabelledBox
 from step_runtime.outputs.overlay import OverlayWriter, box_along_tube
 from step_runtime.sources.base import Source
 
-_FRAMES_WAITING = 32
+_FRAMES_WAITING = 16  # 6 MB each at 1080p
 
 
 class TappedSource:
@@ -37,13 +38,20 @@ class TappedSource:
         """See `Source.frames`."""
         try:
             for frame in self._source.frames():
-                self._tap.put(frame)
-                yield frame
+                # Converted here, once: a decoder's frame must not be converted by two threads at a time.
+                converted = _converted(frame)
+                self._tap.put(converted)
+                yield converted
         except Stopped:
             return  # the overlay has failed; its owner raises why
         finally:
             self.problem = self._source.problem
             self._tap.end()
+
+
+def _converted(frame: SourceFrame) -> SourceFrame:
+    pixels = frame.rgb()
+    return dataclasses.replace(frame, rgb=lambda: pixels)
 
 
 class LiveOverlay:

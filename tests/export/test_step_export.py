@@ -1,0 +1,84 @@
+"""`step-export` as a user types it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import make_detector
+
+from step import StepConfig, save_checkpoint
+from step.bundle import read_bundle
+
+STEP_EXPORT = Path(sys.executable).with_name("step-export")
+
+
+def step_export(*arguments) -> subprocess.CompletedProcess[str]:
+    words = [str(STEP_EXPORT), *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+
+
+def assert_one_line(done, *said):
+    assert done.returncode == 1, done.stdout + done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    for text in said:
+        assert text in lines[0]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("one-step") / "model.pth"
+    save_checkpoint(make_detector(StepConfig(width=0.06, image_size_px=48, fc_dim=8, chunks=(1,))), path)
+    return path
+
+
+def test_prints_and_stores_the_parity_table(checkpoint, tmp_path):
+    done = step_export(checkpoint, "-o", tmp_path / "bundle", "--batch", "1", "--max-detections", "20")
+    assert done.returncode == 0, done.stderr
+    assert "Parity with PyTorch" in done.stdout
+    assert "verified against PyTorch" in done.stdout
+    manifest = read_bundle(tmp_path / "bundle")
+    assert manifest.batch == 1
+    assert manifest.thresholds.max_detections == 20
+    assert manifest.parity
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--score-threshold", "nan"], "score_threshold is nan"),
+        (["--nms-iou", "nan"], "nms_iou is nan"),
+        (["--max-detections", "0"], "max_detections is 0"),
+        (["--batch", "some"], "--batch is 'some'"),
+        (["--batch", "0"], "--batch is 0"),
+        (["--opset", "9"], "--opset is 9"),
+        (["--steps", "2"], "--steps is 2"),
+        (["--precision", "int8"], "'int8'"),
+    ],
+)
+def test_bad_options(arguments, said, checkpoint, tmp_path):
+    assert_one_line(step_export(checkpoint, "-o", tmp_path / "bundle", *arguments), said)
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_checkpoints(checkpoint, tmp_path):
+    broken, foreign, other = tmp_path / "broken.pth", tmp_path / "foreign.pth", tmp_path / "other.pth"
+    broken.write_bytes(checkpoint.read_bytes()[:1000])
+    foreign.write_text("hello")
+    torch.save({"weights": torch.zeros(1)}, other)
+    for path, said in (
+        (tmp_path / "none.pth", "no such file"),
+        (broken, "damaged"),
+        (foreign, "not a checkpoint"),
+        (other, "not a STEP checkpoint"),
+    ):
+        assert_one_line(step_export(path, "-o", tmp_path / "bundle"), said)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_unwritable_output(checkpoint, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert_one_line(step_export(checkpoint, "-o", tmp_path / "file" / "bundle"), "cannot write", "Not a directory")

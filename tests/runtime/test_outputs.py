@@ -1,0 +1,128 @@
+import csv
+import json
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from runtime_helpers import key_frame
+from step_runtime import merge_classes
+from step_runtime.outputs.drawing import LabelledBox, draw_boxes
+from step_runtime.outputs.overlay import OverlayWriter, box_along_tube
+from step_runtime.outputs.tables import TableWriter
+from step_runtime.sources.video import VideoSource
+
+from step import StepConfig
+
+CONFIG = StepConfig(image_size_px=100)
+ROWS = [(12, 0.9, 0.1, 0.2, 0.5, 0.9), (79, 0.8, 0.1, 0.2, 0.5, 0.9), (14, 0.012345, 0.6, 0.1, 0.9, 0.9)]
+
+
+@pytest.fixture
+def tables(tmp_path):
+    writer = TableWriter(tmp_path, config=CONFIG)
+    for time_s in (Fraction(2), Fraction(5, 2)):
+        frame = key_frame(ROWS, time_s=time_s)
+        writer.write(frame, merge_classes(frame, CONFIG, score_threshold=0.4))
+    writer.close()
+    return tmp_path
+
+
+def test_jsonl(tables):
+    first, second = map(json.loads, (tables / "detections.jsonl").read_text().splitlines())
+    assert (first["video"], first["time_s"], first["frame"]) == ("clip", 2.0, 50)
+    assert second["time_s"] == 2.5
+    (person,) = first["boxes"]
+    assert person["box"] == [0.1, 0.2, 0.5, 0.9]
+    assert person["box_px"] == [20.0, 20.0, 100.0, 90.0]
+    assert [action["id"] for action in person["actions"]] == [12, 79]
+    assert person["actions"][0]["name"] == "stand"
+    assert len(person["tube"]["boxes"]) == len(person["tube"]["times_s"]) == 9
+    assert person["tube"]["times_s"][4] == pytest.approx(2 + 0.5 / 12, abs=1e-4)
+
+
+def test_csv_is_ava_format(tables):
+    rows = list(csv.reader((tables / "detections.csv").read_text().splitlines()))
+    assert rows[0] == ["clip", "0002", "0.1", "0.2", "0.5", "0.9", "12", "0.9"]
+    assert rows[2] == ["clip", "0002", "0.6", "0.1", "0.9", "0.9", "14", "0.01235"]
+    assert rows[3][1] == "0002.500"
+    assert len(rows) == 6
+
+
+def test_boxes_follow_the_tube():
+    tube = np.array([[10.0 * i, 0, 10.0 * i + 5, 5] for i in range(9)], np.float32)
+    middle = box_along_tube(tube, 0.5 / 12, CONFIG)
+    later = box_along_tube(tube, 0.5 / 12 + 2 / 12, CONFIG)
+    np.testing.assert_allclose(middle, tube[4], atol=1e-4)
+    np.testing.assert_allclose(later, [45, 0, 50, 5], atol=1e-3)
+    np.testing.assert_allclose(box_along_tube(tube, 99.0, CONFIG), tube[8])
+
+
+def _overlay(tmp_path, source, key_frames):
+    writer = OverlayWriter(tmp_path / "overlay.mp4", config=CONFIG, interval_s=source.interval_s)
+    for frame in key_frames:
+        writer.add_key_frame(frame, merge_classes(frame, CONFIG, score_threshold=0.4))
+    for frame in source.frames():
+        writer.write(frame)
+    writer.close()
+    with av.open(str(tmp_path / "overlay.mp4")) as container:
+        stream = container.streams.video[0]
+        decoded = [(f.pts * stream.time_base, f.to_ndarray(format="rgb24")) for f in container.decode(stream)]
+        return stream.codec.name, decoded
+
+
+def test_overlay_has_the_sources_frames_and_times(make_video, tmp_path):
+    times = [Fraction(t, 100) for t in (0, 4, 8, 40, 44, 90)]
+    source = VideoSource(str(make_video(frames=6, times=times)))
+    codec, frames = _overlay(tmp_path, source, [key_frame(ROWS, time_s=Fraction(0))])
+    assert codec == "h264"
+    assert [time_s for time_s, _ in frames] == times
+    assert frames[0][1].shape == (64 * 6, 96 * 6, 3)  # enlarged to at least 360 px
+
+
+@pytest.mark.parametrize("size", [(176, 144), (1920, 1080), (98, 62)])
+def test_overlay_sizes(size, make_video, tmp_path):
+    source = VideoSource(str(make_video(frames=3, size=size)))
+    _, frames = _overlay(tmp_path, source, [key_frame(ROWS, time_s=Fraction(0))])
+    height, width = frames[0][1].shape[:2]
+    assert min(height, width) >= 360
+    assert width / height == pytest.approx(size[0] / size[1], rel=0.02)
+
+
+def test_overlay_draws_near_the_key_frame_only(make_video, tmp_path):
+    """Tubes are known 1.5 s around their key frame."""
+    source = VideoSource(str(make_video(frames=100)))
+    _, frames = _overlay(tmp_path, source, [key_frame(ROWS, time_s=Fraction(1))])
+
+    def coloured(pixels: np.ndarray) -> bool:
+        return bool((np.ptp(pixels.astype(int), axis=2) > 60).any())
+
+    drawn = [float(time_s) for time_s, pixels in frames if coloured(pixels)]
+    assert min(drawn) == 0
+    assert max(drawn) == pytest.approx(2.5, abs=0.05)
+
+
+@pytest.mark.parametrize("size", [(144, 176), (360, 480), (1080, 1920), (2, 2)])
+def test_drawing_stays_inside_any_picture(size):
+    pixels = np.zeros((*size, 3), np.uint8)
+    boxes = [
+        LabelledBox(
+            box=np.array([x, 0.0, 1.0, 1.0], np.float32),
+            actions=[(79, 0.99), (80, 0.9), (12, 0.8), (17, 0.7), (49, 0.6), (1, 0.5)],
+            color_index=i,
+        )
+        for i, x in enumerate((0.0, 0.5, 0.95, 1.0))
+    ]
+    draw_boxes(pixels, boxes)
+    assert pixels.any()
+
+
+def test_labels_keep_clear_of_each_other():
+    def area(*corners):
+        pixels = np.zeros((400, 400, 3), np.uint8)
+        boxes = [LabelledBox(np.array([*c, 0.9, 0.9], np.float32), [(12, 0.9)], i) for i, c in enumerate(corners)]
+        draw_boxes(pixels, boxes)
+        return int((pixels.max(axis=2) > 0).sum())
+
+    same_place = area((0.1, 0.1), (0.1, 0.1))
+    assert same_place > area((0.1, 0.1)) + 500  # the second label is not drawn over the first

@@ -1,0 +1,281 @@
+"""`step-run` as a user types it: results, options, bad input."""
+
+import csv
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from helpers import REAL_VIDEOS, numbered_picture, shared_path
+from step_runtime import Detector, record
+from step_runtime.sources.video import VideoSource
+
+STEP_RUN = Path(sys.executable).with_name("step-run")
+RESULTS = ["detections.csv", "detections.jsonl", "overlay.mp4"]
+
+
+def step_run(*arguments, **options) -> subprocess.CompletedProcess[str]:
+    words = [str(STEP_RUN), *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=300, check=False, **options)
+
+
+def assert_one_line(done, *said):
+    """Exit code 1, and on standard error one line that says it; no traceback."""
+    assert done.returncode == 1, done.stdout + done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    for text in said:
+        assert text in lines[0]
+
+
+def key_frames(folder) -> list[dict]:
+    return [json.loads(line) for line in (folder / "detections.jsonl").read_text().splitlines()]
+
+
+def csv_rows(folder) -> list[list[str]]:
+    return list(csv.reader((folder / "detections.csv").read_text().splitlines()))
+
+
+def names(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("name", REAL_VIDEOS)
+def test_real_videos(name, tiny_bundle, tmp_path):
+    video = shared_path(f"real/videos/{name}")
+    done = step_run(video, "--model", tiny_bundle, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert names(tmp_path / "out") == RESULTS
+    found = key_frames(tmp_path / "out")
+    assert [line["time_s"] for line in found] == pytest.approx(list(range(len(found))), abs=0.04)
+    with av.open(str(video)) as before, av.open(str(tmp_path / "out" / "overlay.mp4")) as after:
+        assert sum(1 for _ in after.decode(video=0)) == sum(1 for _ in before.decode(video=0))
+        assert after.streams.video[0].codec.name == "h264"
+    for row in csv_rows(tmp_path / "out"):
+        assert row[0] == video.stem
+        box = [float(value) for value in row[2:6]]
+        assert 0 <= box[0] < box[2] <= 1
+        assert 0 <= box[1] < box[3] <= 1
+        assert 1 <= int(row[6]) <= 80
+
+
+def test_loops_and_torch_agree(make_video, tiny_bundle, tiny_checkpoint, tmp_path):
+    video = make_video()
+    for folder, arguments in (
+        ("fused", ["--model", tiny_bundle, "--loop", "fused"]),
+        ("steps", ["--model", tiny_bundle, "--loop", "steps"]),
+        ("torch", ["--model", tiny_checkpoint]),
+    ):
+        assert step_run(video, *arguments, "--out", tmp_path / folder, "--no-overlay").returncode == 0
+    fused, steps, reference = (csv_rows(tmp_path / f) for f in ("fused", "steps", "torch"))
+    assert len(fused) == len(steps) == len(reference) == 2 * 300
+    for one, two, three in zip(fused, steps, reference, strict=True):
+        assert float(one[7]) == pytest.approx(float(two[7]), abs=2e-4)
+        assert float(one[7]) == pytest.approx(float(three[7]), abs=2e-4)
+
+
+def test_every_and_threshold(make_video, tiny_bundle, tmp_path):
+    video = make_video(frames=30)
+    out = tmp_path / "out"
+    assert step_run(video, "--model", tiny_bundle, "--every", "0.5", "--out", out, "--no-overlay").returncode == 0
+    assert [line["time_s"] for line in key_frames(out)] == [0.0, 0.48, 1.0]
+    assert names(out) == RESULTS[:2]
+    done = step_run(video, "--model", tiny_bundle, "--every", "frame", "--score-threshold", "0.99", "--out", out)
+    assert done.returncode == 0
+    assert [line["frame"] for line in key_frames(out)] == list(range(30))
+    assert not any(line["boxes"] for line in key_frames(out))
+
+
+def test_results_replace_older_ones_beside_other_files(make_video, tiny_bundle, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    (out / "detections.csv").write_text("old")
+    assert step_run(make_video(), "--model", tiny_bundle, "--out", out).returncode == 0
+    assert names(out) == [*RESULTS[:2], "notes.txt", RESULTS[2]]
+    assert "old" not in (out / "detections.csv").read_text()
+
+
+def test_folder_of_videos(make_video, tiny_bundle, tmp_path):
+    make_video("a.mp4"), make_video("b.mp4")
+    done = step_run(tmp_path, "--model", tiny_bundle, "--out", tmp_path / "out", "--no-overlay")
+    assert done.returncode == 0, done.stderr
+    assert names(tmp_path / "out") == ["a", "b"]
+    assert key_frames(tmp_path / "out" / "b")[0]["video"] == "b"
+
+
+def test_folder_of_frames(tiny_bundle, tmp_path):
+    """The release's demo layout, at a rate that is given."""
+    frames = tmp_path / "frames" / "clip"
+    frames.mkdir(parents=True)
+    for index in range(24):
+        cv2.imwrite(str(frames / f"frame{index:04d}.jpg"), numbered_picture(index, 96, 64))
+    done = step_run(frames.parent, "--model", tiny_bundle, "--frames-fps", "12", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert [line["frame"] for line in key_frames(tmp_path / "out")] == [0, 12]
+    assert names(tmp_path / "out") == RESULTS
+
+
+@pytest.mark.parametrize("frames", [1, 5])
+def test_short_videos(frames, make_video, tiny_bundle, tmp_path):
+    done = step_run(make_video(frames=frames), "--model", tiny_bundle, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert len(key_frames(tmp_path / "out")) == 1
+
+
+def test_truncated_video_keeps_what_came_before(make_video, tiny_bundle, tmp_path):
+    path = make_video(frames=150, options={"movflags": "faststart"})
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.6)])
+    done = step_run(path, "--model", tiny_bundle, "--out", tmp_path / "out")
+    assert_one_line(done, "broke at", "of 6.00 s", "what came before is kept")
+    assert 2 <= len(key_frames(tmp_path / "out")) < 6
+    assert names(tmp_path / "out") == RESULTS
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a video"])
+def test_bad_videos(content, tiny_bundle, tmp_path):
+    path = tmp_path / "video.mp4"
+    if content is not None:
+        path.write_bytes(content)
+    done = step_run(path, "--model", tiny_bundle, "--out", tmp_path / "out")
+    assert_one_line(done, "video.mp4")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--score-threshold", "nan"], "--score-threshold is nan"),
+        (["--score-threshold", "1"], "--score-threshold is 1.0"),
+        (["--every", "0"], "--every is '0'"),
+        (["--every", "often"], "--every is 'often'"),
+        (["--every", "nan"], "--every is 'nan'"),
+        (["--steps", "4"], "--steps is 4"),
+        (["--device", "gpu"], "--device is 'gpu'"),
+        (["--threads", "0"], "--threads is 0"),
+        (["--frames-fps", "0"], "--frames-fps is 0"),
+        (["--frames-fps", "inf"], "--frames-fps is inf"),
+        (["--loop", "round"], "'round'"),
+        (["--nonsense"], "--nonsense"),
+    ],
+)
+def test_bad_options(arguments, said, make_video, tiny_bundle, tmp_path):
+    done = step_run(make_video(), "--model", tiny_bundle, "--out", tmp_path / "out", *arguments)
+    assert_one_line(done, said)
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_bundles(make_video, tiny_bundle, tmp_path):
+    assert_one_line(step_run(make_video(), "--model", tmp_path / "none"), "no such bundle")
+    assert_one_line(step_run(make_video(), "--model", tmp_path), "not a bundle")
+
+
+def test_bad_sources(tiny_bundle, tmp_path):
+    for source, said in (
+        ("http://127.0.0.1:9/v.mp4", "cannot open"),
+        ("97", "camera 97"),
+        (tmp_path, "neither videos"),
+    ):
+        done = step_run(source, "--model", tiny_bundle, "--out", tmp_path / "out")
+        assert_one_line(done, said)
+
+
+def test_unwritable_output(make_video, tiny_bundle, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = step_run(make_video(), "--model", tiny_bundle, "--out", tmp_path / "file" / "out")
+    assert_one_line(done, "cannot write", "Not a directory")
+
+
+@pytest.mark.parametrize("limit", [100, 20_000])
+def test_full_disk(limit, make_video, tiny_bundle, tmp_path):
+    """A limit on file size stands for a full disk: the first write beyond it fails."""
+
+    def set_limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    video = make_video(frames=100)
+    done = step_run(video, "--model", tiny_bundle, "--out", tmp_path / "out", preexec_fn=set_limit)
+    assert_one_line(done, "cannot write")
+    assert not (tmp_path / "out").exists()
+
+
+def test_interrupt_keeps_what_came_before(make_video, tiny_bundle, tmp_path):
+    video, out = make_video(frames=250), tmp_path / "out"
+    words = [str(STEP_RUN), str(video), "--model", str(tiny_bundle), "--out", str(out), "--every", "frame"]
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environment)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not any(
+        path.stat().st_size > 0 for path in out.glob(".step-*/detections.jsonl")
+    ):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "interrupted; what came before is kept" in errors
+    assert names(out) == RESULTS
+    assert 1 <= len(key_frames(out)) < 250
+
+
+def test_url(make_video, tiny_bundle, tmp_path):
+    """A video served on this machine."""
+    video = make_video()
+    server = subprocess.Popen(
+        [sys.executable, "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", str(video.parent)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        port = server.stdout.readline().split("port ")[1].split()[0]
+        done = step_run(f"http://127.0.0.1:{port}/{video.name}", "--model", tiny_bundle, "--out", tmp_path / "out")
+    finally:
+        server.terminate()
+        server.wait()
+        server.stdout.close()
+    assert done.returncode == 0, done.stderr
+    assert len(key_frames(tmp_path / "out")) == 2
+
+
+def test_live_overlay(make_video, tiny_bundle, tmp_path, monkeypatch):
+    """A live source cannot be read again: frames are drawn as they come, with the newest result's age."""
+
+    class Live(VideoSource):
+        def __init__(self, location):
+            super().__init__(location)
+            self.is_live = True
+
+        def frames(self):
+            for frame in super().frames():
+                time.sleep(0.01)
+                yield frame
+
+    video = make_video(frames=100)
+    monkeypatch.setattr(record, "open_source", lambda location, **_options: Live(str(location)))
+    with Detector.open(tiny_bundle, device="cpu") as detector:
+        summary = record.record(
+            detector,
+            str(video),
+            tmp_path / "out",
+            every_s=Fraction(1, 2),
+            frames_fps=Fraction(30),
+            score_threshold=0.3,
+            overlay=True,
+        )
+    assert summary.key_frames + summary.state.dropped_clips == 8
+    with av.open(str(tmp_path / "out" / "overlay.mp4")) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(frames) == 100
+    assert np.ptp(frames[-1].astype(int), axis=2).max() > 60

@@ -1,0 +1,95 @@
+"""Which package may import what."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = {
+    "step": ROOT / "step",
+    "step_export": ROOT / "export/step_export",
+    "step_runtime": ROOT / "runtime/step_runtime",
+    "step_plugins": ROOT / "plugins/step_plugins",
+}
+ALLOWED = {
+    "step": set(),
+    "step_export": {"step"},
+    "step_runtime": {"step"},
+    "step_plugins": set(),
+}
+TORCH_FREE = [
+    "step",
+    "step.anchors",
+    "step.bundle",
+    "step.classes",
+    "step.cli",
+    "step.clips",
+    "step.config",
+    "step.detections",
+    "step.errors",
+    "step.files",
+    "step.graph_spec",
+    "step_runtime",
+    "step_runtime.cli",
+    "step_runtime.backends.onnxruntime",
+    "step_plugins",
+]
+
+
+def _imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.add((node.module or "").split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("package", FOLDERS)
+def test_imports_point_one_way(package):
+    files = list(FOLDERS[package].rglob("*.py"))
+    assert files
+    for path in files:
+        others = _imported(path) & set(FOLDERS) - {package}
+        assert others <= ALLOWED[package], path
+
+
+@pytest.mark.parametrize("module", TORCH_FREE)
+def test_needs_neither_torch_nor_onnx_nor_tensorrt(module):
+    """Imported in a process where those cannot be found."""
+    code = f"""
+import importlib.abc, sys
+class Blocked(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {{"torch", "torchvision", "onnx", "onnxscript", "tensorrt", "tensorrt_rtx"}}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Blocked())
+import {module}
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_run_needs_neither_torch_nor_onnx(tiny_bundle, make_video, tmp_path):
+    """The whole of step-run, not only its import."""
+    code = """
+import sys
+for name in ("torch", "torchvision", "onnx", "onnxscript", "tensorrt", "tensorrt_rtx"):
+    sys.modules[name] = None
+from step_runtime.cli import main
+main(sys.argv[1:])
+"""
+    words = [sys.executable, "-c", code, str(make_video()), "--model", str(tiny_bundle), "--out", str(tmp_path / "out")]
+    subprocess.run(words, check=True, timeout=120)
+    assert (tmp_path / "out" / "detections.jsonl").is_file()
+
+
+def test_importing_has_no_side_effects():
+    """No output, no files, no threads."""
+    code = "import threading, step, step_runtime.cli, step_export.cli; assert threading.active_count() == 1"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+    assert (done.stdout, done.stderr) == (b"", b"")

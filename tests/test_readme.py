@@ -1,0 +1,93 @@
+"""Every command and every Python snippet in README.md is run, in a folder that holds the files they name."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from helpers import MakeVideo
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+# Smaller numbers of the same options, since a test need not measure.
+SHORTER = {"--runs 5": "--runs 1", "--minutes 10": "--minutes 0.05"}
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+COMMANDS = [line.split("  #")[0].strip() for block in _blocks("sh") for line in block.splitlines() if line.strip()]
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_checkpoint, tiny_bundle, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("readme")
+    shutil.copy(tiny_checkpoint, folder / "model.pth")
+    shutil.copytree(tiny_bundle, folder / "bundle")
+    (folder / "benchmarks").symlink_to(ROOT / "benchmarks")
+    return folder
+
+
+@pytest.fixture
+def with_video(folder: Path, make_video: MakeVideo) -> Path:
+    shutil.copy(make_video(), folder / "video.mp4")
+    return folder
+
+
+def _run(words: list[str], cwd: Path) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        words, cwd=cwd, env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_there_are_commands():
+    assert len(COMMANDS) >= 12
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command(command, with_video):
+    for long, short in SHORTER.items():
+        command = command.replace(long, short)
+    words = shlex.split(command)
+    if words[0] == "make":
+        # The targets themselves run the tests or the demo (see test_demo.py); here they have to exist.
+        _run([*words, "--dry-run"], ROOT)
+    elif words[:2] == ["pip", "install"]:
+        name, _, extra = words[2].rstrip("]").partition("[")
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        assert name == project["name"]
+        assert not extra or extra in project["optional-dependencies"]
+    else:
+        _run(words, with_video)
+
+
+@pytest.mark.parametrize("snippet", _blocks("python"))
+def test_snippet(snippet, with_video):
+    _run([sys.executable, "-c", snippet], with_video)
+
+
+def test_every_file_of_the_tree_exists_and_is_listed():
+    tree = next(block for block in re.findall(r"```\n(.*?)```", README, re.DOTALL) if block.startswith("step/"))
+    listed: set[Path] = set()
+    top = Path()
+    for line in tree.splitlines():
+        entry = re.split(r"\s{2,}| \*", line.strip())[0]
+        if not line.startswith(" "):
+            top = Path(entry)
+            continue
+        listed |= {top / name.strip() for name in entry.split(",")}
+    existing = {
+        path.relative_to(ROOT)
+        for folder in ("step", "export/step_export", "runtime/step_runtime")
+        for path in (ROOT / folder).rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    assert listed == existing
