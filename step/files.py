@@ -77,7 +77,8 @@ def _replace_folder(new: Path, target: Path, *, aside: Path) -> None:
 
 def cannot_write(target: Path, error: OSError) -> StepError:
     """The one-line message for a file that could not be written."""
-    reason = os.strerror(error.errno) if error.errno else str(error)
+    in_the_way = isinstance(error, (FileExistsError, NotADirectoryError))
+    reason = "a file is in the way" if in_the_way else os.strerror(error.errno) if error.errno else str(error)
     return StepError(f"cannot write {target}: {reason}; free space or choose another place")
 
 

@@ -81,4 +81,4 @@ def test_bad_checkpoints(checkpoint, tmp_path):
 
 def test_unwritable_output(checkpoint, tmp_path):
     (tmp_path / "file").write_text("")
-    assert_one_line(step_export(checkpoint, "-o", tmp_path / "file" / "bundle"), "cannot write", "Not a directory")
+    assert_one_line(step_export(checkpoint, "-o", tmp_path / "file" / "bundle"), "cannot write", "a file is in the way")

@@ -193,7 +193,7 @@ def test_bad_sources(tiny_bundle, tmp_path):
 def test_unwritable_output(make_video, tiny_bundle, tmp_path):
     (tmp_path / "file").write_text("")
     done = step_run(make_video(), "--model", tiny_bundle, "--out", tmp_path / "file" / "out")
-    assert_one_line(done, "cannot write", "Not a directory")
+    assert_one_line(done, "cannot write", "a file is in the way")
 
 
 @pytest.mark.parametrize("limit", [100, 20_000])
