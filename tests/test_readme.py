@@ -19,7 +19,8 @@ SHORTER = {"--runs 5": "--runs 1", "--minutes 10": "--minutes 0.05"}
 
 
 def _blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    return [text for kind, text in blocks if kind == language]
 
 
 COMMANDS = [line.split("  #")[0].strip() for block in _blocks("sh") for line in block.splitlines() if line.strip()]
@@ -75,7 +76,7 @@ def test_snippet(snippet, with_video):
 
 
 def test_every_file_of_the_tree_exists_and_is_listed():
-    tree = next(block for block in re.findall(r"```\n(.*?)```", README, re.DOTALL) if block.startswith("step/"))
+    (tree,) = _blocks("")
     listed: set[Path] = set()
     top = Path()
     for line in tree.splitlines():

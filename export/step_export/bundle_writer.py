@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import onnx
+import onnxruntime as ort
 import torch
 
 from step import StepDetector, StepError, load_checkpoint
@@ -126,12 +127,18 @@ def export_bundle(
                 max_detections=settings.max_detections,
             ),
             source=Source(file=checkpoint.name, sha256=sha256(checkpoint)),
-            tools={name: importlib.metadata.version(name) for name in ("step-trt", "torch", "onnx", "onnxscript")},
+            tools=_tool_versions(),
             graphs={name: GraphRecord.of(specs[name], sha256(path)) for name, path in files.items()},
             parity=parity,
         )
         write_manifest(manifest, folder)
     return manifest
+
+
+def _tool_versions() -> dict[str, str]:
+    names = ("step-trt", "torch", "onnx", "onnxscript")
+    versions = {name: importlib.metadata.version(name) for name in names}
+    return versions | {"onnxruntime": ort.__version__}  # its distribution has several names
 
 
 def _check_settings(settings: ExportSettings) -> None:

@@ -5,6 +5,7 @@ import torch
 from helpers import make_detector
 from step_export.bundle_writer import ExportSettings, export_bundle
 from step_runtime import Detector
+from step_runtime.backends import onnxruntime
 from step_runtime.backends.onnxruntime import OnnxRuntimeBackend
 
 from step import StepConfig, StepError, save_checkpoint
@@ -122,8 +123,18 @@ def test_bad_choices(arguments, said, tiny_bundle):
 def test_a_device_that_is_not_there(tiny_bundle):
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
+    with pytest.raises(StepError, match="--device cuda: this machine has no NVIDIA driver; give --device cpu"):
+        Detector.open(tiny_bundle, device="cuda")
+
+
+def test_a_driver_without_cuda_libraries(tiny_bundle, monkeypatch, capfd):
+    """The library falls back to the CPU with pages of log; the user gets one line."""
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    monkeypatch.setattr(onnxruntime, "cuda_driver_is_present", lambda: True)
     with pytest.raises(StepError, match="could not use CUDA and would run on CPUExecutionProvider"):
         Detector.open(tiny_bundle, device="cuda")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_missing_loop(tmp_path):

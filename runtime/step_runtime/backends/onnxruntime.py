@@ -3,7 +3,9 @@
 Source: https://onnxruntime.ai/docs/api/python/api_summary.html (IOBinding, OrtValue).
 """
 
+import contextlib
 import ctypes
+import io
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from step.errors import StepError
 from step.graph_spec import BACKBONE, DETECT, FUSED, GraphSpec, step_graph_name
 from step_runtime.backends.base import Array, Loop
 
-_QUIET = 3  # errors only
+_QUIET, _SILENT = 3, 4  # severities: errors only; nothing that can be recovered from
 
 
 class OnnxRuntimeBackend:
@@ -50,6 +52,8 @@ class OnnxRuntimeBackend:
         names = [FUSED] if loop == "fused" else [BACKBONE, *map(step_graph_name, range(num_steps)), DETECT]
         self._specs = {name: manifest.graphs[name].spec(name) for name in names}
         self._memory, self._memory_id = ("cuda", int(device.partition(":")[2] or 0)) if "cuda" in device else ("cpu", 0)
+        if self._memory == "cuda" and not cuda_driver_is_present():
+            raise StepError(f"--device {device}: this machine has no NVIDIA driver; give --device cpu")
         self._sessions = {
             name: _open_session(folder / manifest.graphs[name].file, self._memory, self._memory_id, threads)
             for name in names
@@ -128,7 +132,7 @@ class OnnxRuntimeBackend:
 
 
 def cuda_driver_is_present() -> bool:
-    """Whether NVIDIA's driver library can be loaded; asked before ONNX Runtime is, which logs errors if it is not."""
+    """Whether NVIDIA's driver library can be loaded; asked before ONNX Runtime is, which would log its absence."""
     try:
         ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
@@ -143,6 +147,9 @@ def _open_session(path: Path, memory: str, memory_id: int, threads: int | None) 
         options.intra_op_num_threads = threads
     providers: list[Any] = ["CPUExecutionProvider"]
     if memory == "cuda":
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it misses
+            ort.preload_dlls()  # finds CUDA and cuDNN inside their wheels, where the loader does not look
+        ort.set_default_logger_severity(_SILENT)  # what could not be loaded is told by the caller, in one line
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": memory_id}))
     try:
         return ort.InferenceSession(path, options, providers=providers)
