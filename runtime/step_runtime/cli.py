@@ -163,7 +163,9 @@ def _summary_table(summary: RunSummary, detector: Detector, model: Path, folder:
     table.add_row("key frames", f"{summary.key_frames} in {summary.elapsed_s:.1f} s ({rate:.2f} a second)")
     table.add_row("inference", f"{state.inference_s / summary.key_frames:.3f} s a clip")
     decoded_s = max(float(state.decoded_s), 1e-3)
-    table.add_row("decode, resize, buffer", f"{state.host_s / decoded_s:.3f} core-seconds a second of video")
+    table.add_row(
+        "reader thread", f"{state.host_s / decoded_s:.3f} core-seconds a second of video, decoder threads not counted"
+    )
     table.add_row("lag", f"{summary.worst_lag_s:.1f} s at worst, {state.dropped_clips} clips dropped")
     table.add_row("people", f"{summary.people} boxes")
     for label, count in summary.actions.most_common(_ACTIONS_SHOWN):

@@ -34,7 +34,7 @@ class RunState:
         self.source: Source | None = None
         self.decoded_s = Fraction(0)
         self.dropped_clips = 0
-        self.host_s = 0.0  # thread time spent decoding, resizing and buffering
+        self.host_s = 0.0  # CPU time of the reader thread: converting, resizing, buffering
         self.inference_s = 0.0
         self.problems: list[str] = []
 

@@ -36,7 +36,9 @@ class LabelledBox:
 
 
 def draw_boxes(frame_rgb: NDArray[np.uint8], boxes: Sequence[LabelledBox]) -> None:
-    """Draws in place, sized to the picture; labels keep clear of each other where there is room.
+    """Draws in place, sized to the picture; labels keep clear of each other.
+
+    In a full picture a box shows its best label only, or none: better boxes come first.
 
     Args:
         frame_rgb: uint8 [H, W, 3].
@@ -53,7 +55,9 @@ def draw_boxes(frame_rgb: NDArray[np.uint8], boxes: Sequence[LabelledBox]) -> No
     for item in boxes:
         x1, y1, _, _ = _pixels(item.box, width, height)
         lines = [f"{class_name(label)} {score:.2f}" for label, score in item.actions[:MAX_LABELS]]
-        _draw_lines(frame_rgb, lines, (x1 + thickness, y1 + thickness), scale, _color(item), taken)
+        corner = (x1 + thickness, y1 + thickness)
+        if not _draw_lines(frame_rgb, lines, corner, scale, _color(item), taken):
+            _draw_lines(frame_rgb, lines[:1], corner, scale, _color(item), taken)
 
 
 def draw_caption(frame_rgb: NDArray[np.uint8], text: str) -> None:
@@ -73,8 +77,8 @@ def _draw_lines(
     scale: float,
     color: tuple[int, int, int],
     taken: list[Rectangle],
-) -> None:
-    """One block of text lines on a coloured ground, moved to where no block is yet."""
+) -> bool:
+    """One block of text lines on a coloured ground, moved to where no block is yet; False where there is no room."""
     height, width = frame_rgb.shape[:2]
     pen = max(1, round(scale * 1.4))
     (_, cap), descent = cv2.getTextSize("Ag", _FONT, scale, pen)
@@ -85,17 +89,20 @@ def _draw_lines(
     block_height = line_height * len(lines) + pad
     x = min(max(corner[0], 0), max(width - block_width, 0))
     y = _free_row(x, corner[1], block_width, block_height, height, taken)
+    if y is None:
+        return False
     taken.append((x, y, x + block_width, y + block_height))
     ground = frame_rgb[y : y + block_height, x : x + block_width]
     ground[:] = (0.25 * ground + 0.75 * np.array(color)).astype(np.uint8)
     ink = _DARK if 0.3 * color[0] + 0.59 * color[1] + 0.11 * color[2] > 128 else _LIGHT
     for number, line in enumerate(lines, 1):
         cv2.putText(frame_rgb, line, (x + pad, y + number * line_height - descent), _FONT, scale, ink, pen, cv2.LINE_AA)
+    return True
 
 
-def _free_row(x: int, y: int, width: int, height: int, frame_height: int, taken: list[Rectangle]) -> int:
-    """The row nearest to y where a block overlaps no other; y itself where the picture is full."""
-    lowest = max(frame_height - height, 0)
+def _free_row(x: int, y: int, width: int, height: int, frame_height: int, taken: list[Rectangle]) -> int | None:
+    """The row nearest to y where a block lies in the picture and overlaps no other; None where there is none."""
+    lowest = frame_height - height
     wanted = min(max(y, 0), lowest)
     rows = [wanted, *(bottom for _, _, _, bottom in taken), *(top - height for _, top, _, _ in taken)]
     for row in sorted(rows, key=lambda row: abs(row - wanted)):
@@ -105,7 +112,7 @@ def _free_row(x: int, y: int, width: int, height: int, frame_height: int, taken:
         )
         if clear and 0 <= row <= lowest:
             return row
-    return wanted
+    return None
 
 
 def _fitted(line: str, scale: float, pen: int, width: int) -> str:
