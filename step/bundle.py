@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from step.config import StepConfig
 from step.errors import StepError
 from step.files import sha256
-from step.graph_spec import Dim, DType, ExportOptions, GraphSpec, Precision, TensorSpec
+from step.graph_spec import FUSED, Dim, DType, ExportOptions, GraphSpec, Precision, TensorSpec, graph_specs
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -162,20 +162,35 @@ def read_bundle(folder: Path) -> Manifest:
         version = raw["schema_version"]
     except (ValueError, KeyError, TypeError) as error:
         raise StepError(f"{path}: damaged manifest ({type(error).__name__}); export the bundle again") from error
-    if version != SCHEMA_VERSION:
+    if type(version) is not int or version != SCHEMA_VERSION:
         raise StepError(
             f"{path}: bundle schema version {version!r}, this step-trt reads {SCHEMA_VERSION}; "
             "upgrade step-trt or export the bundle again"
         )
     try:
         manifest = Manifest.model_validate(raw)
+        if not 1 <= manifest.num_steps <= manifest.config.num_steps:
+            raise StepError(f"{path}: num_steps is {manifest.num_steps}; export the bundle again")
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise StepError(f"{path}: {where}: {first['msg']}; export the bundle again") from error
+    _check_graphs(manifest, path)
     for record in manifest.graphs.values():
         _check_file(folder / record.file, record.sha256)
     return manifest
+
+
+def _check_graphs(manifest: Manifest, path: Path) -> None:
+    """The stated graphs have to be those of the stated model."""
+    specs = graph_specs(manifest.config, manifest.options)
+    for name, record in manifest.graphs.items():
+        if name not in specs or record.spec(name) != specs[name]:
+            raise StepError(f"{path}: graph {name!r} does not fit the model it states; export the bundle again")
+    steps = [name for name in specs if name != FUSED]
+    if not manifest.graphs or (set(manifest.graphs) & set(steps) and not set(steps) <= set(manifest.graphs)):
+        missing = next((name for name in specs if name not in manifest.graphs), FUSED)
+        raise StepError(f"{path}: graph {missing!r} is missing; export the bundle again")
 
 
 def _check_file(path: Path, digest: str) -> None:

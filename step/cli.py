@@ -12,7 +12,7 @@ from step.errors import StepError
 
 def print_error(message: str) -> None:
     """One line on standard error, never wrapped, so that it can be searched for and copied."""
-    line = " ".join(message.split())
+    line = " ".join(message.encode(errors="replace").decode().split())  # file names may hold what cannot be printed
     Console(stderr=True, soft_wrap=True, highlight=False).print(Text.assemble(("error: ", "bold red"), line))
 
 
@@ -28,6 +28,6 @@ class OneLineCommand(click.Command):
         except click.ClickException as error:
             print_error(error.format_message())
         except click.Abort:
-            print_error("interrupted; nothing written")
+            print_error("interrupted")
             sys.exit(130)
         sys.exit(1)

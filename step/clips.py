@@ -40,8 +40,8 @@ def check_thresholds(*, score_threshold: float, nms_iou: float, max_detections: 
         raise ValueError(f"score_threshold is {score_threshold}; it must be in [0, 1)")
     if math.isnan(nms_iou) or not 0 < nms_iou <= 1:
         raise ValueError(f"nms_iou is {nms_iou}; it must be in (0, 1]")
-    if max_detections < 1:
-        raise ValueError(f"max_detections is {max_detections}; it must be at least 1")
+    if not isinstance(max_detections, int) or max_detections < 1:
+        raise ValueError(f"max_detections is {max_detections}; it must be a whole number of at least 1")
 
 
 def clip_offsets_s(clip_frames: int) -> list[Fraction]:

@@ -4,11 +4,15 @@ import itertools
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, Self, get_args
 
+from pydantic import TypeAdapter, ValidationError
+
 from step.classes import CHALLENGE_CLASS_IDS
 from step.errors import StepError
 
 TemporalMode = Literal["predict", "extrapolate", "mean"]
 PoolMode = Literal["align", "pool"]
+
+_LARGEST = 4096  # of any size: a damaged config must not ask for all memory
 
 FEATURE_STRIDE = 16
 """Input pixels per feature cell, in both axes (SPEC, Backbone)."""
@@ -60,7 +64,10 @@ class StepConfig:
         object.__setattr__(self, "chunks", tuple(self.chunks))
         object.__setattr__(self, "class_ids", tuple(self.class_ids))
         checks = {
-            "image_size_px": (self.image_size_px >= 2 * FEATURE_STRIDE, f"at least {2 * FEATURE_STRIDE}"),
+            "image_size_px": (
+                2 * FEATURE_STRIDE <= self.image_size_px <= _LARGEST,
+                f"{2 * FEATURE_STRIDE} to {_LARGEST}",
+            ),
             "chunk_frames": (self.chunk_frames >= 2 or self.temporal_mode != "extrapolate", "at least 2 to extrapolate")
             if self.chunk_frames >= 1
             else (False, "at least 1"),
@@ -70,8 +77,8 @@ class StepConfig:
             "anchor_mode": (self.anchor_mode in (1, 2, 3, 4), "1, 2, 3 or 4"),
             "temporal_mode": (self.temporal_mode in get_args(TemporalMode), "predict, extrapolate or mean"),
             "pool_mode": (self.pool_mode in get_args(PoolMode), "align or pool"),
-            "pool_size": (self.pool_size >= 1, "at least 1"),
-            "fc_dim": (self.fc_dim >= 1, "at least 1"),
+            "pool_size": (1 <= self.pool_size <= _LARGEST, f"1 to {_LARGEST}"),
+            "fc_dim": (1 <= self.fc_dim <= _LARGEST, f"1 to {_LARGEST}"),
             "width": (0 < self.width <= 4, "in (0, 4]"),
         }
         for name, (fine, allowed) in checks.items():
@@ -141,7 +148,12 @@ class StepConfig:
         unknown = sorted(set(values) - {f.name for f in fields(cls)})
         if unknown:
             raise StepError(f"model config: unknown field {unknown[0]!r}; it was written by a newer step-trt, upgrade")
-        return cls(**values)
+        try:
+            return TypeAdapter(cls).validate_python(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(map(str, first["loc"]))
+            raise StepError(f"model config: {name} is {first['input']!r}: {first['msg']}") from error
 
 
 def _growing(chunks: tuple[int, ...]) -> bool:

@@ -9,6 +9,7 @@ from typing import cast
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -21,9 +22,10 @@ from step_runtime.detector import Detector, RunState
 from step_runtime.key_frame import KeyFrame
 from step_runtime.record import RunSummary, record
 from step_runtime.sources.base import Source
-from step_runtime.sources.open import find_sources
+from step_runtime.sources.open import find_sources, source_names
 
 _ACTIONS_SHOWN = 8
+_FASTEST_FPS = 1000
 
 
 def _parse_every(_ctx: click.Context, _param: click.Parameter, value: str) -> Fraction | None:
@@ -78,8 +80,8 @@ def main(
     """
     if math.isnan(score_threshold) or not 0 <= score_threshold < 1:
         raise StepError(f"--score-threshold is {score_threshold}; it must be in [0, 1)")
-    if not math.isfinite(frames_fps) or frames_fps <= 0:
-        raise StepError(f"--frames-fps is {frames_fps}; it must be above 0")
+    if not 0 < frames_fps <= _FASTEST_FPS:
+        raise StepError(f"--frames-fps is {frames_fps}; it must be above 0, at most {_FASTEST_FPS}")
     rate = Fraction(frames_fps).limit_denominator(1001)
     locations = find_sources(source, frames_fps=rate)
     console = Console(stderr=True)
@@ -92,28 +94,35 @@ def main(
         device=device,
         threads=threads,
     ) as detector:
-        for location in locations:
-            folder = out or Path("runs") / _stem(source)
+        for location, name in zip(locations, source_names(locations), strict=True):
+            folder = out or Path("runs") / source_names([source])[0]
             if len(locations) > 1:
-                folder = folder / _stem(str(location))
-            with _ProgressBar(console, _stem(str(location))) as bar:
-                summary = record(
-                    detector,
-                    location,
-                    folder,
-                    every_s=every,
-                    frames_fps=rate,
-                    score_threshold=score_threshold,
-                    overlay=overlay,
-                    progress=bar.update,
-                )
+                folder = folder / name
+            try:
+                with _ProgressBar(console, name) as bar:
+                    summary = record(
+                        detector,
+                        location,
+                        folder,
+                        every_s=every,
+                        frames_fps=rate,
+                        score_threshold=score_threshold,
+                        overlay=overlay,
+                        name=name,
+                        progress=bar.update,
+                    )
+            except StepError as error:
+                if len(locations) == 1:
+                    raise
+                problems.append(str(error))  # the other sources of the folder are worth running
+                continue
             console.print(_summary_table(summary, detector, model, folder))
-            problems += summary.state.problems
+            problems += [f"{problem}; what came before is kept" for problem in summary.state.problems]
             if summary.interrupted:
                 print_error("interrupted; what came before is kept")
                 sys.exit(130)
     for problem in problems:
-        print_error(f"{problem}; what came before is kept")
+        print_error(problem)
     if problems:
         sys.exit(1)
 
@@ -131,7 +140,7 @@ class _ProgressBar:
             console=console,
             transient=True,
         )
-        self._task = self._progress.add_task(name, total=None, status="waiting for the first clip")
+        self._task = self._progress.add_task(escape(name), total=None, status="waiting for the first clip")
         self._start_s = time.monotonic()
         self._count = 0
 
@@ -157,8 +166,8 @@ class _ProgressBar:
 def _summary_table(summary: RunSummary, detector: Detector, model: Path, folder: Path) -> Table:
     """One screen: what ran, how fast, what was seen, where it lies."""
     backend, state = detector.backend, summary.state
-    table = Table(title=f"step-run: {summary.video}", show_header=False, title_justify="left")
-    table.add_row("model", f"{model} ({backend.name}, {backend.device}, {backend.loop} loop)")
+    table = Table(title=escape(f"step-run: {summary.video}"), show_header=False, title_justify="left")
+    table.add_row("model", escape(f"{model} ({backend.name}, {backend.device}, {backend.loop} loop)"))
     rate = summary.key_frames / summary.elapsed_s
     table.add_row("key frames", f"{summary.key_frames} in {summary.elapsed_s:.1f} s ({rate:.2f} a second)")
     table.add_row("inference", f"{state.inference_s / summary.key_frames:.3f} s a clip")
@@ -170,12 +179,5 @@ def _summary_table(summary: RunSummary, detector: Detector, model: Path, folder:
     table.add_row("people", f"{summary.people} boxes")
     for label, count in summary.actions.most_common(_ACTIONS_SHOWN):
         table.add_row("", f"{count} x {class_name(label)}")
-    table.add_row("results", f"{folder}")
+    table.add_row("results", escape(f"{folder}"))
     return table
-
-
-def _stem(source: str) -> str:
-    """A folder name for a source: its file name without suffix, or something readable for URLs and cameras."""
-    if source.isdigit():
-        return f"camera{source}"
-    return Path(source.split("?")[0].rstrip("/")).stem or "source"

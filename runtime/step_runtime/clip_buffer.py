@@ -67,7 +67,8 @@ class ClipBuffer:
     ) -> None:
         self._size_px = config.image_size_px
         self._offsets_s = clip_offsets_s(config.clip_frames)
-        self._every_s = every_s
+        # Key frames closer than frames are every frame.
+        self._every_s = None if every_s is not None and every_s <= interval_s else every_s
         self._interval_s = interval_s
         self._slack_s = slack_s
         self._held: deque[_Held] = deque()

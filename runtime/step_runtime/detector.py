@@ -20,7 +20,7 @@ from step_runtime.channel import Channel, Stopped
 from step_runtime.clip_buffer import ClipBuffer
 from step_runtime.key_frame import Clip, KeyFrame
 from step_runtime.sources.base import Source
-from step_runtime.sources.open import find_sources, open_source
+from step_runtime.sources.open import find_sources, open_source, source_names
 
 DEFAULT_EVERY_S = Fraction(1)
 DEFAULT_FRAMES_FPS = Fraction(30)
@@ -132,13 +132,14 @@ class Detector:
             StepError: the source cannot be opened or nothing in it can be decoded. One that breaks midway ends early
                 and leaves a line in `state.problems`.
         """
-        if every_s is not None and every_s <= 0:
+        if every_s is not None and not every_s > 0:  # a NaN is not either
             raise StepError(f"every_s is {float(every_s):g}; it must be above 0")
         state = state or RunState()
         if isinstance(source, (str, Path)):
             locations = find_sources(str(source), frames_fps=frames_fps)
-            for location in locations:
-                yield from self._run_one(open_source(location, frames_fps=frames_fps), every_s, state)
+            for location, name in zip(locations, source_names(locations), strict=True):
+                opened = open_source(location, frames_fps=frames_fps, name=name)
+                yield from self._run_one(opened, every_s, state)
         else:
             yield from self._run_one(source, every_s, state)
 

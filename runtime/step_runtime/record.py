@@ -51,6 +51,7 @@ def record(
     frames_fps: Fraction,
     score_threshold: float,
     overlay: bool,
+    name: str | None = None,
     progress: Callable[[Source, KeyFrame, RunState], None] = lambda _source, _key_frame, _state: None,
 ) -> RunSummary:
     """Runs a source and writes detections.jsonl, detections.csv and (with `overlay`) overlay.mp4.
@@ -63,12 +64,13 @@ def record(
         frames_fps: frames per second of a folder of frames.
         score_threshold: of people in the JSONL and the overlay.
         overlay: whether to write the overlay.
+        name: what results call the source; its own name if None.
         progress: is called after each key frame.
 
     Raises:
         StepError: the source cannot be opened, the model fails, or the files cannot be written.
     """
-    source = open_source(location, frames_fps=frames_fps)
+    source = open_source(location, frames_fps=frames_fps, name=name)
     summary = RunSummary(video=source.name)
     start_s = time.monotonic()
     with atomic_files(folder) as scratch:
@@ -96,7 +98,11 @@ def record(
                 summary.interrupted = True
             if not summary.key_frames:
                 raise StepError(f"{location}: stopped before the first key frame; nothing written")
-            writer.finish(draw_rest=not summary.interrupted)
+            try:
+                writer.finish(draw_rest=not summary.interrupted)
+            except KeyboardInterrupt:
+                summary.interrupted = True
+                writer.finish(draw_rest=False)
             if live is not None:
                 live.finish()
             finished = True

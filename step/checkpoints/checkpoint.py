@@ -79,7 +79,13 @@ def load_checkpoint(path: str | Path) -> StepDetector:
                 f"{path}: checkpoint format version {content.get('version')!r}, this step-trt reads "
                 f"{FORMAT_VERSION}; upgrade step-trt"
             )
-        config, state = StepConfig.from_dict(content["config"]), content["state_dict"]
+        values, state = content.get("config"), content.get("state_dict")
+        if not isinstance(values, dict) or not isinstance(state, dict):
+            raise StepError(f"{path}: damaged: expected config and state_dict to be dicts; copy it again")
+        try:
+            config = StepConfig.from_dict(values)
+        except StepError as error:
+            raise StepError(f"{path}: {error}") from error
     elif "base_net" in content:
         config, state = release.config_of(content, path), release.state_of(content, path)
     else:
@@ -105,8 +111,12 @@ def save_checkpoint(detector: StepDetector, path: str | Path) -> None:
         "config": detector.config.to_dict(),
         "state_dict": state,
     }
-    with atomic_path(Path(path)) as temporary, temporary.open("wb") as file:
-        torch.save(content, file)
+    path = Path(path)
+    with atomic_path(path) as temporary:
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # what torch's own file writer makes of a failed write
+            raise StepError(f"cannot write {path}: is the disk full? free space or choose another place") from error
 
 
 def read_torch_file(path: Path) -> dict[Any, Any]:

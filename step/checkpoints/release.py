@@ -6,7 +6,7 @@ Source: SPEC.md, "Checkpoints of the release".
 import argparse
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
@@ -101,7 +101,7 @@ def _integer(values: dict[str, Any], name: str, default: int, path: Path) -> int
     value = values.get(name, default)
     try:
         return int(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise StepError(f"{path}: cfg.{name} is {value!r}; expected a whole number") from error
 
 
@@ -111,7 +111,7 @@ def _image_size(values: dict[str, Any], path: Path) -> int:
     parts = value.split(",") if isinstance(value, str) else value if isinstance(value, (tuple, list)) else [value]
     try:
         sides = {int(part) for part in parts}
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise StepError(f"{path}: cfg.image_size is {value!r}; expected a number of pixels") from error
     if len(sides) != 1:
         raise StepError(f"{path}: cfg.image_size is {value!r}; only square frames are supported")
@@ -125,7 +125,10 @@ def _chunks(values: dict[str, Any], content: dict[Any, Any], path: Path) -> tupl
     if steps != heads:
         raise StepError(f"{path}: cfg.max_iter is {steps} but the file holds {heads} heads (det_net0..); truncated?")
     chunks = values.get("NUM_CHUNKS", {1: 1, 2: 1, 3: 3, 4: 3})
-    by_step = {int(step): int(count) for step, count in chunks.items()}
+    try:
+        by_step = {int(step): int(count) for step, count in dict(chunks).items()}
+    except (TypeError, ValueError, OverflowError) as error:
+        raise StepError(f"{path}: cfg.NUM_CHUNKS is {chunks!r}; expected a dict of step to chunks") from error
     if any(step not in by_step for step in range(1, steps + 1)):
         raise StepError(f"{path}: cfg.NUM_CHUNKS is {chunks!r}; it must name steps 1 to {steps}")
     return tuple(by_step[step] for step in range(1, steps + 1))
@@ -141,13 +144,15 @@ def _class_ids(num_classes: int) -> tuple[int, ...]:
 
 def _temporal_mode(values: dict[str, Any]) -> TemporalMode:
     mode = values.get("temporal_mode", "predict")
-    modes: dict[object, Literal["predict", "extrapolate"]] = {"predict": "predict", "extrapolate": "extrapolate"}
-    return modes.get(mode, "mean")  # "anything else: the mean box repeated" (SPEC)
+    if mode == "predict":
+        return "predict"
+    return "extrapolate" if mode == "extrapolate" else "mean"  # "anything else: the mean box repeated" (SPEC)
 
 
 def _pool_mode(values: dict[str, Any], path: Path) -> PoolMode:
     mode = values.get("pool_mode", "align")
-    modes: dict[object, PoolMode] = {"align": "align", "pool": "pool"}
-    if mode not in modes:
-        raise StepError(f"{path}: cfg.pool_mode is {mode!r}; expected align or pool")
-    return modes[mode]
+    if mode == "align":
+        return "align"
+    if mode == "pool":
+        return "pool"
+    raise StepError(f"{path}: cfg.pool_mode is {mode!r}; expected align or pool")

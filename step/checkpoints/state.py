@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from step.errors import StepError
@@ -22,7 +23,7 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], *, source: Path) 
         StepError: missing, unexpected or wrong-shaped keys, or values that are no tensors.
     """
     expected = module.state_dict()
-    state = dict(state)
+    state = {str(key): value for key, value in state.items()}
     for key in expected:
         if key.endswith("num_batches_tracked"):
             state.setdefault(key, expected[key])
@@ -43,6 +44,8 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], *, source: Path) 
 def _mismatch(key: str, value: object, expected: Tensor) -> str:
     if not isinstance(value, Tensor):
         return f"{key} (a {type(value).__name__}, not a tensor)"
+    if value.layout != torch.strided or value.is_floating_point() != expected.is_floating_point():
+        return f"{key} (a {value.layout} tensor of {value.dtype}, expected {expected.dtype})"
     if value.shape != expected.shape:
         return f"{key} ({list(value.shape)}, expected {list(expected.shape)})"
     return ""

@@ -122,8 +122,10 @@ class StepDetector(nn.Module):
             frames: uint8 [B, F, H, W, 3] RGB.
 
         Raises:
-            ValueError: frames of another dtype or shape.
+            ValueError: frames of another type, dtype or shape.
         """
+        if not isinstance(frames, Tensor):
+            raise ValueError(f"frames: expected a torch tensor, got {type(frames).__name__}; use torch.from_numpy")
         check_frames(tuple(frames.shape), str(frames.dtype).removeprefix("torch."), self.config)
         # Scaled in float32, since half has too few bits for it; before the transpose, which TensorRT has not for uint8.
         scaled = frames.float() * (2 / 255) - 1

@@ -194,6 +194,12 @@ def test_a_missing_file_is_refused(copied_bundle):
         (lambda raw: {k: v for k, v in raw.items() if k != "anchors"}, "anchors"),
         (lambda raw: raw | {"precision": "int4"}, "precision"),
         (lambda raw: raw["graphs"], "damaged manifest"),
+        (lambda raw: raw | {"schema_version": True}, "schema version True"),
+        (lambda raw: raw | {"num_steps": 9}, "num_steps is 9"),
+        (lambda raw: raw | {"num_steps": 2}, "does not fit the model"),
+        (lambda raw: raw | {"graphs": {k: v for k, v in raw["graphs"].items() if k != "step2"}}, "'step2' is missing"),
+        (lambda raw: raw | {"model": raw["model"] | {"image_size_px": 80}}, "does not fit the model"),
+        (lambda raw: raw | {"model": raw["model"] | {"image_size_px": "wide"}}, "image_size_px is 'wide'"),
     ],
 )
 def test_manifests_that_do_not_fit(edit, said, copied_bundle):

@@ -65,7 +65,7 @@ def test_nothing_equals_nothing():
 
 def test_clips_fit_the_model():
     config = StepConfig(image_size_px=64)
-    clips = dict(verification_clips(config, batch=2))
+    clips = dict(verification_clips(config, batches=(2, 2)))
     assert set(clips) == {"noise", "moving shapes"}
     for frames in clips.values():
         assert frames.shape == (2, 36, 64, 64, 3)

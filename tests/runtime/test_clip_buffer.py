@@ -106,3 +106,9 @@ def test_videos_shorter_than_a_clip(count):
     assert set(_shown(clips[0])) <= set(range(count))
     assert _shown(clips[0])[:18] == [0] * 18
     assert _shown(clips[0])[-1] == count - 1
+
+
+def test_key_frames_closer_than_frames_are_every_frame():
+    times = [Fraction(i, 25) for i in range(10)]
+    clips, _, _ = _clips(times, Fraction(1, 1000), Fraction(1, 25))
+    assert [clip.frame for clip in clips] == list(range(10))

@@ -1,5 +1,6 @@
 import shutil
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import cv2
@@ -8,7 +9,7 @@ import pytest
 from helpers import REAL_VIDEOS, numbered_picture, shared_path, shown_index
 from step_runtime.sources.camera import CameraSource
 from step_runtime.sources.frame_folder import FrameFolderSource
-from step_runtime.sources.open import find_sources, open_source
+from step_runtime.sources.open import find_sources, open_source, source_names
 from step_runtime.sources.video import VideoSource
 
 from step import StepError
@@ -217,3 +218,31 @@ def test_folders_of_videos_and_of_frame_folders(make_video, frame_folder, tmp_pa
 def test_a_folder_of_neither(tmp_path):
     with pytest.raises(StepError, match="neither videos"):
         find_sources(str(tmp_path), frames_fps=Fraction(30))
+
+
+def test_truncated_avi(tmp_path):
+    """FFmpeg states the shortened duration of a cut AVI; the number of frames tells."""
+    content = shared_path("real/videos/eyebrows_320x240_25fps.avi").read_bytes()
+    path = tmp_path / "cut.avi"
+    path.write_bytes(content[: len(content) // 2])
+    source = VideoSource(str(path))
+    assert len(list(source.frames())) > 50
+    assert "broke at" in source.problem
+    assert "of 6.56 s" in source.problem
+
+
+def test_frames_lost_in_the_middle_are_told(streamable):
+    content = bytearray(streamable.read_bytes())
+    start = len(content) // 2
+    content[start : start + len(content) // 4] = bytes(len(content) // 4)
+    streamable.write_bytes(content)
+    source = VideoSource(str(streamable))
+    list(source.frames())
+    assert "frames could not be decoded" in source.problem
+
+
+def test_names_that_would_be_the_same():
+    names = source_names(["v/x.mp4", "v/x.mkv", "v/y.mp4", Path("v/clip.1"), Path("v/clip.2")])
+    assert names == ["x.mp4", "x.mkv", "y", "clip.1", "clip.2"]
+    assert source_names(["what?.mp4"]) == ["what?"]
+    assert source_names(["http://host/a.mp4?token=1"]) == ["a"]

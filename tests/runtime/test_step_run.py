@@ -279,3 +279,44 @@ def test_live_overlay(make_video, tiny_bundle, tmp_path, monkeypatch):
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     assert len(frames) == 100
     assert np.ptp(frames[-1].astype(int), axis=2).max() > 60
+
+
+def test_interrupt_while_the_rest_is_drawn(make_video, tiny_bundle, tmp_path):
+    """After the last key frame only the overlay is unfinished; what is done is kept then too."""
+    video, out = make_video(frames=2500, size=(640, 480)), tmp_path / "out"
+    words = [str(STEP_RUN), str(video), "--model", str(tiny_bundle), "--out", str(out), "--every", "1000"]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not list(out.glob(".step-*/overlay.mp4")):
+        time.sleep(0.05)
+    time.sleep(1.5)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert names(out) == RESULTS
+    assert len(key_frames(out)) == 1
+
+
+def test_a_bad_video_does_not_stop_the_others(make_video, tiny_bundle, tmp_path):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    (folder / "a.mp4").write_bytes(b"")
+    make_video("b.mp4").rename(folder / "b.mp4")
+    make_video("b.mkv").rename(folder / "b.mkv")
+    done = step_run(folder, "--model", tiny_bundle, "--out", tmp_path / "out", "--no-overlay")
+    assert_one_line(done, "a.mp4: the file is empty")
+    assert names(tmp_path / "out") == ["b.mkv", "b.mp4"]
+    assert key_frames(tmp_path / "out" / "b.mkv")[0]["video"] == "b.mkv"
+
+
+@pytest.mark.parametrize("name", ['a, "b" é 日本 [x].mp4', b"bad\xff.mp4"])
+def test_odd_file_names(name, make_video, tiny_bundle, tmp_path):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + (name if isinstance(name, bytes) else name.encode())))
+    make_video().rename(path)
+    out = tmp_path / "out [/b]"
+    done = step_run(path, "--model", tiny_bundle, "--out", out, "--no-overlay")
+    assert done.returncode == 0, done.stderr
+    text = (out / "detections.csv").read_bytes().decode(errors="surrogateescape")
+    rows = list(csv.reader(text.splitlines()))
+    assert {row[0] for row in rows} == {path.stem}
+    assert {len(row) for row in rows} == {8}

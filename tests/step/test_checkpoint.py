@@ -1,5 +1,8 @@
 import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,6 +70,10 @@ def test_release_cfg(cfg, expected, release_content, tmp_path):
         ({"NUM_CHUNKS": {2: 1}}, "NUM_CHUNKS"),
         ({"pool_mode": "crop"}, "pool_mode is 'crop'"),
         ({"fc_dim": "many"}, "fc_dim is 'many'"),
+        ({"NUM_CHUNKS": "x"}, "NUM_CHUNKS is 'x'"),
+        ({"NUM_CHUNKS": {1: None}}, "NUM_CHUNKS is"),
+        ({"image_size": float("inf")}, "image_size is inf"),
+        ({"pool_mode": ["align"]}, "pool_mode is"),
     ],
 )
 def test_release_cfg_that_is_not_known(cfg, said, release_content, tmp_path):
@@ -165,3 +172,52 @@ def test_nowhere_to_write(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StepError, match="cannot write"):
         save_checkpoint(make_detector(TINY), tmp_path / "file" / "model.pth")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda content: content.pop("state_dict"),
+        lambda content: content.pop("config"),
+        lambda content: content.update(state_dict=[1]),
+        lambda content: content["config"].update(fc_dim=None),
+        lambda content: content["config"].update(image_size_px="wide"),
+        lambda content: content["config"].update(image_size_px=64.5),
+        lambda content: content["config"].update(chunks=3),
+        lambda content: content["config"].update(fc_dim=10**12),
+        lambda content: content["state_dict"].update({7: torch.zeros(1)}),
+        lambda content: content["state_dict"].update({"heads.0.local_reg.bias": torch.zeros(4).to_sparse()}),
+        lambda content: content["state_dict"].update({"heads.0.local_reg.bias": torch.zeros(4, dtype=torch.int8)}),
+    ],
+)
+def test_damage_inside_our_format_is_one_line(edit, tmp_path):
+    path = tmp_path / "tiny.pth"
+    save_checkpoint(make_detector(TINY), path)
+    content = torch.load(path, weights_only=True)
+    edit(content)
+    torch.save(content, path)
+    with pytest.raises(StepError) as caught:
+        load_checkpoint(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("limit", [10_000])
+def test_full_disk(limit, tmp_path):
+    """A limit on file size stands for a full disk."""
+    code = """
+import resource, signal, sys
+from helpers import TINY, make_detector
+from step import StepError, save_checkpoint
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+detector = make_detector(TINY)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+try:
+    save_checkpoint(detector, sys.argv[1])
+except StepError as error:
+    print(error)
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    words = [sys.executable, "-c", code, str(tmp_path / "model.pth"), str(limit)]
+    done = subprocess.run(words, env=environment, check=True, capture_output=True, text=True, timeout=120)
+    assert "cannot write" in done.stdout
+    assert not list(tmp_path.iterdir())

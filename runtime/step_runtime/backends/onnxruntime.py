@@ -113,7 +113,7 @@ class OnnxRuntimeBackend:
             binding.bind_ortvalue_output(tensor_name, value)
         try:
             session.run_with_iobinding(binding)
-        except ort.capi.onnxruntime_pybind11_state.RuntimeException as error:
+        except (ort.capi.onnxruntime_pybind11_state.RuntimeException, RuntimeError) as error:
             raise StepError(f"ONNX Runtime failed in {name}: {str(error).splitlines()[0]}") from error
         values.update(outputs)
         return outputs

@@ -37,11 +37,15 @@ def open_backend(
     """
     if not model.exists():
         raise StepError(f"{model}: no such bundle; make one with: step-export model.pth -o {model}")
-    if device not in ("auto", "cpu", "cuda") and not (device.startswith("cuda:") and device[5:].isdigit()):
+    if device not in ("auto", "cpu", "cuda") and not (device.startswith("cuda:") and device[5:].isdecimal()):
         raise StepError(f"--device is {device!r}; give auto, cpu, cuda or cuda:N")
     if threads is not None and threads < 1:
         raise StepError(f"--threads is {threads}; it must be at least 1")
     if model.is_file():
+        if loop == "fused":
+            raise StepError(
+                f"--loop fused needs a bundle; {model} is a checkpoint, whose steps PyTorch runs one by one"
+            )
         return _open_torch(model, backend=backend, num_steps=num_steps, device=device, threads=threads)
     if backend == "torch":
         raise StepError(f"--backend torch runs a checkpoint, not a bundle; give --model model.pth instead of {model}")

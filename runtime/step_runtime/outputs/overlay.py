@@ -23,6 +23,7 @@ from step_runtime.outputs.drawing import LabelledBox, draw_boxes, draw_caption
 
 _ENCODERS = ("libx264", "libopenh264", "h264_videotoolbox", "h264_mf")
 _READABLE_PX = 360  # smaller pictures are enlarged by a whole factor, so that labels can be read
+_LARGEST_PX = 1920  # as long as that does not make them larger than this
 _TIME_BASE = Fraction(1, 90000)  # MPEG's clock; every common frame rate is a whole number of ticks
 
 
@@ -146,10 +147,12 @@ def frames_until(frames: Iterator[SourceFrame], time_s: Fraction) -> Iterator[So
 
 def _enlarged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A copy to draw on."""
-    factor = math.ceil(_READABLE_PX / min(pixels.shape[:2]))
-    if factor == 1:
+    height, width = pixels.shape[:2]
+    factor = min(math.ceil(_READABLE_PX / min(height, width)), max(1, _LARGEST_PX // max(height, width)))
+    size = (max(factor * width, 2), max(factor * height, 2))  # H.264 has no odd sides, so none of one pixel
+    if size == (width, height):
         return pixels.copy()
-    return np.asarray(cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC), np.uint8)
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 def _encoder() -> str:

@@ -37,6 +37,9 @@ class RunWriter:
         self._folder = folder
         self._reopen = reopen
         self._draw_rest = True
+        self._aborted = False
+        # Waited for instead of joining: Python 3.11 takes a thread for ended when Ctrl-C interrupts its join.
+        self._done = threading.Event()
         self._config = config
         self._score_threshold = score_threshold
         self._channel: Channel[KeyFrame] = Channel(capacity=_WAITING)
@@ -72,11 +75,12 @@ class RunWriter:
 
     def abort(self) -> None:
         """Ends the thread without finishing the files."""
+        self._aborted = True
         self._channel.end(Stopped())
-        self._thread.join()
+        self._done.wait()
 
     def _join(self) -> None:
-        self._thread.join()
+        self._done.wait()
         if self._failure is not None:
             raise self._failure
 
@@ -87,7 +91,8 @@ class RunWriter:
             pass
         except av.FFmpegError as error:
             self._failure = StepError(
-                f"cannot write {self._folder}: {error.strerror}; free space or choose another --out"
+                f"cannot write {self._folder}/overlay.mp4: {error.strerror}; "
+                "free space, choose another --out, or give --no-overlay"
             )
         except OSError as error:
             self._failure = cannot_write(self._folder, error)
@@ -95,6 +100,7 @@ class RunWriter:
             self._failure = error
         finally:
             self._channel.stop()
+            self._done.set()
 
     def _write_all(self) -> None:
         tables = TableWriter(self._folder, config=self._config)
@@ -113,19 +119,25 @@ class RunWriter:
                 if overlay is not None:
                     self._draw_until(overlay, frames, key_frame, people)
             if overlay is not None:
-                for frame in frames if self._draw_rest else ():
-                    overlay.write(frame)
+                for frame in frames:
+                    if not self._draw_rest:
+                        break
+                    self._draw(overlay, frame)
                 overlay.close()
         finally:
             tables.close()
             if overlay is not None:
                 overlay.abort()
 
-    @staticmethod
+    def _draw(self, overlay: OverlayWriter, frame: SourceFrame) -> None:
+        if self._aborted:
+            raise Stopped
+        overlay.write(frame)
+
     def _draw_until(
-        overlay: OverlayWriter, frames: Iterator[SourceFrame], key_frame: KeyFrame, people: list[Person]
+        self, overlay: OverlayWriter, frames: Iterator[SourceFrame], key_frame: KeyFrame, people: list[Person]
     ) -> None:
         """Frames before this key frame have their nearest key frame now."""
         overlay.add_key_frame(key_frame, people)
         for frame in frames_until(frames, key_frame.time_s):
-            overlay.write(frame)
+            self._draw(overlay, frame)

@@ -1,5 +1,6 @@
 """`detections.jsonl` and `detections.csv`."""
 
+import csv
 import json
 from fractions import Fraction
 from pathlib import Path
@@ -29,8 +30,12 @@ class TableWriter:
 
     def __init__(self, folder: Path, *, config: StepConfig) -> None:
         self._config = config
-        self._jsonl: TextIO = (folder / "detections.jsonl").open("w")
-        self._csv: TextIO = (folder / "detections.csv").open("w")
+        self._jsonl: TextIO = (folder / "detections.jsonl").open("w", encoding="utf-8")
+        # File names may hold bytes that are no UTF-8; they come out as they are.
+        self._csv: TextIO = (folder / "detections.csv").open(
+            "w", encoding="utf-8", errors="surrogateescape", newline=""
+        )
+        self._rows = csv.writer(self._csv, lineterminator="\n")
 
     def write(self, key_frame: KeyFrame, people: list[Person]) -> None:
         """Adds one key frame."""
@@ -38,9 +43,9 @@ class TableWriter:
         detections = key_frame.detections
         second = _second(key_frame.scheduled_s)
         for row in range(int(detections.counts[0])):
-            box = ",".join(f"{value:.4g}" for value in detections.boxes[0, row])
+            box = [f"{value:.4g}" for value in detections.boxes[0, row]]
             label, score = detections.labels[0, row], detections.scores[0, row]
-            self._csv.write(f"{key_frame.video},{second},{box},{label},{score:.4g}\n")
+            self._rows.writerow([key_frame.video, second, *box, label, f"{score:.4g}"])
 
     def close(self) -> None:
         """Flushes both files."""

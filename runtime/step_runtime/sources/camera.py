@@ -63,7 +63,10 @@ class CameraSource:
             capture.release()
 
     def _open(self) -> cv2.VideoCapture:
+        level = cv2.utils.logging.getLogLevel()
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a missing camera is told in one line, below
         capture = cv2.VideoCapture(self._index)
+        cv2.utils.logging.setLogLevel(level)
         if not capture.isOpened():
             raise StepError(f"camera {self._index}: cannot open; is it connected and free?")
         return capture

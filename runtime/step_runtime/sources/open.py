@@ -1,5 +1,6 @@
 """Telling sources apart: file, folder of videos, folder of frames, camera index, URL."""
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -26,10 +27,10 @@ def find_sources(source: str, *, frames_fps: Fraction) -> list[str | Path]:
     """
     if frames_fps <= 0:
         raise StepError(f"--frames-fps is {float(frames_fps):g}; it must be above 0")
-    if is_url(source) or source.isdigit():
+    if is_url(source) or source.isdecimal():
         return [source]
     path = Path(source)
-    if not path.exists():
+    if not source or not path.exists():
         raise StepError(f"{source}: no such file or folder")
     if not path.is_dir():
         return [source]
@@ -44,14 +45,39 @@ def find_sources(source: str, *, frames_fps: Fraction) -> list[str | Path]:
     return videos + folders
 
 
-def open_source(location: str | Path, *, frames_fps: Fraction) -> Source:
+def source_names(locations: Sequence[str | Path]) -> list[str]:
+    """What results call each entry of `find_sources`: its name without suffix, with it where two would be the same."""
+    short = [_short_name(location) for location in locations]
+    return [
+        name if short.count(name) == 1 else Path(location).name for name, location in zip(short, locations, strict=True)
+    ]
+
+
+def _short_name(location: str | Path) -> str:
+    if isinstance(location, Path):
+        return location.name  # a folder of frames has no suffix
+    if location.isdecimal():
+        return f"camera{location}"
+    return Path(location.split("?")[0].rstrip("/") if is_url(location) else location).stem or "source"
+
+
+def open_source(location: str | Path, *, frames_fps: Fraction, name: str | None = None) -> Source:
     """Opens one entry of `find_sources`.
+
+    Args:
+        location: the entry.
+        frames_fps: of a folder of frames.
+        name: what results call it; its own name if None.
 
     Raises:
         StepError: it cannot be opened.
     """
+    source: Source
     if isinstance(location, Path):
-        return FrameFolderSource(location, fps=frames_fps)
-    if location.isdigit():
-        return CameraSource(int(location))
-    return VideoSource(location)
+        source = FrameFolderSource(location, fps=frames_fps)
+    elif location.isdecimal():
+        source = CameraSource(int(location))
+    else:
+        source = VideoSource(location)
+    source.name = name or _short_name(location)
+    return source

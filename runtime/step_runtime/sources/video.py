@@ -20,6 +20,7 @@ _OPEN_TIMEOUT_S = 10.0
 _READ_TIMEOUT_S = 30.0
 _SHORTFALL_S = Fraction(1, 2)  # a file that ends this much before its stated end is called truncated
 _FALLBACK_RATE = Fraction(25)
+_MISSING_FRAMES, _MISSING_SHARE = 5, 0.05  # so few may be missing without damage: edit lists cut frames
 
 
 def is_url(text: str) -> bool:
@@ -39,13 +40,14 @@ class VideoSource:
 
     def __init__(self, location: str) -> None:
         self.location = location
-        self.name = Path(location.split("?")[0]).stem or location
+        self.name = Path(location.split("?")[0] if is_url(location) else location).stem or location
         self.problem: str | None = None
         with _Stream(location) as stream:
             self.interval_s = 1 / stream.rate
             self.slack_s = stream.slack_s
             self.duration_s = stream.duration_s
             self.is_live = is_url(location) and stream.duration_s is None
+            self._stated_frames = stream.stated_frames
 
     def frames(self) -> Iterator[SourceFrame]:
         """See `Source.frames`."""
@@ -66,6 +68,9 @@ class VideoSource:
             self.problem = (
                 f"{self.location}: broke at {float(end_s):.2f} s of {float(self.duration_s):.2f} s (truncated file?)"
             )
+        missing = self._stated_frames - count
+        if self.problem is None and missing > max(_MISSING_FRAMES, _MISSING_SHARE * self._stated_frames):
+            self.problem = f"{self.location}: damaged: {missing} of {self._stated_frames} frames could not be decoded"
 
 
 class _Stream:
@@ -96,6 +101,7 @@ class _Stream:
         time_base = self._video.time_base
         exact = self._by_count or time_base is None or (1 / self.rate / time_base).denominator == 1
         self.slack_s = Fraction(0) if exact or time_base is None else min(time_base, 1 / self.rate / 4)
+        self.stated_frames = self._video.frames  # 0 where the container does not say
         self.duration_s = self._stated_duration_s()
 
     def __enter__(self) -> Self:
@@ -117,6 +123,7 @@ class _Stream:
             try:
                 decoded = packet.decode()
             except av.InvalidDataError:
+                index += self._by_count  # where frames are counted, one that is lost still takes its time
                 continue
             for frame in decoded:
                 time_s = index / self.rate if self._by_count else self._time_s(frame, previous_s)
@@ -134,6 +141,8 @@ class _Stream:
         return Fraction(0) if previous_s is None else previous_s + 1 / self.rate
 
     def _stated_duration_s(self) -> Fraction | None:
+        if self._by_count and self.stated_frames:  # FFmpeg fits an AVI's duration to what is left of the file
+            return self.stated_frames / self.rate
         if self._video.duration is not None and self._video.time_base is not None:
             return self._video.duration * self._video.time_base
         others = len(self._container.streams) > len(self._container.streams.video)
