@@ -15,7 +15,7 @@ from step.errors import StepError
 from step.graph_spec import Precision
 
 _GRAPHS = ("fused", "steps", "all")
-_KINDS = ("features", "scores", "boxes (px)", "detections apart")
+_KINDS = ("features", "scores", "boxes (px)", "detections")
 
 
 def _parse_batch(_ctx: click.Context, _param: click.Parameter, value: str) -> int | None:
@@ -101,14 +101,14 @@ def parity_table(rows: list[ParityRow]) -> Table:
 def _kind(row: ParityRow) -> str:
     if row.tensor.endswith("_px"):
         return "boxes (px)"
-    return {"class_scores": "scores", "detections apart": "detections apart"}.get(row.tensor, "features")
+    return {"class_scores": "scores", "detections apart": "detections"}.get(row.tensor, "features")
 
 
 def _cell(rows: list[ParityRow]) -> str:
     if not rows:
         return ""
     worst = max(rows, key=lambda row: (not row.passed, row.max_error))
-    text = f"{worst.max_error:.1e} / {worst.tolerance:.1e}"
+    text = f"{worst.max_error:.1e}/{worst.tolerance:.0e}"  # short enough for 80 columns
     return text if worst.passed else f"[red]{text}[/]"
 
 
