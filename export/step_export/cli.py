@@ -87,7 +87,10 @@ def main(
 def parity_table(rows: list[ParityRow]) -> Table:
     """Largest error over clips and tensors for every graph; the manifest holds every comparison."""
     table = Table(
-        title="Parity with PyTorch fp32: largest error / tolerance", title_justify="left", box=box.SIMPLE_HEAD
+        title="Parity with PyTorch fp32: largest error / tolerance",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
     table.add_column("graph", no_wrap=True)
     for kind in _KINDS:
