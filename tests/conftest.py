@@ -62,7 +62,7 @@ def golden_bundles(golden_checkpoint: Path, tmp_path_factory: pytest.TempPathFac
     """The full-size model exported in both precisions, each verified against PyTorch on the way."""
     folder = tmp_path_factory.mktemp("golden-bundles")
     for precision in ("fp32", "fp16"):
-        export_bundle(golden_checkpoint, folder / precision, ExportSettings(precision=precision))  # type: ignore[arg-type]
+        export_bundle(golden_checkpoint, folder / precision, ExportSettings(precision=precision))
     return {precision: folder / precision for precision in ("fp32", "fp16")}
 
 

@@ -90,16 +90,6 @@ def verify_graphs(
             yield from _verify_steps(sessions, state, clip, outputs, expected, detector, check)
 
 
-def worst_rows(rows: list[ParityRow]) -> list[ParityRow]:
-    """The row with the largest error for every graph and tensor; one that did not pass comes before one that did."""
-    worst: dict[tuple[str, str], ParityRow] = {}
-    for row in rows:
-        key = (row.graph, row.tensor)
-        if key not in worst or (not row.passed, row.max_error) > (not worst[key].passed, worst[key].max_error):
-            worst[key] = row
-    return list(worst.values())
-
-
 def verification_clips(config: StepConfig, *, batches: tuple[int, int]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     """Random frames, and moving shapes on a textured ground that look more like video: uint8 [batch, F, H, W, 3]."""
     size, frames = config.image_size_px, config.clip_frames

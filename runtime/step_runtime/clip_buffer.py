@@ -59,7 +59,6 @@ class ClipBuffer:
         slack_s: how far a timestamp may be off because the container rounds it; 0 for exact ones.
 
     Holds at most the frames of one clip's span, whatever the video's length.
-
     """
 
     def __init__(

@@ -31,7 +31,6 @@ class RunState:
     """What a run can be asked about while it goes on (progress bars, summaries)."""
 
     def __init__(self) -> None:
-        self.source: Source | None = None
         self.decoded_s = Fraction(0)
         self.dropped_clips = 0
         self.host_s = 0.0  # CPU time of the reader thread: converting, resizing, buffering
@@ -144,8 +143,8 @@ class Detector:
             yield from self._run_one(source, every_s, state)
 
     def _run_one(self, source: Source, every_s: Fraction | None, state: RunState) -> Iterator[KeyFrame]:
-        state.source = source
         state.decoded_s = Fraction(0)
+        dropped_before = state.dropped_clips
         clips: Channel[Clip] = Channel(capacity=_CLIPS_WAITING, drop_oldest=source.is_live)
         reader = threading.Thread(
             target=_read, args=(source, self.config, every_s, clips, state), name="step-reader", daemon=True
@@ -156,6 +155,7 @@ class Detector:
                 start_s = time.monotonic()
                 detections = self.detect(clip.frames[None])
                 state.inference_s += time.monotonic() - start_s
+                state.dropped_clips = dropped_before + clips.dropped
                 yield KeyFrame(
                     video=source.name,
                     time_s=clip.time_s,
@@ -169,7 +169,7 @@ class Detector:
         finally:
             clips.stop()
             reader.join()
-            state.dropped_clips += clips.dropped
+            state.dropped_clips = dropped_before + clips.dropped
         if source.problem is not None:
             state.problems.append(source.problem)
 

@@ -121,7 +121,11 @@ def test_a_consumer_that_stops_ends_the_reader(make_video):
 def test_live_sources_drop_the_oldest_clips(make_video):
     source = LiveSource(VideoSource(str(make_video(frames=240))))
     state = RunState()
-    found = list(Detector(RecordingBackend(delay_s=0.2)).run(source, every_s=Fraction(1, 5), state=state))
+    found, dropped = [], []
+    for key in Detector(RecordingBackend(delay_s=0.2)).run(source, every_s=Fraction(1, 5), state=state):
+        found.append(key)
+        dropped.append(state.dropped_clips)
+    assert dropped[-2] > 0  # told while the run goes on, not only at its end
     assert state.dropped_clips > 0
     assert len(found) + state.dropped_clips == 48
     assert found[-1].time_s == Fraction(47, 5)

@@ -8,7 +8,7 @@ from step.errors import StepError
 from step_runtime.sources.base import Source
 from step_runtime.sources.camera import CameraSource
 from step_runtime.sources.frame_folder import FrameFolderSource, image_files
-from step_runtime.sources.video import VideoSource, is_url
+from step_runtime.sources.video import VideoSource, is_url, video_name
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp", ".ogv"}
@@ -58,7 +58,7 @@ def _short_name(location: str | Path) -> str:
         return location.name  # a folder of frames has no suffix
     if location.isdecimal():
         return f"camera{location}"
-    return Path(location.split("?")[0].rstrip("/") if is_url(location) else location).stem or "source"
+    return video_name(location)
 
 
 def open_source(location: str | Path, *, frames_fps: Fraction, name: str | None = None) -> Source:
@@ -79,5 +79,6 @@ def open_source(location: str | Path, *, frames_fps: Fraction, name: str | None 
         source = CameraSource(int(location))
     else:
         source = VideoSource(location)
-    source.name = name or _short_name(location)
+    if name is not None:
+        source.name = name
     return source

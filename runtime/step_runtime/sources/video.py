@@ -28,6 +28,11 @@ def is_url(text: str) -> bool:
     return bool(_URL.match(text))
 
 
+def video_name(location: str) -> str:
+    """File name without suffix; a URL's query does not count."""
+    return Path(location.split("?")[0].rstrip("/") if is_url(location) else location).stem or "source"
+
+
 class VideoSource:
     """A video file or URL; see `Source` for the attributes.
 
@@ -40,7 +45,7 @@ class VideoSource:
 
     def __init__(self, location: str) -> None:
         self.location = location
-        self.name = Path(location.split("?")[0] if is_url(location) else location).stem or location
+        self.name = video_name(location)
         self.problem: str | None = None
         with _Stream(location) as stream:
             self.interval_s = 1 / stream.rate
