@@ -32,6 +32,7 @@ TORCH_FREE = [
     "step.errors",
     "step.files",
     "step.graph_spec",
+    "step.parity",
     "step_runtime",
     "step_runtime.cli",
     "step_runtime.backends.onnxruntime",

@@ -28,8 +28,8 @@ from step.clips import check_thresholds
 from step.config import CLIP_FPS
 from step.files import atomic_path, sha256
 from step.graph_spec import FUSED, ExportOptions, Precision, graph_specs
+from step.models.graphs import graph_modules
 from step_export.fold import fold_batch_norm
-from step_export.graphs import graph_modules
 from step_export.onnx_export import export_graph
 from step_export.verify import verify_graphs
 

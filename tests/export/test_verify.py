@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from step_export.verify import detections_apart, verification_clips
+from step_export.verify import verification_clips
 
 from step import StepConfig
+from step.parity import detections_apart
 
 
 def _rows(*rows):
