@@ -11,8 +11,13 @@ from rich.table import Table
 
 from step.bundle import Manifest, ParityRow
 from step.cli import OneLineCommand
+from step.engines import BuildOptions
 from step.errors import StepError
+from step.flavours import FLAVOURS, Flavour, load_flavour
 from step.graph_spec import Precision
+from step_export.build_cli import build_with_bar
+from step_export.build_options import make_build_options, with_build_options
+from step_export.engine_writer import check_options
 
 _GRAPHS = ("fused", "steps", "all")
 _KINDS = ("features", "scores", "boxes (px)", "detections")
@@ -47,6 +52,13 @@ def _parse_batch(_ctx: click.Context, _param: click.Parameter, value: str) -> in
 @click.option(
     "--verify/--no-verify", default=True, help="Compare with PyTorch; beyond the tolerance nothing is written."
 )
+@click.option(
+    "--engine",
+    type=click.Choice([*FLAVOURS, "none"]),
+    default="none",
+    help="Build TensorRT engines too, for --batch clips a call (1 if it is dynamic); see step-build.",
+)
+@with_build_options
 def main(
     checkpoint: Path,
     bundle: Path,
@@ -59,8 +71,40 @@ def main(
     nms_iou: float,
     max_detections: int,
     verify: bool,
+    engine: str,
+    min_batch: int | None,
+    opt_batch: int | None,
+    max_batch: int | None,
+    workspace: int | None,
+    optimization_level: int | None,
+    timing_cache: str | None,
+    hardware_compatible: bool,
+    version_compatible: bool,
+    target: str,
+    tf32: bool,
+    profile_layers: bool,
 ) -> None:
-    """Exports a STEP checkpoint (ours or the 2019 release's) to a bundle of ONNX graphs."""
+    """Exports a STEP checkpoint (ours or the 2019 release's) to a bundle of ONNX graphs, and builds engines of them."""
+    build_options: BuildOptions | None = None
+    cache_path = None if timing_cache is None else Path(timing_cache)
+    if engine != "none":
+        build_options = make_build_options(
+            cast(Flavour, engine),
+            batch=batch,
+            min_batch=min_batch,
+            opt_batch=opt_batch,
+            max_batch=max_batch,
+            workspace=workspace,
+            optimization_level=optimization_level,
+            hardware_compatible=hardware_compatible,
+            version_compatible=version_compatible,
+            target=target,
+            tf32=tf32,
+            profile_layers=profile_layers,
+        )
+        # Said now, not after minutes of exporting.
+        check_options(build_options, timing_cache=cache_path)
+        load_flavour(build_options.flavour)
     try:
         from step_export.bundle_writer import ExportSettings, GraphChoice, export_bundle
     except ModuleNotFoundError as error:
@@ -82,6 +126,8 @@ def main(
     if manifest.parity is not None:
         console.print(parity_table(list(manifest.parity)))
     console.print(_summary(manifest, bundle), soft_wrap=True, highlight=False, markup=False)
+    if build_options is not None:
+        build_with_bar(bundle, build_options, timing_cache=cache_path, force=False)
 
 
 def parity_table(rows: list[ParityRow]) -> Table:
