@@ -13,7 +13,7 @@ from rich.table import Table
 from step.cli import OneLineCommand
 from step.engines import BuildOptions, EngineSet
 from step.flavours import FLAVOURS, Flavour
-from step_export.build_options import make_build_options, with_build_options
+from step_export.build_options import BuildChoices, with_build_options
 from step_export.engine_writer import build_engines
 
 
@@ -27,38 +27,15 @@ def main(
     bundle: Path,
     engine: str,
     batch: int | None,
-    min_batch: int | None,
-    opt_batch: int | None,
-    max_batch: int | None,
-    workspace: int | None,
-    optimization_level: int | None,
-    timing_cache: str | None,
-    hardware_compatible: bool,
-    version_compatible: bool,
-    target: str,
-    tf32: bool,
-    profile_layers: bool,
+    choices: BuildChoices,
     force: bool,
 ) -> None:
     """Builds TensorRT engines of BUNDLE, which may have been exported on another machine; needs neither torch nor onnx.
 
     tensorrt builds for the GPU of this machine, tensorrt-rtx on any machine for any RTX GPU.
     """
-    options = make_build_options(
-        cast(Flavour, engine),
-        batch=batch,
-        min_batch=min_batch,
-        opt_batch=opt_batch,
-        max_batch=max_batch,
-        workspace=workspace,
-        optimization_level=optimization_level,
-        hardware_compatible=hardware_compatible,
-        version_compatible=version_compatible,
-        target=target,
-        tf32=tf32,
-        profile_layers=profile_layers,
-    )
-    build_with_bar(bundle, options, timing_cache=None if timing_cache is None else Path(timing_cache), force=force)
+    options = choices.options(cast(Flavour, engine), batch=batch)
+    build_with_bar(bundle, options, timing_cache=choices.timing_cache, force=force)
 
 
 def build_with_bar(bundle: Path, options: BuildOptions, *, timing_cache: Path | None, force: bool) -> None:

@@ -16,8 +16,7 @@ from step.errors import StepError
 from step.flavours import FLAVOURS, Flavour, load_flavour
 from step.graph_spec import Precision
 from step_export.build_cli import build_with_bar
-from step_export.build_options import make_build_options, with_build_options
-from step_export.engine_writer import check_options
+from step_export.build_options import BuildChoices, with_build_options
 
 _GRAPHS = ("fused", "steps", "all")
 _KINDS = ("features", "scores", "boxes (px)", "detections")
@@ -72,38 +71,13 @@ def main(
     max_detections: int,
     verify: bool,
     engine: str,
-    min_batch: int | None,
-    opt_batch: int | None,
-    max_batch: int | None,
-    workspace: int | None,
-    optimization_level: int | None,
-    timing_cache: str | None,
-    hardware_compatible: bool,
-    version_compatible: bool,
-    target: str,
-    tf32: bool,
-    profile_layers: bool,
+    choices: BuildChoices,
 ) -> None:
     """Exports a STEP checkpoint (ours or the 2019 release's) to a bundle of ONNX graphs, and builds engines of them."""
     build_options: BuildOptions | None = None
-    cache_path = None if timing_cache is None else Path(timing_cache)
     if engine != "none":
-        build_options = make_build_options(
-            cast(Flavour, engine),
-            batch=batch,
-            min_batch=min_batch,
-            opt_batch=opt_batch,
-            max_batch=max_batch,
-            workspace=workspace,
-            optimization_level=optimization_level,
-            hardware_compatible=hardware_compatible,
-            version_compatible=version_compatible,
-            target=target,
-            tf32=tf32,
-            profile_layers=profile_layers,
-        )
-        # Said now, not after minutes of exporting.
-        check_options(build_options, timing_cache=cache_path)
+        # What is wrong here is said now, not after minutes of exporting.
+        build_options = choices.options(cast(Flavour, engine), batch=batch)
         load_flavour(build_options.flavour)
     try:
         from step_export.bundle_writer import ExportSettings, GraphChoice, export_bundle
@@ -127,7 +101,7 @@ def main(
         console.print(parity_table(list(manifest.parity)))
     console.print(_summary(manifest, bundle), soft_wrap=True, highlight=False, markup=False)
     if build_options is not None:
-        build_with_bar(bundle, build_options, timing_cache=cache_path, force=False)
+        build_with_bar(bundle, build_options, timing_cache=choices.timing_cache, force=False)
 
 
 def parity_table(rows: list[ParityRow]) -> Table:

@@ -59,6 +59,8 @@ def check_options(options: BuildOptions, *, timing_cache: Path | None = None) ->
         )
     if options.hardware_compatible and rtx:
         raise StepError("--hardware-compatible is for tensorrt; name GPUs for tensorrt-rtx with --target sm86,sm89")
+    if options.version_compatible and rtx:
+        raise StepError("--version-compatible is for tensorrt; build tensorrt-rtx engines again for every version")
     if timing_cache is not None and rtx:
         raise StepError("--timing-cache is for tensorrt; tensorrt-rtx times nothing when it builds")
 
