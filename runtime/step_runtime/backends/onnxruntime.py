@@ -4,9 +4,7 @@ Source: https://onnxruntime.ai/docs/api/python/api_summary.html (IOBinding, OrtV
 """
 
 import contextlib
-import ctypes
 import io
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,8 @@ from step.bundle import Manifest
 from step.detections import Detections
 from step.errors import StepError
 from step.graph_spec import BACKBONE, DETECT, FUSED, GraphSpec, step_graph_name
-from step_runtime.backends.base import Array, Loop
+from step_runtime.backends.base import Finished, Loop
+from step_runtime.gpus import cuda_driver_is_present
 
 _QUIET, _SILENT = 3, 4  # severities: errors only; nothing that can be recovered from
 
@@ -40,12 +39,14 @@ class OnnxRuntimeBackend:
     """
 
     name = "onnxruntime"
+    depth = 1
 
     def __init__(
         self, folder: Path, manifest: Manifest, *, loop: Loop, num_steps: int, device: str, threads: int | None
     ) -> None:
         self.config = manifest.config
-        self.batch = manifest.batch
+        self.min_batch = manifest.batch or 1
+        self.max_batch = manifest.batch
         self.loop = loop
         self._manifest = manifest
         self._num_steps = num_steps
@@ -53,7 +54,7 @@ class OnnxRuntimeBackend:
         self._specs = {name: manifest.graphs[name].spec(name) for name in names}
         self._memory, self._memory_id = ("cuda", int(device.partition(":")[2] or 0)) if "cuda" in device else ("cpu", 0)
         if self._memory == "cuda" and not cuda_driver_is_present():
-            raise StepError(f"--device {device}: this machine has no NVIDIA driver; give --device cpu")
+            raise StepError("this machine has no NVIDIA driver; give --device cpu")
         self._sessions = {
             name: _open_session(folder / manifest.graphs[name].file, self._memory, self._memory_id, threads)
             for name in names
@@ -67,8 +68,8 @@ class OnnxRuntimeBackend:
             )
         self._buffers: dict[int, dict[str, ort.OrtValue]] = {}
 
-    def detect(self, frames: NDArray[np.uint8]) -> Detections[Array]:
-        """See `Backend.detect`."""
+    def submit(self, frames: NDArray[np.uint8]) -> Finished:
+        """See `Backend.submit`."""
         batch = len(frames)
         values = self._buffers.setdefault(batch, {})
         values["frames"] = ort.OrtValue.ortvalue_from_numpy(frames, self._memory, self._memory_id)
@@ -78,7 +79,7 @@ class OnnxRuntimeBackend:
             self._run_steps(values, batch)
         rows = [values[name].numpy() for name in ("boxes", "scores", "labels", "tube_indices", "counts", "tubes_px")]
         # On the CPU these are views of buffers that the next call writes.
-        return Detections(*(row.copy() for row in rows))
+        return Finished(Detections(*(row.copy() for row in rows)))
 
     def close(self) -> None:
         """See `Backend.close`."""
@@ -129,15 +130,6 @@ class OnnxRuntimeBackend:
                 )
             outputs[tensor.name] = values[key]
         return outputs
-
-
-def cuda_driver_is_present() -> bool:
-    """Whether NVIDIA's driver library can be loaded; asked before ONNX Runtime is, which would log its absence."""
-    try:
-        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return False
-    return True
 
 
 def _open_session(path: Path, memory: str, memory_id: int, threads: int | None) -> ort.InferenceSession:
