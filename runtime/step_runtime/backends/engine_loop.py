@@ -95,6 +95,8 @@ class EngineLoop:
         """Frees everything; what a lost device cannot free is gone with it."""
         with contextlib.suppress(StepError):
             self._cuda.synchronize_stream(self.stream)
+            for engine in self._engines:
+                engine.save_runtime_cache()  # kernels for a new shape may have been compiled meanwhile
         self._drop_graph()
         for engine in self._engines:
             engine.close()

@@ -72,7 +72,12 @@ def open_backend(
             return _open(name, model, manifest, loop=chosen_loop, num_steps=steps, device=place, threads=threads)
         except StepError as error:
             passed_over(f"{name}{' on CUDA' if name == 'onnxruntime' else ''} passed over: {error}")
-    return _open(last[0], model, manifest, loop=chosen_loop, num_steps=steps, device=last[1], threads=threads)
+    try:
+        return _open(last[0], model, manifest, loop=chosen_loop, num_steps=steps, device=last[1], threads=threads)
+    except StepError as error:
+        if last[0] in FLAVOURS and "step-build" not in str(error):
+            raise StepError(f"{last[0]} cannot run here: {error}; --backend onnxruntime runs on a CPU") from error
+        raise
 
 
 def _open(

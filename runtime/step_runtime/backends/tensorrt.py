@@ -206,8 +206,11 @@ class TensorRTBackend:
 
     def close(self) -> None:
         """See `Backend.close`."""
-        with contextlib.suppress(StepError):  # a lost device cannot be chosen any more
+        with contextlib.suppress(StepError):  # a lost device has nothing under way
             self._cuda.activate()
+            # What is under way still reads and writes what is freed next.
+            self._cuda.synchronize_stream(self._upload_stream)
+            self._cuda.synchronize_stream(self._loop.stream)
         self._owned.close()
 
     def _make_slot(self, stack: contextlib.ExitStack, index: int) -> _Slot:
