@@ -98,7 +98,9 @@ def main(
         num_steps=steps,
         device=device,
         threads=threads,
-        passed_over=lambda reason: console.print(reason, style="dim", soft_wrap=True, highlight=False, markup=False),
+        passed_over=lambda name, reason: console.print(
+            f"{name} passed over: {reason}", style="dim", soft_wrap=True, highlight=False, markup=False
+        ),
     ) as detector:
         for location, name in zip(locations, source_names(locations), strict=True):
             folder = out or Path("runs") / source_names([source])[0]

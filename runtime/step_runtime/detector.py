@@ -60,7 +60,7 @@ class Detector:
         num_steps: int | None = None,
         device: str = "auto",
         threads: int | None = None,
-        passed_over: Callable[[str], None] = lambda _reason: None,
+        passed_over: Callable[[str, str], None] = lambda _name, _reason: None,
     ) -> Self:
         """Loads a bundle (or, with torch, a checkpoint); see `open_backend` for the arguments.
 

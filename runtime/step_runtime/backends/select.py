@@ -23,7 +23,7 @@ def open_backend(
     num_steps: int | None = None,
     device: str = "auto",
     threads: int | None = None,
-    passed_over: Callable[[str], None] = lambda _reason: None,
+    passed_over: Callable[[str, str], None] = lambda _name, _reason: None,
 ) -> Backend:
     """Loads a model.
 
@@ -35,7 +35,7 @@ def open_backend(
         num_steps: stop after this many progressive steps; None for all.
         device: "auto", "cpu", "cuda" or "cuda:N".
         threads: CPU threads; None lets the library choose.
-        passed_over: is told why "auto" did not take a backend, in one line each.
+        passed_over: is told which backend "auto" did not take, and why.
 
     Raises:
         StepError: no such model, backend, loop, step count or device.
@@ -71,7 +71,7 @@ def open_backend(
         try:
             return _open(name, model, manifest, loop=chosen_loop, num_steps=steps, device=place, threads=threads)
         except StepError as error:
-            passed_over(f"{name}{' on CUDA' if name == 'onnxruntime' else ''} passed over: {error}")
+            passed_over("onnxruntime on CUDA" if name == "onnxruntime" else name, str(error))
     try:
         return _open(last[0], model, manifest, loop=chosen_loop, num_steps=steps, device=last[1], threads=threads)
     except StepError as error:
