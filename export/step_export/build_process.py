@@ -26,15 +26,17 @@ def run_build(request: BuildRequest, progress: Callable[[str, float], None]) -> 
         StepError: the build failed, or the process crashed.
         KeyboardInterrupt: the build was interrupted; the process has ended.
     """
-    with tempfile.TemporaryFile("w+") as stderr:
-        process = subprocess.Popen(
+    with (
+        tempfile.TemporaryFile("w+") as stderr,
+        subprocess.Popen(
             [sys.executable, "-m", "step_export.build_worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
             start_new_session=True,  # Ctrl-C is ours to answer: the library has to be asked to stop
-        )
+        ) as process,
+    ):
         try:
             result = _listen(process, request, progress)
         except BaseException:

@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from step.engines import BuildOptions
 from step.errors import StepError
+from step.files import cannot_write
 from step.flavours import load_flavour
 from step.records import Record
 from step_export.engine_builder import Log, build_engine, count_layers
@@ -133,7 +134,7 @@ def main() -> None:
     except StepError as error:
         _send(events, {"error": str(error)})
     except OSError as error:
-        _send(events, {"error": f"cannot write {error.filename}: {error.strerror}; free space or choose another place"})
+        _send(events, {"error": str(cannot_write(request.onnx_file.parent, error))})
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ from step.errors import StepError
 from step.files import atomic_path
 from step.flavours import needs_typing_flag
 
-_UNSUPPORTED_CODE = "UNSUPPORTED"
 _SCRATCH = re.compile(r"Total Activation Memory: (\d+)")
 _WEIGHTS = re.compile(r"Total Weights Memory: (\d+)")
 
@@ -183,7 +182,8 @@ def _parser_message(library: str, onnx_file: Path, errors: list[Any]) -> str:
     node = f"node {error.node_name()!r} ({error.node_operator()})" if error.node_operator() else "the file"
     inside = [name for name in error.local_function_stack() if name]
     where = f", inside {' > '.join(inside)}" if inside else ""
-    unsupported = _UNSUPPORTED_CODE in str(error.code()).upper()
+    # An operator that the parser does not know is looked for among the plugins.
+    unsupported = "UNSUPPORTED" in str(error.code()).upper() or "plugin" in error.desc().lower()
     advice = (
         "that operator is missing in this version: a later one may have it, or run the graph with "
         "step-run --backend onnxruntime"
@@ -191,7 +191,7 @@ def _parser_message(library: str, onnx_file: Path, errors: list[Any]) -> str:
         else "export the bundle again with this version of step-trt"
     )
     more = f" ({len(errors) - 1} further errors)" if len(errors) > 1 else ""
-    return f"{library} cannot take {onnx_file.name}: {node}{where}: {error.desc()}{more}; {advice}"
+    return f"{library} cannot take {onnx_file.name}: {node}{where}: {error.desc().rstrip('.')}{more}; {advice}"
 
 
 def _mark(network: Any, names: tuple[str, ...], onnx_file: Path) -> None:
