@@ -190,8 +190,9 @@ def _parser_message(library: str, onnx_file: Path, errors: list[Any]) -> str:
         if unsupported
         else "export the bundle again with this version of step-trt"
     )
+    why = error.desc().rstrip(".")
     more = f" ({len(errors) - 1} further errors)" if len(errors) > 1 else ""
-    return f"{library} cannot take {onnx_file.name}: {node}{where}: {error.desc().rstrip('.')}{more}; {advice}"
+    return f"{library} cannot take {onnx_file.name}: {node}{where}: {why}{more}; {advice}"
 
 
 def _mark(network: Any, names: tuple[str, ...], onnx_file: Path) -> None:
