@@ -47,7 +47,7 @@ def verify_graphs(
         check = _Check(options.precision, clip_name, score_threshold, nms_iou)
         with torch.inference_mode():
             clip = detector.extract(torch.from_numpy(frames))
-            outputs = detector(torch.from_numpy(frames), num_steps=options.num_steps)
+            outputs = detector.run_steps(clip, num_steps=options.num_steps)
             expected = detector.select(
                 outputs[-1],
                 score_threshold=score_threshold,

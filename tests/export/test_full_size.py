@@ -12,6 +12,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from step_export.engine_writer import build_engines
+from step_runtime import Detector
 
 from step import load_checkpoint
 from step.bundle import read_bundle
@@ -70,9 +71,15 @@ def test_half_is_where_it_should_be(golden_bundles):
             assert types[node.output[0]] == onnx.TensorProto.FLOAT16
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_parity_report(precision, golden_bundles):
-    report = read_bundle(golden_bundles[precision]).parity
+def test_fp32_step_loop(golden_bundles, golden_frames, expected):
+    with Detector.open(golden_bundles["fp32"], "onnxruntime", loop="steps", device="cpu") as detector:
+        found = detector.detect(golden_frames)
+    assert np.abs(found.scores - expected.scores.numpy()).max() <= 1e-4
+    assert np.abs(found.tubes_px - expected.tubes_px.numpy()).max() <= 0.05
+
+
+def test_parity_report(golden_bundles):
+    report = read_bundle(golden_bundles["fp16"]).parity
     alone = {"step1", "step2", "step3", "detect"}
     assert {row.graph for row in report} == {"fused", "backbone", *alone, *(f"{name} chained" for name in alone)}
     assert {row.clip for row in report} == {"noise", "moving shapes"}
