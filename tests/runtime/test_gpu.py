@@ -86,12 +86,14 @@ def test_parity_with_torch(loop, engine_bundle, flavour, golden_frames, expected
 
 def test_fused_against_steps(engine_bundle, flavour):
     tolerance = TOLERANCES[read_bundle(engine_bundle).precision]
-    with Detector.open(engine_bundle, flavour, loop="fused") as fused:
-        with Detector.open(engine_bundle, flavour, loop="steps") as steps:
-            for clip in _random_clips(4):
-                one, other = fused.detect(clip), steps.detect(clip)
-                assert np.abs(one.tubes_px - other.tubes_px).max() <= 2 * tolerance.boxes_px
-                assert np.abs(one.scores - other.scores).max() <= 2 * tolerance.scores
+    with (
+        Detector.open(engine_bundle, flavour, loop="fused") as fused,
+        Detector.open(engine_bundle, flavour, loop="steps") as steps,
+    ):
+        for clip in _random_clips(4):
+            one, other = fused.detect(clip), steps.detect(clip)
+            assert np.abs(one.tubes_px - other.tubes_px).max() <= 2 * tolerance.boxes_px
+            assert np.abs(one.scores - other.scores).max() <= 2 * tolerance.scores
 
 
 @pytest.mark.parametrize("loop", ["fused", "steps"])
