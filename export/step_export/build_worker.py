@@ -1,7 +1,6 @@
 """The process that holds the TensorRT library while it builds: `python -m step_export.build_worker`.
 
-A process of its own, because the library can crash or be killed for memory; see `step_export.build_process` for the
-other end. One JSON request comes on standard input; standard input's end is the wish to stop. Events go out as JSON
+A process of its own, because the library can crash or be killed for memory; see `step.build_process` for the other end. One JSON request comes on standard input; standard input's end is the wish to stop. Events go out as JSON
 lines: progress, then one of done, cancelled, error.
 """
 
@@ -10,50 +9,15 @@ import os
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import IO, Any
 
-from step.engines import BuildOptions
+from step.build_process import BuildRequest, BuildResult
 from step.errors import StepError
 from step.files import cannot_write
 from step.flavours import load_flavour
-from step.records import Record
 from step_export.engine_builder import Log, build_engine, count_layers
 
 _REPORT_EVERY_S = 0.1
-
-
-class BuildRequest(Record):
-    """One engine to build.
-
-    Attributes:
-        onnx_file: the graph.
-        engine_file, log_file, layers_file: where to write.
-        options: how to build.
-        timing_cache: see `build_engine`.
-        mark_outputs: see `build_engine`.
-    """
-
-    onnx_file: Path
-    engine_file: Path
-    log_file: Path
-    layers_file: Path
-    options: BuildOptions
-    timing_cache: Path | None = None
-    mark_outputs: tuple[str, ...] = ()
-
-
-class BuildResult(Record):
-    """What the process says of a finished build; see `step.engines` for the fields."""
-
-    version: str
-    gpu: str | None
-    compute_capability: str | None
-    build_s: float
-    layers: dict[str, int]
-    plugins: tuple[str, ...]
-    scratch_bytes: int | None
-    weights_bytes: int | None
 
 
 def _build(request: BuildRequest, events: IO[str], cancelled: threading.Event) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from step.build_process import BuildRequest, BuildResult, run_build
 from step.bundle import Manifest, read_bundle, write_manifest
 from step.engines import (
     ENGINES,
@@ -25,8 +26,6 @@ from step.engines import (
 from step.errors import StepError
 from step.files import atomic_path, cannot_write, sha256
 from step.flavours import load_flavour
-from step_export.build_process import run_build
-from step_export.build_worker import BuildRequest, BuildResult
 
 Progress = Callable[[str, str, float], None]
 """Graph, phase, share of all builds that is done (0 to 1)."""

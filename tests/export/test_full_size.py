@@ -118,8 +118,7 @@ def test_the_fused_fp16_engine_stays_small(rtx_bundles):
 import resource
 from pathlib import Path
 from step.engines import BuildOptions
-from step_export.build_process import run_build
-from step_export.build_worker import BuildRequest
+from step.build_process import BuildRequest, run_build
 folder = Path({str(bundle.parent)!r})
 run_build(
     BuildRequest(

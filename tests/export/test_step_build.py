@@ -15,13 +15,12 @@ import onnx
 import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper
-from step_export import build_cli, build_process, engine_writer
+from step_export import build_cli, engine_writer
 from step_export import cli as export_cli
-from step_export.build_process import run_build
-from step_export.build_worker import BuildRequest
 from step_export.engine_writer import build_engines
 
-from step import StepError
+from step import StepError, build_process
+from step.build_process import BuildRequest, run_build
 from step.bundle import MANIFEST, read_bundle, write_manifest
 from step.engines import BuildOptions
 from step.files import sha256

@@ -1,4 +1,7 @@
-"""Starts a build process and listens to it; see `step_export.build_worker` for the other end."""
+"""Building an engine in a process of its own: what is asked, what is answered, and listening to it (torch-free).
+
+The other end is `python -m step_export.build_worker`, which holds the TensorRT library.
+"""
 
 import json
 import signal
@@ -9,10 +12,44 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+from step.engines import BuildOptions
 from step.errors import StepError
-from step_export.build_worker import BuildRequest, BuildResult
+from step.records import Record
 
 _CANCEL_WAIT_S = 10.0
+
+
+class BuildRequest(Record):
+    """One engine to build.
+
+    Attributes:
+        onnx_file: the graph.
+        engine_file, log_file, layers_file: where to write.
+        options: how to build.
+        timing_cache: see `build_engine`.
+        mark_outputs: see `build_engine`.
+    """
+
+    onnx_file: Path
+    engine_file: Path
+    log_file: Path
+    layers_file: Path
+    options: BuildOptions
+    timing_cache: Path | None = None
+    mark_outputs: tuple[str, ...] = ()
+
+
+class BuildResult(Record):
+    """What the process says of a finished build; see `step.engines` for the fields."""
+
+    version: str
+    gpu: str | None
+    compute_capability: str | None
+    build_s: float
+    layers: dict[str, int]
+    plugins: tuple[str, ...]
+    scratch_bytes: int | None
+    weights_bytes: int | None
 
 
 def run_build(request: BuildRequest, progress: Callable[[str, float], None]) -> BuildResult:
