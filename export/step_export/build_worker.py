@@ -1,7 +1,8 @@
 """The process that holds the TensorRT library while it builds: `python -m step_export.build_worker`.
 
-A process of its own, because the library can crash or be killed for memory; see `step.build_process` for the other end. One JSON request comes on standard input; standard input's end is the wish to stop. Events go out as JSON
-lines: progress, then one of done, cancelled, error.
+A process of its own, because the library can crash or be killed for memory; see `step.build_process` for the other
+end. One JSON request comes on standard input; standard input's end is the wish to stop. Events go out as JSON lines:
+progress, then one of done, cancelled, error.
 """
 
 import json
