@@ -126,6 +126,7 @@ class Manifest(_Record):
     tools: dict[str, str]
     graphs: dict[str, GraphRecord]
     parity: tuple[ParityRow, ...] | None
+    keep_fp32: tuple[str, ...] = ()  # patterns of modules that an fp16 export kept float32
 
     @property
     def config(self) -> StepConfig:
