@@ -40,4 +40,5 @@ class OnnxRuntimeRunner:
 
         model = onnx.load(self._files[graph])
         mark_outputs(model, extra_outputs)
-        return model.SerializeToString()
+        content: bytes = model.SerializeToString()
+        return content

@@ -46,4 +46,5 @@ class OnnxRuntimeFp32Runner:
         model = onnx.load(self._files[graph])
         make_float(model)
         mark_outputs(model, extra_outputs)
-        return model.SerializeToString()
+        content: bytes = model.SerializeToString()
+        return content
