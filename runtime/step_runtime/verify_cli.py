@@ -30,9 +30,9 @@ from step_runtime.verify_report import ComparisonReport, Finding, SearchReport
 @click.option(
     "--backends",
     metavar="A,B",
-    help="Reference and what is judged: onnxruntime, onnxruntime-fp32 (fp16 graphs with float32 arithmetic), torch, "
-    "tensorrt, tensorrt-rtx; with :cuda or :cuda:N behind the name, on a GPU.  "
-    "[default: torch,onnxruntime with --checkpoint, else onnxruntime-fp32,onnxruntime]",
+    help="Reference and what is judged: onnxruntime, onnxruntime-fp32 or onnxruntime-fp16 (an fp16 bundle in float32, or "
+    "with every result rounded to half), torch, tensorrt, tensorrt-rtx; with :cuda or :cuda:N behind it, on a GPU.  "
+    "[default: torch,onnxruntime with --checkpoint, else onnxruntime-fp32,onnxruntime-fp16]",
 )
 @click.option("--clips", type=click.Path(path_type=Path), help="Video or folder of videos.  [default: made-up clips]")
 @click.option("--max-clips", type=int, default=4, help="Clips at most, spread over the videos.")
@@ -155,11 +155,11 @@ def _backend_names(given: str | None, manifest: Manifest, checkpoint: Path | Non
         if checkpoint is not None:
             return "torch", "onnxruntime"
         if manifest.precision == "fp16":
-            return "onnxruntime-fp32", "onnxruntime"
+            return "onnxruntime-fp32", "onnxruntime-fp16"
         raise StepError("an fp32 bundle needs a reference: give --checkpoint model.pth for PyTorch, or --backends A,B")
     names = given.split(",")
     if len(names) != 2 or names[0] == names[1]:
-        raise StepError(f"--backends is {given!r}; give two different ones, such as onnxruntime-fp32,onnxruntime")
+        raise StepError(f"--backends is {given!r}; give two different ones, such as torch,onnxruntime")
     return names[0], names[1]
 
 

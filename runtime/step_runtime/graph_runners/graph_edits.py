@@ -1,14 +1,15 @@
-"""Changes to ONNX graphs for comparing them: extra outputs, and half tensors made float."""
+"""Changes to ONNX graphs for comparing them: extra outputs, half tensors made float, rounding made explicit."""
 
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from step.errors import StepError
 
 _HALF, _FLOAT = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+_ROUNDED = ".rounded"  # ends the names of the half tensors that `round_halves` adds
 
 
 def mark_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
@@ -25,6 +26,27 @@ def mark_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
         if name not in inside:
             raise StepError(f"the ONNX graph has no tensor {name!r}; export the bundle again")
         model.graph.output.append(inside[name])
+
+
+def round_halves(model: onnx.ModelProto) -> None:
+    """Puts a cast to half and one to float32 behind every node with a half result, which then still has its name.
+
+    The graph is made valid by `make_float`, which leaves these casts alone. Inside function bodies nothing is rounded.
+    """
+    graph = model.graph
+    halves = {info.name for info in (*graph.value_info, *graph.output) if info.type.tensor_type.elem_type == _HALF}
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        nodes.append(node)
+        for index, name in enumerate(node.output):
+            if name in halves:
+                exact, half = f"{name}.exact", f"{name}{_ROUNDED}"
+                node.output[index] = exact
+                nodes.append(helper.make_node("Cast", [exact], [half], to=_HALF))
+                nodes.append(helper.make_node("Cast", [half], [name], to=_FLOAT))
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
 
 
 def make_float(model: onnx.ModelProto) -> None:
@@ -45,7 +67,7 @@ def _make_nodes_float(nodes: Iterable[onnx.NodeProto]) -> None:
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.TENSOR:
                 _make_tensor_float(attribute.t)
-            elif node.op_type == "Cast" and attribute.name == "to" and attribute.i == _HALF:
+            elif node.op_type == "Cast" and attribute.i == _HALF and not node.output[0].endswith(_ROUNDED):
                 attribute.i = _FLOAT
 
 

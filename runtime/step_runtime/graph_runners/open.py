@@ -1,14 +1,13 @@
 """Choosing a graph runner by name."""
 
 from pathlib import Path
-from typing import Literal, get_args
 
 from step.bundle import Manifest
 from step.errors import StepError
+from step.graph_spec import Precision
 from step_runtime.graph_runners.base import GraphRunner
 
-RunnerName = Literal["onnxruntime", "onnxruntime-fp32", "torch", "tensorrt", "tensorrt-rtx"]
-RUNNERS: tuple[RunnerName, ...] = get_args(RunnerName)
+RUNNERS = ("onnxruntime", "onnxruntime-fp32", "onnxruntime-fp16", "torch", "tensorrt", "tensorrt-rtx")
 
 
 def open_runner(name: str, bundle: Path, manifest: Manifest, *, checkpoint: Path | None, device: str) -> GraphRunner:
@@ -30,10 +29,11 @@ def open_runner(name: str, bundle: Path, manifest: Manifest, *, checkpoint: Path
                 from step_runtime.graph_runners.onnxruntime import OnnxRuntimeRunner
 
                 return OnnxRuntimeRunner(bundle, manifest, device=device)
-            case "onnxruntime-fp32":
-                from step_runtime.graph_runners.onnxruntime_fp32 import OnnxRuntimeFp32Runner
+            case "onnxruntime-fp32" | "onnxruntime-fp16":
+                from step_runtime.graph_runners.onnxruntime_arithmetic import OnnxRuntimeArithmeticRunner
 
-                return OnnxRuntimeFp32Runner(bundle, manifest, device=device)
+                arithmetic: Precision = "fp32" if name == "onnxruntime-fp32" else "fp16"
+                return OnnxRuntimeArithmeticRunner(bundle, manifest, arithmetic=arithmetic, device=device)
             case "torch":
                 from step_runtime.graph_runners.torch import TorchRunner
 
@@ -41,7 +41,7 @@ def open_runner(name: str, bundle: Path, manifest: Manifest, *, checkpoint: Path
                     raise StepError("--backends torch runs the checkpoint itself; give --checkpoint model.pth")
                 return TorchRunner(checkpoint, manifest, device=device)
             case "tensorrt" | "tensorrt-rtx":
-                raise StepError(f"--backends {name} is not available in step-verify yet; take {', '.join(RUNNERS[:3])}")
+                raise StepError(f"--backends {name} is not available in step-verify yet; take {', '.join(RUNNERS[:4])}")
     except ModuleNotFoundError as error:
         raise StepError(f"--backends {name} needs {error.name}; pip install 'step-trt[export]'") from error
     raise StepError(f"--backends: no backend {name!r}; there are {', '.join(RUNNERS)}")
