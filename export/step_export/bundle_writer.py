@@ -157,9 +157,7 @@ def _check_settings(settings: ExportSettings) -> None:
     if settings.batch is not None and settings.batch < 1:
         raise StepError(f"--batch is {settings.batch}; it must be at least 1, or dynamic")
     if settings.keep_fp32 and settings.precision != "fp16":
-        raise StepError(
-            f"--keep-fp32 {settings.keep_fp32[0]!r} in an fp32 export, which is float32 anyway; leave it out"
-        )
+        raise StepError(f"--keep-fp32 {settings.keep_fp32[0]!r} needs --precision fp16; fp32 is float32 anyway")
 
 
 def _check_finite(detector: StepDetector, checkpoint: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from step.config import StepConfig
+from step.errors import StepError
 from step_runtime.clip_buffer import ClipBuffer
 from step_runtime.key_frame import Clip
 from step_runtime.sources.base import Source
@@ -37,12 +38,16 @@ def sample_clips(
     """
     locations = find_sources(str(location), frames_fps=_FRAMES_FPS)
     names = source_names(locations)
+    found = 0
     for index, (entry, name) in enumerate(zip(locations, names, strict=True)):
         count = max_clips // len(locations) + (index < max_clips % len(locations))
         if not count:
-            return
+            break
         for clip in _clips_of(open_source(entry, frames_fps=_FRAMES_FPS, name=name), config, count):
+            found += 1
             yield f"{name} at {float(clip.time_s):.2f} s", np.repeat(clip.frames[None], batch, axis=0)
+    if not found:
+        raise StepError(f"{location}: too short to take a clip from; give a longer video")
 
 
 def _clips_of(source: Source, config: StepConfig, count: int) -> Iterator[Clip]:

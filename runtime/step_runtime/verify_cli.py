@@ -30,9 +30,9 @@ from step_runtime.verify_report import ComparisonReport, Finding, SearchReport
 @click.option(
     "--backends",
     metavar="A,B",
-    help="Reference and what is judged: onnxruntime, onnxruntime-fp32 or onnxruntime-fp16 (an fp16 bundle in float32, or "
-    "with every result rounded to half), torch, tensorrt, tensorrt-rtx; with :cuda or :cuda:N behind it, on a GPU.  "
-    "[default: torch,onnxruntime with --checkpoint, else onnxruntime-fp32,onnxruntime-fp16]",
+    help="Reference and what is judged: onnxruntime, torch, tensorrt, tensorrt-rtx; for fp16 bundles onnxruntime-fp32 "
+    "(in float32) and onnxruntime-fp16 (every result rounded to half); with :cuda or :cuda:N behind it, on a GPU.  "
+    "[default: torch with --checkpoint, else onnxruntime-fp32; onnxruntime-fp16, of an fp32 bundle onnxruntime]",
 )
 @click.option("--clips", type=click.Path(path_type=Path), help="Video or folder of videos.  [default: made-up clips]")
 @click.option("--max-clips", type=int, default=4, help="Clips at most, spread over the videos.")
@@ -152,11 +152,13 @@ def _search(
 def _backend_names(given: str | None, manifest: Manifest, checkpoint: Path | None) -> tuple[str, str]:
     """The reference and what is judged."""
     if given is None:
-        if checkpoint is not None:
-            return "torch", "onnxruntime"
-        if manifest.precision == "fp16":
-            return "onnxruntime-fp32", "onnxruntime-fp16"
-        raise StepError("an fp32 bundle needs a reference: give --checkpoint model.pth for PyTorch, or --backends A,B")
+        is_half = manifest.precision == "fp16"
+        if checkpoint is None and not is_half:
+            raise StepError("an fp32 bundle needs a reference: --checkpoint model.pth for PyTorch, or --backends A,B")
+        return (
+            "onnxruntime-fp32" if checkpoint is None else "torch",
+            "onnxruntime-fp16" if is_half else "onnxruntime",
+        )
     names = given.split(",")
     if len(names) != 2 or names[0] == names[1]:
         raise StepError(f"--backends is {given!r}; give two different ones, such as torch,onnxruntime")

@@ -1,8 +1,8 @@
 """ONNX Runtime on an fp16 bundle's graphs with the arithmetic written into them: all in float32, or rounded to half.
 
 On a CPU the library runs half operators in float32 and leaves out the casts between them, so that values which half
-cannot hold go unnoticed (https://github.com/microsoft/onnxruntime/issues/8787 and 11831); only the casts that are in the
-graph itself stay. These two runners say what half costs where there is no GPU.
+cannot hold go unnoticed (https://github.com/microsoft/onnxruntime/issues/11831); only the casts that are in the graph
+itself stay. These two runners say what half costs where there is no GPU.
 """
 
 from collections.abc import Sequence

@@ -23,6 +23,8 @@ def open_runner(name: str, bundle: Path, manifest: Manifest, *, checkpoint: Path
     Raises:
         StepError: no such runner, or it lacks a library, the checkpoint or the device.
     """
+    if device not in ("cpu", "cuda") and not (device.startswith("cuda:") and device[5:].isdecimal()):
+        raise StepError(f"--backends {name}:{device}: no device {device!r}; give cuda or cuda:N, or leave it out")
     try:
         match name:
             case "onnxruntime":
