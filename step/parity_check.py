@@ -51,18 +51,18 @@ class ParityCheck:
             graph: what the row calls the graph.
             found, expected: boxes [B, M, 4], scores, labels, tube_indices [B, M].
         """
-        apart = [
-            detections_apart(
-                {name: found[name][clip] for name in _DETECTIONS},
-                {name: expected[name][clip] for name in _DETECTIONS},
-                score_tolerance=self._tolerance.scores,
-                score_threshold=self._thresholds.score_threshold,
-                nms_iou=self._thresholds.nms_iou,
-            )
-            for clip in range(len(expected["scores"]))
-        ]
-        if not all(np.isfinite(side[name]).all() for side in (found, expected) for name in ("boxes", "scores")):
-            apart = [float("inf")]
+        apart = [float("inf")]
+        if all(np.isfinite(side[name]).all() for side in (found, expected) for name in ("boxes", "scores")):
+            apart = [
+                detections_apart(
+                    {name: found[name][clip] for name in _DETECTIONS},
+                    {name: expected[name][clip] for name in _DETECTIONS},
+                    score_tolerance=self._tolerance.scores,
+                    score_threshold=self._thresholds.score_threshold,
+                    nms_iou=self._thresholds.nms_iou,
+                )
+                for clip in range(len(expected["scores"]))
+            ]
         allowed = 1 - self._tolerance.rows_matched
         return ParityRow(
             graph=graph,

@@ -8,17 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from step.bundle import Manifest
-from step.parity import Arrays
+from step.parity import TOLERANCES, Arrays
 from step_runtime.graph_chain import graph_inputs
 from step_runtime.graph_runners.base import GraphRunner
 from step_runtime.graph_tensors import GraphTensor, read_tensors
-from step_runtime.verify import NamedClip
+from step_runtime.verify import NamedClip, common_precision
 from step_runtime.verify_report import Finding
 
 _GROUP_TENSORS = 32
-_GROUP_BYTES = 512 * 2**20  # of float32, for each of the two backends
+_GROUP_BYTES = 256 * 2**20  # of float32, for each of the two backends
 _SMALLEST_NORMAL_HALF = 2.0**-14  # below it half has no relative precision left
 _LARGEST_HALF = float(np.finfo(np.float16).max)
+_PARTS = 10  # how much smaller a part of a tensor may be than the whole whose rounding it has (one delta of a box)
 
 
 def find_first(
@@ -74,6 +75,11 @@ def find_first(
                 )
         count += len(group)
     return None
+
+
+def default_bound(reference: GraphRunner, candidate: GraphRunner) -> float:
+    """Ten times the tolerance of features, since small parts of tensors are compared on their own: 0.05 or 0.001."""
+    return _PARTS * TOLERANCES[common_precision(reference, candidate)].features
 
 
 def relative_error(found: NDArray[Any], expected: NDArray[Any]) -> tuple[float, float]:

@@ -16,12 +16,11 @@ from step.bundle import Manifest, ParityRow, read_bundle
 from step.cli import OneLineCommand
 from step.errors import StepError
 from step.graph_spec import FUSED
-from step.parity import TOLERANCES
 from step.verification_clips import verification_clips
 from step_runtime.graph_runners.base import GraphRunner
 from step_runtime.graph_runners.open import open_runner
 from step_runtime.sample_clips import sample_clips
-from step_runtime.verify import NamedClip, common_precision, compare
+from step_runtime.verify import NamedClip, compare
 from step_runtime.verify_report import ComparisonReport, Finding, SearchReport
 
 
@@ -42,7 +41,7 @@ from step_runtime.verify_report import ComparisonReport, Finding, SearchReport
 @click.option(
     "--bound",
     type=float,
-    help="With --bisect: largest max|a-b| / max|a|.  [default: the tolerance of features: 5e-3 in fp16, 1e-4 in fp32]",
+    help="With --bisect: largest max|a-b| / max|a|.  [default: ten times that of features, 0.05 in fp16]",
 )
 @click.option("--graph", help="With --bisect: search this graph.  [default: fused, or each one of the step loop]")
 def main(
@@ -120,11 +119,11 @@ def _search(
 ) -> SearchReport:
     """Searches graphs one after the other, until one holds a tensor beyond the bound."""
     try:
-        from step_runtime.bisect import find_first
+        from step_runtime.bisect import default_bound, find_first
     except ModuleNotFoundError as error:
         raise StepError(f"--bisect needs {error.name}; pip install 'step-trt[export]'") from error
     if bound is None:
-        bound = TOLERANCES[common_precision(reference, candidate)].features
+        bound = default_bound(reference, candidate)
     held = list(clips)
     found: Finding | None = None
     for graph in graphs:

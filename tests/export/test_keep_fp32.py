@@ -16,11 +16,9 @@ def _dtypes(module):
 @pytest.mark.parametrize(
     ("pattern", "islands"),
     [
-        ("backbone.mixed_4b", {"backbone.mixed_4b"}),
         ("backbone.mixed_4b*", {"backbone.mixed_4b"}),
         ("backbone.mixed_4[bc].branch_1.0", {"backbone.mixed_4b.branch_1.0", "backbone.mixed_4c.branch_1.0"}),
         ("backbone.conv3d_1a_7x7.conv3d", {"backbone.conv3d_1a_7x7.conv3d"}),
-        ("context", {"context"}),
         ("heads.0", {"heads.0"}),
         ("*", {"backbone", "context", "heads.0"}),
     ],
