@@ -71,7 +71,9 @@ def find_first(
                     clip=clip,
                     error=error,
                     largest=largest,
-                    keep_fp32=_module_to_keep(reference, graph, inputs, tensors, tensor, largest=largest),
+                    keep_fp32=None
+                    if manifest.precision == "fp32"
+                    else _module_to_keep(reference, graph, inputs, tensors, tensor, largest=largest),
                 )
         count += len(group)
     return None

@@ -124,7 +124,9 @@ class SearchReport(_Report):
             f"  module  {first.module or 'none, it is outside the networks'}",
             f"  error   {_error(first)}",
         ]
-        if first.keep_fp32 is not None:
+        if first.keep_fp32 is None:
+            lines.append("  repair  none with --keep-fp32")
+        else:
             options = " ".join(f"--keep-fp32 '{pattern}'" for pattern in (*kept, first.keep_fp32))
             lines.append(f"  repair  step-export --precision fp16 {options}")
         return "\n".join(lines)

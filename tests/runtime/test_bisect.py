@@ -76,21 +76,29 @@ def test_what_was_kept_before_is_kept(planted, tmp_path, capsys):
 
 
 class _Disturbed:
-    """A runner that adds 1 to some tensors, and to nothing that is computed from them."""
+    """A runner that adds something to some tensors, and to nothing that is computed from them."""
 
     precision = "fp32"
 
-    def __init__(self, inner, names):
-        self.name, self._inner, self._names = "disturbed", inner, names
+    def __init__(self, inner, names, *, by=1.0):
+        self.name, self._inner, self._names, self._by = "disturbed", inner, names, by
         self.marked = []
 
     def run(self, graph, inputs, extra_outputs=()):
         self.marked += extra_outputs
         outputs = self._inner.run(graph, inputs, extra_outputs)
-        return {name: value + 1 if name in self._names else value for name, value in outputs.items()}
+        return {name: value + self._by if name in self._names else value for name, value in outputs.items()}
 
     def close(self):
         self._inner.close()
+
+
+def _find(reference, candidate, bundle, *, graph):
+    manifest = read_bundle(bundle)
+    (clip, *_) = verification_clips(manifest.config, batches=(2, 2))
+    return find_first(
+        reference, candidate, bundle, manifest, [clip], graph=graph, bound=1e-6, progress=lambda _message: None
+    )
 
 
 @pytest.mark.parametrize("positions", [(0,), (33, 34), (7, 190), (-1,), ()])
@@ -101,14 +109,24 @@ def test_the_first_in_topological_order(positions, half_bundle):
     tensors = read_tensors(half_bundle / "fused.onnx")
     names = [tensors[position].name for position in positions]
     disturbed = _Disturbed(exact, names)
-    (clip, *_) = verification_clips(manifest.config, batches=(2, 2))
-    found = find_first(
-        exact, disturbed, half_bundle, manifest, [clip], graph="fused", bound=1e-6, progress=lambda _message: None
-    )
+    found = _find(exact, disturbed, half_bundle, graph="fused")
     assert (found and found.tensor) == (names[0] if names else None)
     count = tensors.index(next(t for t in tensors if t.name == names[0])) + 1 if names else len(tensors)
     assert disturbed.marked[:count] == [tensor.name for tensor in tensors[:count]]
     assert len(disturbed.marked) < count + 32
+
+
+def test_a_module_is_kept_only_if_half_holds_its_results(half_bundle):
+    exact = open_runner("onnxruntime-fp32", half_bundle, read_bundle(half_bundle), checkpoint=None, device="cpu")
+    tensors = read_tensors(half_bundle / "step1.onnx")
+    inside = [tensor.name for tensor in tensors if tensor.module.startswith("heads.0.mixed_5b.branch_1")]
+    for names, kept in (
+        (inside[:1], "heads.0.mixed_5b.branch_1.0"),
+        (inside, "heads.0.mixed_5b"),
+        ([tensor.name for tensor in tensors if tensor.is_inside("heads.0")], None),
+    ):
+        found = _find(_Disturbed(exact, names, by=1e6), exact, half_bundle, graph="step1")
+        assert (found.tensor, found.keep_fp32) == (names[0], kept)
 
 
 def test_tensors_are_the_networks_up_to_the_first_choice(half_bundle):

@@ -36,7 +36,9 @@ def round_halves(model: onnx.ModelProto) -> None:
     graph = model.graph
     halves = {info.name for info in (*graph.value_info, *graph.output) if info.type.tensor_type.elem_type == _HALF}
     nodes: list[onnx.NodeProto] = []
-    for node in graph.node:
+    for original in graph.node:
+        node = onnx.NodeProto()
+        node.CopyFrom(original)
         nodes.append(node)
         for index, name in enumerate(node.output):
             if name in halves:
@@ -44,9 +46,8 @@ def round_halves(model: onnx.ModelProto) -> None:
                 node.output[index] = exact
                 nodes.append(helper.make_node("Cast", [exact], [half], to=_HALF))
                 nodes.append(helper.make_node("Cast", [half], [name], to=_FLOAT))
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
-    graph.node.extend(copies)
+    graph.node.extend(nodes)
 
 
 def make_float(model: onnx.ModelProto) -> None:
