@@ -98,7 +98,7 @@ class Finding(BaseModel):
 
 
 class SearchReport(_Report):
-    """Of `--bisect`: the graphs that were searched, the largest error that was allowed, and what was found."""
+    """Of `--bisect`: the graphs in the order of the search, the largest error allowed, and where the search ended."""
 
     graphs: tuple[str, ...]
     bound: float
