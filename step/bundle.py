@@ -127,6 +127,7 @@ class Manifest(Record):
     graphs: dict[str, GraphRecord]
     parity: tuple[ParityRow, ...] | None
     engines: dict[Flavour, EngineSet] = Field(default_factory=dict)
+    keep_fp32: tuple[str, ...] = ()  # patterns of modules that an fp16 export kept float32
 
     @property
     def config(self) -> StepConfig:

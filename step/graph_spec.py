@@ -20,6 +20,9 @@ FUSED = "fused"
 BACKBONE = "backbone"
 DETECT = "detect"
 
+FLOAT32_ISLAND = "kept_float32"
+"""Name that a module which stays float32 has inside its wrapper, and so a part of the module paths in fp16 graphs."""
+
 
 @dataclass(frozen=True)
 class TensorSpec:

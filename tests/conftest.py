@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from helpers import TINY, MakeVideo, make_detector, numbered_picture, release_cfg, shared_path
+from helpers import ONE_STEP, TINY, MakeVideo, make_detector, numbered_picture, release_cfg, shared_path
 from numpy.typing import NDArray
 from step_export.bundle_writer import ExportSettings, export_bundle
 
@@ -84,6 +84,15 @@ def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
     bundle = tmp_path_factory.mktemp("tiny-bundle") / "bundle"
     export_bundle(tiny_checkpoint, bundle, ExportSettings())
     return bundle
+
+
+@pytest.fixture(scope="session")
+def half_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smallest model in fp16, every graph, always two clips at a time; not verified, which its tests do."""
+    folder = tmp_path_factory.mktemp("half")
+    save_checkpoint(make_detector(ONE_STEP), folder / "model.pth")
+    export_bundle(folder / "model.pth", folder / "bundle", ExportSettings(precision="fp16", batch=2, verify=False))
+    return folder / "bundle"
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """What tests share besides fixtures."""
 
 import argparse
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,9 +21,11 @@ REAL_VIDEOS = (
     "carphone_176x144_2997fps.mp4",
 )
 TINY = StepConfig(width=0.125, image_size_px=64, fc_dim=16)
+ONE_STEP = StepConfig(width=0.06, image_size_px=48, fc_dim=8, chunks=(1,))  # the least that has every kind of graph
 
 
 MakeVideo = Callable[..., Path]
+Done = tuple[int, str, str]
 
 
 def shared_path(relative: str) -> Path:
@@ -86,3 +89,22 @@ def shown_index(pixels: NDArray[np.uint8]) -> int:
     quarter = pixels.shape[1] // 4
     low, high = (round((float(part.mean()) - 8) / 15) for part in (pixels[:, :quarter], pixels[:, -quarter:]))
     return 16 * high + low
+
+
+def run_command(main: Callable[[list[str]], object], capsys: pytest.CaptureFixture[str], *arguments: object) -> Done:
+    """A command of ours in this process: exit code, output, errors."""
+    code = 0
+    try:
+        main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    return code, *capsys.readouterr()
+
+
+def assert_one_error(done: Done, said: str) -> None:
+    """Exit code 1 and one line on standard error, which matches `said`."""
+    code, _, error = done
+    assert code == 1, done
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1, error
+    assert re.search(said, error), error

@@ -36,6 +36,8 @@ TORCH_FREE = [
     "step.flavours",
     "step.graph_spec",
     "step.parity",
+    "step.parity_check",
+    "step.verification_clips",
     "step_runtime",
     "step_runtime.cli",
     "step_runtime.doctor_cli",
@@ -43,6 +45,9 @@ TORCH_FREE = [
     "step_export.build_cli",
     "step_export.build_worker",
     "step_runtime.backends.onnxruntime",
+    "step_runtime.graph_runners.onnxruntime",
+    "step_runtime.graph_runners.open",
+    "step_runtime.verify_cli",
     "step_plugins",
 ]
 
@@ -98,6 +103,7 @@ main(sys.argv[1:])
 
 def test_importing_has_no_side_effects():
     """No output, no files, no threads."""
-    code = "import threading, step, step_runtime.cli, step_export.cli; assert threading.active_count() == 1"
+    modules = "threading, step, step_runtime.cli, step_runtime.verify_cli, step_export.cli"
+    code = f"import {modules}; assert threading.active_count() == 1"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
     assert (done.stdout, done.stderr) == (b"", b"")

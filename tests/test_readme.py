@@ -27,10 +27,11 @@ COMMANDS = [line.split("  #")[0].strip() for block in _blocks("sh") for line in 
 
 
 @pytest.fixture(scope="module")
-def folder(tiny_checkpoint, tiny_bundle, tmp_path_factory) -> Path:
+def folder(tiny_checkpoint, tiny_bundle, half_bundle, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
     shutil.copy(tiny_checkpoint, folder / "model.pth")
     shutil.copytree(tiny_bundle, folder / "bundle")
+    shutil.copytree(half_bundle, folder / "bundle-fp16")
     (folder / "benchmarks").symlink_to(ROOT / "benchmarks")
     return folder
 

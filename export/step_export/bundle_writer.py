@@ -52,6 +52,7 @@ class ExportSettings:
         nms_iou: baked in; in (0, 1].
         max_detections: rows a clip.
         verify: compare with PyTorch and refuse to write what differs.
+        keep_fp32: patterns of modules that stay float32 in an fp16 export, see `StepDetector.half_networks`.
     """
 
     precision: Precision = "fp32"
@@ -63,6 +64,7 @@ class ExportSettings:
     nms_iou: float = 0.4
     max_detections: int = 300
     verify: bool = True
+    keep_fp32: tuple[str, ...] = ()
 
 
 def export_bundle(
@@ -102,10 +104,13 @@ def export_bundle(
         batch=settings.batch,
         max_detections=settings.max_detections,
     )
+    thresholds = Thresholds(
+        score_threshold=settings.score_threshold, nms_iou=settings.nms_iou, max_detections=settings.max_detections
+    )
     with atomic_path(bundle) as folder:
         folder.mkdir()
         files = _write_graphs(detector, options, settings, folder, progress)
-        parity = _verify(files, detector, options, settings, progress) if settings.verify else None
+        parity = _verify(files, detector, options, thresholds, progress) if settings.verify else None
         specs = graph_specs(detector.config, options)
         manifest = Manifest(
             model=detector.config.to_dict(),
@@ -121,15 +126,12 @@ def export_bundle(
             num_steps=num_steps,
             batch=settings.batch,
             opset=settings.opset,
-            thresholds=Thresholds(
-                score_threshold=settings.score_threshold,
-                nms_iou=settings.nms_iou,
-                max_detections=settings.max_detections,
-            ),
+            thresholds=thresholds,
             source=Source(file=checkpoint.name, sha256=sha256(checkpoint)),
             tools=_tool_versions(),
             graphs={name: GraphRecord.of(specs[name], sha256(path)) for name, path in files.items()},
             parity=parity,
+            keep_fp32=settings.keep_fp32,
         )
         write_manifest(manifest, folder)
     return manifest
@@ -154,6 +156,8 @@ def _check_settings(settings: ExportSettings) -> None:
         raise StepError(f"--opset is {settings.opset}; it must be {OPSETS.start} to {OPSETS.stop - 1}")
     if settings.batch is not None and settings.batch < 1:
         raise StepError(f"--batch is {settings.batch}; it must be at least 1, or dynamic")
+    if settings.keep_fp32 and settings.precision != "fp16":
+        raise StepError(f"--keep-fp32 {settings.keep_fp32[0]!r} needs --precision fp16; fp32 is float32 anyway")
 
 
 def _check_finite(detector: StepDetector, checkpoint: Path) -> None:
@@ -171,7 +175,7 @@ def _write_graphs(
 ) -> dict[str, Path]:
     folded = fold_batch_norm(detector)
     if settings.precision == "fp16":
-        folded.half_networks()
+        folded.half_networks(settings.keep_fp32)
     specs = graph_specs(detector.config, options)
     modules = graph_modules(folded, options, score_threshold=settings.score_threshold, nms_iou=settings.nms_iou)
     wanted = [name for name in specs if settings.graphs == "all" or (name == FUSED) == (settings.graphs == "fused")]
@@ -188,14 +192,12 @@ def _verify(
     files: dict[str, Path],
     detector: StepDetector,
     options: ExportOptions,
-    settings: ExportSettings,
+    thresholds: Thresholds,
     progress: Callable[[str], None],
 ) -> tuple[ParityRow, ...]:
     progress("verifying against PyTorch")
     rows: list[ParityRow] = []
-    for row in verify_graphs(
-        files, detector, options, score_threshold=settings.score_threshold, nms_iou=settings.nms_iou
-    ):
+    for row in verify_graphs(files, detector, options, thresholds=thresholds):
         progress(f"verifying against PyTorch: {row.graph} on {row.clip}")
         rows.append(row)
     failed = [row for row in rows if not row.passed]

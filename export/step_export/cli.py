@@ -49,6 +49,12 @@ def _parse_batch(_ctx: click.Context, _param: click.Parameter, value: str) -> in
 )
 @click.option("--max-detections", type=int, default=300, help="Rows a clip, over all classes; baked in.")
 @click.option(
+    "--keep-fp32",
+    multiple=True,
+    metavar="PATTERN",
+    help="With fp16: modules that stay float32, such as 'heads.0.*'; step-verify --bisect says which. Repeatable.",
+)
+@click.option(
     "--verify/--no-verify", default=True, help="Compare with PyTorch; beyond the tolerance nothing is written."
 )
 @click.option(
@@ -69,6 +75,7 @@ def main(
     score_threshold: float,
     nms_iou: float,
     max_detections: int,
+    keep_fp32: tuple[str, ...],
     verify: bool,
     engine: str,
     choices: BuildChoices,
@@ -93,6 +100,7 @@ def main(
         nms_iou=nms_iou,
         max_detections=max_detections,
         verify=verify,
+        keep_fp32=keep_fp32,
     )
     console = Console()
     with console.status("starting") as status:

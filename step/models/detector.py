@@ -5,6 +5,7 @@ K classes, H x W feature cells, P bins a side.
 Source: SPEC.md; Yang et al., "STEP: Spatio-Temporal Progressive Learning for Video Action Detection", CVPR 2019.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 import torch
@@ -15,6 +16,7 @@ from step.clips import check_frames, check_thresholds
 from step.config import PoolMode, StepConfig, TemporalMode
 from step.detections import Detections
 from step.models.context import ContextBranch
+from step.models.float32_island import copy_matching, put_islands
 from step.models.head import TwoBranchHead
 from step.models.i3d import I3DBackbone
 from step.ops.box_coding import decode_boxes, make_boxes_valid
@@ -52,6 +54,9 @@ class StepDetector(nn.Module):
 
     Args:
         config: architecture, kept for checkpoints and exports; the layers get plain values from it.
+
+    Attributes:
+        dtype: precision of the features, and of the networks but for modules that `half_networks` kept.
     """
 
     anchors_px: Tensor
@@ -68,6 +73,7 @@ class StepDetector(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
+        self.dtype = torch.float32
         self.backbone = backbone
         self.context = context
         self.heads = heads
@@ -102,17 +108,22 @@ class StepDetector(nn.Module):
         )
         return detector.eval()
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the networks' weights and features."""
-        return self.backbone.conv3d_1a_7x7.conv3d.weight.dtype
+    def half_networks(self, keep_fp32: Sequence[str] = ()) -> Self:
+        """Casts backbone, context and heads to float16; boxes, RoIs, sigmoid and NMS stay float32.
 
-    def half_networks(self) -> Self:
-        """Casts backbone, context and heads to float16; boxes, RoIs, sigmoid and NMS stay float32."""
+        Args:
+            keep_fp32: patterns of module paths ("heads.0.*"); what they match stays float32, between casts.
+
+        Raises:
+            StepError: a pattern matches no module.
+        """
+        kept = copy_matching(self, keep_fp32)  # before weights are rounded to half
         self.backbone.half()
         self.heads.half()
         if self.context is not None:
             self.context.half()
+        put_islands(self, kept)
+        self.dtype = torch.float16
         return self
 
     def extract(self, frames: Tensor) -> ClipFeatures:

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from step_export.verify import verification_clips
 
 from step import StepConfig
 from step.parity import detections_apart
+from step.verification_clips import verification_clips
 
 
 def _rows(*rows):

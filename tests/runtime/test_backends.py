@@ -2,16 +2,14 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
-from helpers import make_detector
+from helpers import ONE_STEP, make_detector
 from step_export.bundle_writer import ExportSettings, export_bundle
 from step_runtime import Detector
 from step_runtime.backends import onnxruntime
 from step_runtime.backends.onnxruntime import OnnxRuntimeBackend
 
-from step import StepConfig, StepError, save_checkpoint
+from step import StepError, save_checkpoint
 from step.bundle import read_bundle
-
-ONE_STEP = StepConfig(width=0.06, image_size_px=48, fc_dim=8, chunks=(1,))
 
 
 def _assert_same(found, expected):

@@ -52,20 +52,14 @@ class OnnxRuntimeBackend:
         self._num_steps = num_steps
         names = [FUSED] if loop == "fused" else [BACKBONE, *map(step_graph_name, range(num_steps)), DETECT]
         self._specs = {name: manifest.graphs[name].spec(name) for name in names}
-        self._memory, self._memory_id = ("cuda", int(device.partition(":")[2] or 0)) if "cuda" in device else ("cpu", 0)
-        if self._memory == "cuda" and not cuda_driver_is_present():
-            raise StepError("this machine has no NVIDIA driver; give --device cpu")
+        self._memory, self._memory_id = _memory_of(device)
+        options = ort.SessionOptions()
+        if threads is not None:
+            options.intra_op_num_threads = threads
         self._sessions = {
-            name: _open_session(folder / manifest.graphs[name].file, self._memory, self._memory_id, threads)
-            for name in names
+            name: open_session(folder / manifest.graphs[name].file, options=options, device=device) for name in names
         }
-        # The library falls back to the CPU without raising, so it is asked what it took.
         self.device = next(iter(self._sessions.values())).get_providers()[0]
-        if self._memory == "cuda" and self.device != "CUDAExecutionProvider":
-            raise StepError(
-                f"ONNX Runtime could not use CUDA and would run on {self.device}; "
-                "check the driver and CUDA libraries, or give --device cpu"
-            )
         self._buffers: dict[int, dict[str, ort.OrtValue]] = {}
 
     def submit(self, frames: NDArray[np.uint8]) -> Finished:
@@ -132,19 +126,29 @@ class OnnxRuntimeBackend:
         return outputs
 
 
-def _open_session(path: Path, memory: str, memory_id: int, threads: int | None) -> ort.InferenceSession:
-    options = ort.SessionOptions()
+def open_session(model: Path | bytes, *, options: ort.SessionOptions, device: str) -> ort.InferenceSession:
+    """Loads a graph.
+
+    Args:
+        model: an ONNX file, or its content.
+        options: of the library; its logging is turned off here.
+        device: "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        StepError: the device is not there, or the graph cannot be loaded.
+    """
     options.log_severity_level = _QUIET
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    memory, memory_id = _memory_of(device)
     providers: list[Any] = ["CPUExecutionProvider"]
     if memory == "cuda":
+        if not cuda_driver_is_present():
+            raise StepError("this machine has no NVIDIA driver; give --device cpu")
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it misses
             ort.preload_dlls()  # finds CUDA and cuDNN inside their wheels, where the loader does not look
-        ort.set_default_logger_severity(_SILENT)  # what could not be loaded is told by the caller, in one line
+        ort.set_default_logger_severity(_SILENT)  # what could not be loaded is told below, in one line
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": memory_id}))
     try:
-        return ort.InferenceSession(path, options, providers=providers)
+        session = ort.InferenceSession(model, options, providers=providers)
     except (
         ort.capi.onnxruntime_pybind11_state.Fail,
         ort.capi.onnxruntime_pybind11_state.InvalidProtobuf,
@@ -152,4 +156,18 @@ def _open_session(path: Path, memory: str, memory_id: int, threads: int | None) 
         ort.capi.onnxruntime_pybind11_state.NotImplemented,
     ) as error:
         reason = str(error).splitlines()[0]
-        raise StepError(f"{path}: ONNX Runtime {ort.__version__} cannot load it: {reason}") from error
+        label = model if isinstance(model, Path) else "a changed graph"
+        raise StepError(f"{label}: ONNX Runtime {ort.__version__} cannot load it: {reason}") from error
+    # The library falls back to the CPU without raising, so it is asked what it took.
+    taken = session.get_providers()[0]
+    if memory == "cuda" and taken != "CUDAExecutionProvider":
+        raise StepError(
+            f"ONNX Runtime could not use CUDA and would run on {taken}; "
+            "check the driver and CUDA libraries, or give --device cpu"
+        )
+    return session
+
+
+def _memory_of(device: str) -> tuple[str, int]:
+    """Name and number of a device's memory, as the library calls them."""
+    return ("cuda", int(device.partition(":")[2] or 0)) if "cuda" in device else ("cpu", 0)

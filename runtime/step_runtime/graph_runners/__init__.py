@@ -1,0 +1,1 @@
+"""Ways of running one graph of a bundle, to compare them."""

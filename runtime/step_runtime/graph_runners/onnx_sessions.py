@@ -1,0 +1,53 @@
+"""ONNX Runtime sessions of a bundle's graphs, opened when they are first run."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from step.errors import StepError
+from step.parity import Arrays
+from step_runtime.backends.onnxruntime import open_session
+
+_DTYPES = {"tensor(uint8)": np.uint8, "tensor(float16)": np.float16, "tensor(float)": np.float32}
+
+
+class OnnxSessions:
+    """What the ONNX Runtime runners share.
+
+    Args:
+        load: gives a graph's ONNX file, or the content of a changed one, by the graph's name and extra outputs.
+        device: "cpu", "cuda" or "cuda:N".
+    """
+
+    def __init__(self, load: Callable[[str, Sequence[str]], Path | bytes], *, device: str) -> None:
+        self._load = load
+        self._device = device
+        self._sessions: dict[tuple[str, tuple[str, ...]], ort.InferenceSession] = {}
+
+    def run(self, graph: str, inputs: Arrays, extra_outputs: Sequence[str]) -> Arrays:
+        """See `GraphRunner.run`."""
+        session = self._session(graph, tuple(extra_outputs))
+        names = [output.name for output in session.get_outputs()]
+        with np.errstate(over="ignore"):  # what half cannot hold becomes inf, which the comparison sees
+            cast = {wanted.name: inputs[wanted.name].astype(_DTYPES[wanted.type]) for wanted in session.get_inputs()}
+        try:
+            return dict(zip(names, session.run(names, cast), strict=True))
+        except (ort.capi.onnxruntime_pybind11_state.RuntimeException, RuntimeError) as error:
+            raise StepError(f"ONNX Runtime failed in {graph}: {str(error).splitlines()[0]}") from error
+
+    def close(self) -> None:
+        """Frees the sessions."""
+        self._sessions.clear()
+
+    def _session(self, graph: str, extra_outputs: tuple[str, ...]) -> ort.InferenceSession:
+        key = graph, extra_outputs
+        if key not in self._sessions:
+            if extra_outputs:
+                self._sessions.clear()  # a search opens many, each for a short time
+            options = ort.SessionOptions()
+            # Several graphs are held at once; each keeping its working memory would double what a run takes.
+            options.enable_cpu_mem_arena = False
+            self._sessions[key] = open_session(self._load(graph, extra_outputs), options=options, device=self._device)
+        return self._sessions[key]
