@@ -6,6 +6,7 @@ may be. A copy whose source was overwritten too early, or a result that was read
 
 import ctypes
 import functools
+import math
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -226,6 +227,11 @@ class FakeEngine:
     def get_tensor_shape(self, name):
         return [side if isinstance(side, int) else -1 for side in self.tensors[name].shape]
 
+    def concrete_shape(self, name, batch):
+        """Sides that depend on the batch are "batch" or, inside the graphs, as "34*batch"."""
+        words = [str(side).split("*") for side in self.tensors[name].shape]
+        return [math.prod(batch if word == "batch" else int(word) for word in side) for side in words]
+
     def create_runtime_config(self):
         return FakeRuntimeConfig(self.trt)
 
@@ -271,6 +277,9 @@ class FakeContext:
         self.batch = shape[0]
         return True
 
+    def get_tensor_shape(self, name):
+        return self.engine.concrete_shape(name, self.batch)
+
     def execute_async_v3(self, stream):
         cuda, batch = self.engine.trt.cuda, self.batch
         cuda._note(f"run {self.engine.name}")
@@ -290,7 +299,7 @@ class FakeContext:
             self._array(name, batch)[...] = value
 
     def _array(self, name, batch):
-        shape = [batch if side < 0 else side for side in self.engine.get_tensor_shape(name)]
+        shape = self.engine.concrete_shape(name, batch)
         dtype = np.dtype(self.engine.get_tensor_dtype(name))
         memory = (ctypes.c_uint8 * (int(np.prod(shape)) * dtype.itemsize)).from_address(self.addresses[name])
         return np.frombuffer(memory, dtype=dtype).reshape(shape)

@@ -13,9 +13,9 @@ from typing import Any
 from step.engines import BuildOptions
 from step.errors import StepError
 from step.files import atomic_path
-from step.graph_spec import GraphSpec, TensorSpec
+from step.graph_spec import DType, GraphSpec, TensorSpec
 
-_DTYPES = {"uint8": "UINT8", "float16": "HALF", "float32": "FLOAT", "int64": "INT64"}
+_DTYPES: dict[DType, str] = {"uint8": "UINT8", "float16": "HALF", "float32": "FLOAT", "int64": "INT64"}
 
 
 class Messages:
@@ -50,7 +50,7 @@ class Engine:
         path: the engine file.
         spec: names, types and shapes that the engine must have.
         options: how it was built.
-        runtime_cache: tensorrt-rtx: file of kernels compiled on this GPU by an earlier run.
+        runtime_cache: tensorrt-rtx: file of kernels compiled on this GPU by an earlier run; None keeps none.
         cuda_graph: tensorrt-rtx: whether the library records its own CUDA graph.
 
     Raises:
@@ -66,10 +66,11 @@ class Engine:
         path: Path,
         spec: GraphSpec,
         options: BuildOptions,
-        runtime_cache: Path,
+        runtime_cache: Path | None,
         cuda_graph: bool,
     ) -> None:
         self.spec = spec
+        self._trt = trt
         self._messages = messages
         self._cache_file = runtime_cache
         self._cache: Any = None
@@ -93,10 +94,18 @@ class Engine:
         self._context.set_device_memory(address, size)
 
     def bind(self, addresses: Mapping[str, int]) -> None:
-        """Where every input and output lies on the device."""
-        for tensor in (*self.spec.inputs, *self.spec.outputs):
-            if not self._context.set_tensor_address(tensor.name, addresses[tensor.name]):
-                raise StepError(f"{self.spec.name}: cannot bind {tensor.name}: {self._messages.last()}")
+        """Where every input and output, by name, lies on the device."""
+        for name, address in addresses.items():
+            if not self._context.set_tensor_address(name, address):
+                raise StepError(f"{self.spec.name}: cannot bind {name}: {self._messages.last()}")
+
+    def marked(self, name: str) -> TensorSpec:
+        """What an output is that was marked when the engine was built and that `spec` does not know.
+
+        Its shape is that of the batch that was set last.
+        """
+        kinds = {getattr(self._trt.DataType, kind): dtype for dtype, kind in _DTYPES.items()}
+        return TensorSpec(name, kinds[self._engine.get_tensor_dtype(name)], tuple(self._context.get_tensor_shape(name)))
 
     def set_batch(self, batch: int) -> None:
         """Clips of the calls that follow."""
@@ -111,7 +120,7 @@ class Engine:
 
     def save_runtime_cache(self) -> None:
         """tensorrt-rtx: keeps the kernels that were compiled for this GPU, so that the next start is faster."""
-        if self._cache is None:
+        if self._cache is None or self._cache_file is None:
             return
         content = bytes(memoryview(self._cache.serialize()))
         if self._cache_file.is_file() and self._cache_file.read_bytes() == content:
@@ -128,6 +137,8 @@ class Engine:
         config.set_execution_context_allocation_strategy(strategy)
         if cuda_graph:
             config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        if self._cache_file is None:
+            return config
         self._cache = config.create_runtime_cache()
         if self._cache_file.is_file():
             self._cache.deserialize(self._cache_file.read_bytes())  # False for another GPU's: it starts empty then

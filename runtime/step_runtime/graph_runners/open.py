@@ -43,7 +43,9 @@ def open_runner(name: str, bundle: Path, manifest: Manifest, *, checkpoint: Path
                     raise StepError("--backends torch runs the checkpoint itself; give --checkpoint model.pth")
                 return TorchRunner(checkpoint, manifest, device=device)
             case "tensorrt" | "tensorrt-rtx":
-                raise StepError(f"--backends {name} is not available in step-verify yet; take {', '.join(RUNNERS[:4])}")
+                from step_runtime.graph_runners.tensorrt import TensorRTRunner
+
+                return TensorRTRunner.open(bundle, manifest, flavour=name, device="cuda" if device == "cpu" else device)
     except ModuleNotFoundError as error:
         raise StepError(f"--backends {name} needs {error.name}; pip install 'step-trt[export]'") from error
     raise StepError(f"--backends: no backend {name!r}; there are {', '.join(RUNNERS)}")

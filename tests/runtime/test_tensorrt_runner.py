@@ -1,0 +1,92 @@
+"""One engine at a time, for step-verify, on a GPU that records its calls."""
+
+import shutil
+
+import onnx
+import pytest
+from fake_gpu import FakeCuda, FakeTensorRT, add_fake_engines
+from step_runtime.bisect import find_first
+from step_runtime.graph_runners import tensorrt
+from step_runtime.graph_runners.graph_edits import mark_outputs
+from step_runtime.graph_runners.onnxruntime import OnnxRuntimeRunner
+from step_runtime.graph_runners.tensorrt import TensorRTRunner
+from step_runtime.verify import compare
+
+from step import StepError
+from step.build_process import BuildRequest
+from step.bundle import read_bundle
+
+
+@pytest.fixture
+def cuda():
+    return FakeCuda()
+
+
+@pytest.fixture
+def runners(tiny_bundle, tmp_path, cuda):
+    bundle = tmp_path / "b"
+    shutil.copytree(tiny_bundle, bundle)
+    add_fake_engines(bundle)
+    manifest = read_bundle(bundle)
+    graphs = OnnxRuntimeRunner(bundle, manifest, device="cpu")
+    engines = TensorRTRunner(trt=FakeTensorRT(cuda), cuda=cuda, bundle=bundle, manifest=manifest, flavour="tensorrt")
+    yield bundle, manifest, graphs, engines
+    graphs.close()
+    engines.close()
+    assert cuda.leaks == 0
+
+
+def test_every_graph_alone_and_chained(runners, tiny_clips):
+    _, manifest, graphs, engines = runners
+    rows = list(compare(graphs, engines, manifest, [("clip", tiny_clips[:1])]))
+    assert {row.graph for row in rows} >= {"fused", "backbone", "step1", "step3 chained", "detect"}
+    assert [row for row in rows if not row.passed] == []
+
+
+def test_bisect_builds_engines_with_marked_outputs(runners, tiny_clips, monkeypatch):
+    bundle, manifest, graphs, engines = runners
+    asked: list[int] = []
+
+    def build(request: BuildRequest, _progress) -> None:
+        asked.append(len(request.mark_outputs))
+        model = onnx.load(request.onnx_file)
+        mark_outputs(model, request.mark_outputs)
+        onnx.save(model, request.engine_file.with_suffix(".onnx"))
+        keep = bundle / f"marked{len(asked)}.onnx"
+        shutil.copy(request.engine_file.with_suffix(".onnx"), keep)
+        request.engine_file.write_text(f"{keep}|1")
+
+    monkeypatch.setattr(tensorrt, "run_build", build)
+    found = find_first(
+        graphs,
+        engines,
+        bundle,
+        manifest,
+        [("clip", tiny_clips[:1])],
+        graph="step1",
+        bound=1e-3,
+        progress=lambda _message: None,
+    )
+    assert found is None
+    assert len(asked) > 1
+    assert sum(asked) > 100
+
+
+def test_another_batch_is_refused(runners, tiny_clips):
+    engines = runners[3]
+    with pytest.raises(StepError, match="take 1 to 1 clips a call, not 2"):
+        engines.run("fused", {"frames": tiny_clips})
+
+
+@pytest.mark.parametrize("call", ["allocate", "upload", "run fused", "download", "synchronize_stream"])
+def test_everything_is_freed_wherever_the_gpu_fails(call, tiny_bundle, tmp_path, tiny_clips):
+    bundle = tmp_path / "b"
+    shutil.copytree(tiny_bundle, bundle)
+    add_fake_engines(bundle)
+    cuda = FakeCuda(fail_at=call)
+    engines = TensorRTRunner(
+        trt=FakeTensorRT(cuda), cuda=cuda, bundle=bundle, manifest=read_bundle(bundle), flavour="tensorrt"
+    )
+    with pytest.raises(StepError, match=f"fails at {call}"):
+        engines.run("fused", {"frames": tiny_clips[:1]})
+    assert cuda.leaks == 0
