@@ -7,22 +7,22 @@ import json
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 
 from step.config import StepConfig
+from step.engines import EngineSet
 from step.errors import StepError
-from step.files import sha256
+from step.files import atomic_path, sha256
+from step.flavours import Flavour
 from step.graph_spec import FUSED, Dim, DType, ExportOptions, GraphSpec, Precision, TensorSpec, graph_specs
+from step.records import Record
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_READABLE = (1, 2)  # the first had no engines
 MANIFEST = "manifest.json"
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TensorRecord(_Record):
+class TensorRecord(Record):
     """A graph input or output; a dimension given as a word is dynamic."""
 
     name: str
@@ -30,7 +30,7 @@ class TensorRecord(_Record):
     shape: tuple[Dim, ...]
 
 
-class GraphRecord(_Record):
+class GraphRecord(Record):
     """One ONNX file: its content hash and interface."""
 
     file: str
@@ -61,14 +61,14 @@ class GraphRecord(_Record):
         )
 
 
-class ClassRecord(_Record):
+class ClassRecord(Record):
     """A score column's class."""
 
     id: int
     name: str
 
 
-class Preprocessing(_Record):
+class Preprocessing(Record):
     """What the caller does to a video before a graph sees it; normalisation is inside the graphs."""
 
     clip_frames: int
@@ -82,7 +82,7 @@ class Preprocessing(_Record):
     normalisation: str = "inside the graph: x * 2 / 255 - 1"
 
 
-class Thresholds(_Record):
+class Thresholds(Record):
     """Baked into the fused and detect graphs."""
 
     score_threshold: float
@@ -90,14 +90,14 @@ class Thresholds(_Record):
     max_detections: int
 
 
-class Source(_Record):
+class Source(Record):
     """The checkpoint that a bundle was exported from."""
 
     file: str
     sha256: str
 
 
-class ParityRow(_Record):
+class ParityRow(Record):
     """One comparison of a graph's output against PyTorch."""
 
     graph: str
@@ -109,7 +109,7 @@ class ParityRow(_Record):
     passed: bool
 
 
-class Manifest(_Record):
+class Manifest(Record):
     """`manifest.json`."""
 
     schema_version: int = SCHEMA_VERSION
@@ -127,6 +127,7 @@ class Manifest(_Record):
     graphs: dict[str, GraphRecord]
     parity: tuple[ParityRow, ...] | None
     keep_fp32: tuple[str, ...] = ()  # patterns of modules that an fp16 export kept float32
+    engines: dict[Flavour, EngineSet] = Field(default_factory=dict)
 
     @property
     def config(self) -> StepConfig:
@@ -145,8 +146,9 @@ class Manifest(_Record):
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
-    """Writes `manifest.json` into a bundle folder that is not published yet (see `step.files.atomic_path`)."""
-    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
+    """Writes `manifest.json`, in one step where an older one is replaced."""
+    with atomic_path(folder / MANIFEST) as path:
+        path.write_text(manifest.model_dump_json(indent=1) + "\n")
 
 
 def read_bundle(folder: Path) -> Manifest:
@@ -163,9 +165,9 @@ def read_bundle(folder: Path) -> Manifest:
         version = raw["schema_version"]
     except (ValueError, KeyError, TypeError) as error:
         raise StepError(f"{path}: damaged manifest ({type(error).__name__}); export the bundle again") from error
-    if type(version) is not int or version != SCHEMA_VERSION:
+    if type(version) is not int or version not in _READABLE:
         raise StepError(
-            f"{path}: bundle schema version {version!r}, this step-trt reads {SCHEMA_VERSION}; "
+            f"{path}: bundle schema version {version!r}, this step-trt reads {' and '.join(map(str, _READABLE))}; "
             "upgrade step-trt or export the bundle again"
         )
     try:

@@ -11,8 +11,12 @@ from rich.table import Table
 
 from step.bundle import Manifest, ParityRow
 from step.cli import OneLineCommand
+from step.engines import BuildOptions
 from step.errors import StepError
+from step.flavours import FLAVOURS, Flavour, load_flavour
 from step.graph_spec import Precision
+from step_export.build_cli import build_with_bar
+from step_export.build_options import BuildChoices, with_build_options
 
 _GRAPHS = ("fused", "steps", "all")
 _KINDS = ("features", "scores", "boxes (px)", "detections")
@@ -53,6 +57,13 @@ def _parse_batch(_ctx: click.Context, _param: click.Parameter, value: str) -> in
 @click.option(
     "--verify/--no-verify", default=True, help="Compare with PyTorch; beyond the tolerance nothing is written."
 )
+@click.option(
+    "--engine",
+    type=click.Choice([*FLAVOURS, "none"]),
+    default="none",
+    help="Build TensorRT engines too, for --batch clips a call (1 if it is dynamic); see step-build.",
+)
+@with_build_options
 def main(
     checkpoint: Path,
     bundle: Path,
@@ -66,8 +77,15 @@ def main(
     max_detections: int,
     keep_fp32: tuple[str, ...],
     verify: bool,
+    engine: str,
+    choices: BuildChoices,
 ) -> None:
-    """Exports a STEP checkpoint (ours or the 2019 release's) to a bundle of ONNX graphs."""
+    """Exports a STEP checkpoint (ours or the 2019 release's) to a bundle of ONNX graphs, and builds engines of them."""
+    build_options: BuildOptions | None = None
+    if engine != "none":
+        # What is wrong here is said now, not after minutes of exporting.
+        build_options = choices.options(cast(Flavour, engine), batch=batch)
+        load_flavour(build_options.flavour)
     try:
         from step_export.bundle_writer import ExportSettings, GraphChoice, export_bundle
     except ModuleNotFoundError as error:
@@ -90,6 +108,8 @@ def main(
     if manifest.parity is not None:
         console.print(parity_table(list(manifest.parity)))
     console.print(_summary(manifest, bundle), soft_wrap=True, highlight=False, markup=False)
+    if build_options is not None:
+        build_with_bar(bundle, build_options, timing_cache=choices.timing_cache, force=False)
 
 
 def parity_table(rows: list[ParityRow]) -> Table:

@@ -42,7 +42,7 @@ def verify_graphs(
         check = ParityCheck(precision=options.precision, clip=clip_name, thresholds=thresholds)
         with torch.inference_mode():
             clip = detector.extract(torch.from_numpy(frames))
-            outputs = detector(torch.from_numpy(frames), num_steps=options.num_steps)
+            outputs = detector.run_steps(clip, num_steps=options.num_steps)
             selected = detector.select(
                 outputs[-1],
                 score_threshold=thresholds.score_threshold,

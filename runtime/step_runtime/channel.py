@@ -60,6 +60,12 @@ class Channel(Generic[T]):
             self._items.clear()
             self._changed.notify_all()
 
+    @property
+    def has_waiting(self) -> bool:
+        """Whether the next item is there already."""
+        with self._changed:
+            return bool(self._items)
+
     def __iter__(self) -> Iterator[T]:
         """The items, until the end.
 

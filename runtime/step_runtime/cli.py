@@ -52,7 +52,12 @@ def _parse_every(_ctx: click.Context, _param: click.Parameter, value: str) -> Fr
     metavar="SECONDS|frame",
     help="Time between key frames; frame: every source frame.",
 )
-@click.option("--backend", type=click.Choice(BACKENDS), default="auto", help="What runs the model.")
+@click.option(
+    "--backend",
+    type=click.Choice(BACKENDS),
+    default="auto",
+    help="What runs the model; auto takes the fastest that can.",
+)
 @click.option("--loop", type=click.Choice(["fused", "steps"]), help="Which graphs.  [default: fused where it can]")
 @click.option("--steps", type=int, help="Stop after this many progressive steps.  [default: all]")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
@@ -93,6 +98,9 @@ def main(
         num_steps=steps,
         device=device,
         threads=threads,
+        passed_over=lambda name, reason: console.print(
+            f"{name} passed over: {reason}", style="dim", soft_wrap=True, highlight=False, markup=False
+        ),
     ) as detector:
         for location, name in zip(locations, source_names(locations), strict=True):
             folder = out or Path("runs") / source_names([source])[0]

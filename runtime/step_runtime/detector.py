@@ -2,7 +2,9 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Self
@@ -14,7 +16,7 @@ from step.clips import check_frames
 from step.config import StepConfig
 from step.detections import Detections
 from step.errors import StepError
-from step_runtime.backends.base import Array, Backend, Loop
+from step_runtime.backends.base import Array, Backend, Loop, Pending
 from step_runtime.backends.select import BackendName, open_backend
 from step_runtime.channel import Channel, Stopped
 from step_runtime.clip_buffer import ClipBuffer
@@ -58,6 +60,7 @@ class Detector:
         num_steps: int | None = None,
         device: str = "auto",
         threads: int | None = None,
+        passed_over: Callable[[str, str], None] = lambda _name, _reason: None,
     ) -> Self:
         """Loads a bundle (or, with torch, a checkpoint); see `open_backend` for the arguments.
 
@@ -65,7 +68,15 @@ class Detector:
             StepError: no such model, backend, loop, step count or device.
         """
         return cls(
-            open_backend(Path(model), backend=backend, loop=loop, num_steps=num_steps, device=device, threads=threads)
+            open_backend(
+                Path(model),
+                backend=backend,
+                loop=loop,
+                num_steps=num_steps,
+                device=device,
+                threads=threads,
+                passed_over=passed_over,
+            )
         )
 
     @property
@@ -97,16 +108,17 @@ class Detector:
             raise ValueError(f"frames: expected a NumPy array, got {type(frames).__name__}")
         check_frames(frames.shape, frames.dtype.name, self.config)
         frames = np.ascontiguousarray(frames)
-        size = self.backend.batch
-        if size is None or len(frames) == size:
-            return self.backend.detect(frames)
-        parts: list[Detections[Array]] = []
-        for start in range(0, len(frames), size):
-            part = frames[start : start + size]
-            # The last call is filled up by repeating its last clip, whose extra results are cut off.
-            filled = np.concatenate((part, np.repeat(part[-1:], size - len(part), axis=0)))
-            parts.append(Detections(*(rows[: len(part)] for rows in self.backend.detect(filled))))
-        return Detections(*(np.concatenate(rows) for rows in zip(*parts, strict=True)))
+        size = self.backend.max_batch or len(frames)
+        parts = [self._submit(frames[start : start + size]).result() for start in range(0, len(frames), size)]
+        return parts[0] if len(parts) == 1 else Detections(*(np.concatenate(rows) for rows in zip(*parts, strict=True)))
+
+    def _submit(self, frames: NDArray[np.uint8]) -> "_Call":
+        """Starts on clips, no more than the backend takes."""
+        missing = self.backend.min_batch - len(frames)
+        if missing > 0:  # filled up by repeating the last clip, whose extra results are cut off
+            filled = np.concatenate((frames, np.repeat(frames[-1:], missing, axis=0)))
+            return _Call(self.backend.submit(filled), len(frames))
+        return _Call(self.backend.submit(frames), len(frames))
 
     def run(
         self,
@@ -150,28 +162,50 @@ class Detector:
             target=_read, args=(source, self.config, every_s, clips, state), name="step-reader", daemon=True
         )
         reader.start()
+        under_way: deque[tuple[Clip, _Call]] = deque()
         try:
             for clip in clips:
                 start_s = time.monotonic()
-                detections = self.detect(clip.frames[None])
+                under_way.append((clip, self._submit(clip.frames[None])))
                 state.inference_s += time.monotonic() - start_s
-                state.dropped_clips = dropped_before + clips.dropped
-                yield KeyFrame(
-                    video=source.name,
-                    time_s=clip.time_s,
-                    scheduled_s=clip.scheduled_s,
-                    frame=clip.frame,
-                    width_px=clip.width_px,
-                    height_px=clip.height_px,
-                    detections=detections,
-                    lag_s=time.monotonic() - clip.ready_at_s,
-                )
+                # A result is taken when the backend has no room for another clip, or when none is waiting for it.
+                while len(under_way) >= self.backend.depth or (under_way and not clips.has_waiting):
+                    state.dropped_clips = dropped_before + clips.dropped
+                    yield self._finish(*under_way.popleft(), source=source, state=state)
+            while under_way:
+                yield self._finish(*under_way.popleft(), source=source, state=state)
         finally:
             clips.stop()
             reader.join()
             state.dropped_clips = dropped_before + clips.dropped
         if source.problem is not None:
             state.problems.append(source.problem)
+
+    def _finish(self, clip: Clip, call: "_Call", *, source: Source, state: RunState) -> KeyFrame:
+        start_s = time.monotonic()
+        detections = call.result()
+        state.inference_s += time.monotonic() - start_s
+        return KeyFrame(
+            video=source.name,
+            time_s=clip.time_s,
+            scheduled_s=clip.scheduled_s,
+            frame=clip.frame,
+            width_px=clip.width_px,
+            height_px=clip.height_px,
+            detections=detections,
+            lag_s=time.monotonic() - clip.ready_at_s,
+        )
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A call under way: the backend's, and how many of its clips were asked for."""
+
+    pending: Pending
+    count: int
+
+    def result(self) -> Detections[Array]:
+        return Detections(*(rows[: self.count] for rows in self.pending.result()))
 
 
 def _read(source: Source, config: StepConfig, every_s: Fraction | None, clips: Channel[Clip], state: RunState) -> None:

@@ -207,8 +207,11 @@ class StepDetector(nn.Module):
         num_steps = self.config.num_steps if num_steps is None else num_steps
         if not 1 <= num_steps <= self.config.num_steps:
             raise ValueError(f"num_steps is {num_steps}; this model has 1 to {self.config.num_steps}")
-        clip = self.extract(frames)
-        tubes_px = self.initial_tubes(frames.shape[0])
+        return self.run_steps(self.extract(frames), num_steps=num_steps)
+
+    def run_steps(self, clip: ClipFeatures, *, num_steps: int) -> list[StepOutput]:
+        """The progressive loop: predictions of the first `num_steps` steps on what `extract` returned."""
+        tubes_px = self.initial_tubes(clip.features.shape[0])
         outputs: list[StepOutput] = []
         for step in range(num_steps):
             outputs.append(self.run_step(clip, tubes_px, step=step))

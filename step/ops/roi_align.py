@@ -83,12 +83,14 @@ def _pool(features: Tensor, tubes_px: Tensor, pool_size: int) -> Tensor:
     x_weights = axis_weights(x1, x2, cells=width, pool_size=pool_size).to(features.dtype)
     y_weights = axis_weights(y1, y2, cells=height, pool_size=pool_size).to(features.dtype)
 
-    # [B, T, C H, W] @ [B, T, W, N P] -> [B, T, C, H, N, P]
-    columns = x_weights.permute(0, 2, 4, 1, 3).reshape(batch, frames, width, num_tubes * pool_size)
-    rows = features.reshape(batch, frames, channels * height, width) @ columns
-    rows = rows.reshape(batch, frames, channels, height, num_tubes, pool_size)
-    # [B, N, 1, T, P, H] @ [B, N, C, T, H, P] -> [B, N, C, T, P, P]
-    return y_weights[:, :, None] @ rows.permute(0, 4, 2, 1, 3, 5)
+    # Rows first: one large product for all tubes, whose result the second product takes as it lies.
+    # [B, T, N P, H] @ [B, T, H, C W] -> [B, T, N, P, C, W]
+    rows = y_weights.transpose(1, 2).reshape(batch, frames, num_tubes * pool_size, height)
+    rows = rows @ features.transpose(2, 3).reshape(batch, frames, height, channels * width)
+    rows = rows.reshape(batch, frames, num_tubes, pool_size, channels, width)
+    # [B, T, N, P, C, W] @ [B, T, N, 1, W, P] -> [B, T, N, P, C, P] -> [B, N, C, T, P, P]
+    pooled = rows @ x_weights.permute(0, 2, 1, 4, 3)[:, :, :, None]
+    return pooled.permute(0, 2, 4, 1, 3, 5).contiguous()
 
 
 @torch.library.custom_op("step::tube_roi_align", mutates_args=())

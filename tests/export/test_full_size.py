@@ -1,5 +1,6 @@
 """The full-size model with the golden weights: parity of the exported graphs, and TensorRT-RTX builds of them."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +11,14 @@ import onnx.inliner
 import onnxruntime as ort
 import pytest
 import torch
+from step_export.engine_writer import build_engines
+from step_runtime import Detector
 
 from step import load_checkpoint
 from step.bundle import read_bundle
+from step.engines import BuildOptions
 
-_BUILD = Path(__file__).with_name("build_with_rtx.py")
+_DESCRIBE = Path(__file__).with_name("describe_network.py")
 
 
 @pytest.fixture(scope="module")
@@ -67,21 +71,90 @@ def test_half_is_where_it_should_be(golden_bundles):
             assert types[node.output[0]] == onnx.TensorProto.FLOAT16
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_parity_report(precision, golden_bundles):
-    report = read_bundle(golden_bundles[precision]).parity
+def test_fp32_step_loop(golden_bundles, golden_frames, expected):
+    with Detector.open(golden_bundles["fp32"], "onnxruntime", loop="steps", device="cpu") as detector:
+        found = detector.detect(golden_frames)
+    assert np.abs(found.scores - expected.scores.numpy()).max() <= 1e-4
+    assert np.abs(found.tubes_px - expected.tubes_px.numpy()).max() <= 0.05
+
+
+def test_parity_report(golden_bundles):
+    report = read_bundle(golden_bundles["fp16"]).parity
     alone = {"step1", "step2", "step3", "detect"}
     assert {row.graph for row in report} == {"fused", "backbone", *alone, *(f"{name} chained" for name in alone)}
     assert {row.clip for row in report} == {"noise", "moving shapes"}
     assert all(row.passed for row in report)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_tensorrt_rtx_builds_every_graph(precision, golden_bundles):
-    """In a process of its own: the library can abort, and it holds on to memory."""
+@pytest.fixture(scope="module")
+def rtx_bundles(golden_bundles):
+    """Engines of every graph: fp32 for batches of 1 to 4, fp16 for one clip on three kinds of GPU."""
     pytest.importorskip("tensorrt_rtx")
-    bundle = golden_bundles[precision]
-    files = [str(bundle / record.file) for record in read_bundle(bundle).graphs.values()]
-    done = subprocess.run([sys.executable, str(_BUILD), *files], capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("built ") == len(files)
+    options = {
+        "fp32": BuildOptions(flavour="tensorrt-rtx", opt_batch=2, max_batch=4),
+        "fp16": BuildOptions(flavour="tensorrt-rtx", targets=("sm86", "sm89", "sm120")),
+    }
+    for precision, bundle in golden_bundles.items():
+        build_engines(bundle, options[precision])
+    return golden_bundles
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_tensorrt_rtx_builds_every_graph(precision, rtx_bundles):
+    manifest = read_bundle(rtx_bundles[precision])
+    engines = manifest.engines["tensorrt-rtx"].engines
+    assert set(engines) == set(manifest.graphs)
+    assert all(record.scratch_bytes > 1e6 for record in engines.values())
+
+
+def test_the_fused_fp16_engine_stays_small(rtx_bundles):
+    """Issue 3's numbers: 30 s, 130 MB, 300 MB of scratch memory; and 2 GB for the process that builds it."""
+    bundle = rtx_bundles["fp16"]
+    record = read_bundle(bundle).engines["tensorrt-rtx"].engines["fused"]
+    assert record.build_s < 30
+    assert record.size_bytes < 130e6
+    assert record.scratch_bytes < 300e6
+    code = f"""
+import resource
+from pathlib import Path
+from step.engines import BuildOptions
+from step.build_process import BuildRequest, run_build
+folder = Path({str(bundle.parent)!r})
+run_build(
+    BuildRequest(
+        onnx_file=Path({str(bundle)!r}) / "fused.onnx",
+        engine_file=folder / "x.engine",
+        log_file=folder / "x.log",
+        layers_file=folder / "x.json",
+        options=BuildOptions(flavour="tensorrt-rtx"),
+    ),
+    lambda *_: None,
+)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=300)
+    assert int(done.stdout) * 1024 < 2e9
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("graph", ["fused", "step2"])
+def test_the_network_that_tensorrt_sees(graph, precision, golden_bundles):
+    """Inputs, outputs and layer types, from INetworkDefinition."""
+    pytest.importorskip("tensorrt_rtx")
+    manifest = read_bundle(golden_bundles[precision])
+    path = golden_bundles[precision] / manifest.graphs[graph].file
+    done = subprocess.run([sys.executable, str(_DESCRIBE), str(path)], check=True, capture_output=True, timeout=300)
+    found = json.loads(done.stdout)
+    spec = manifest.graphs[graph].spec(graph)
+    names = {"uint8": "UINT8", "float16": "HALF", "float32": "FLOAT", "int64": "INT64"}
+    for side, tensors in (("inputs", spec.inputs), ("outputs", spec.outputs)):
+        expected = [[t.name, names[t.dtype], [-1 if isinstance(d, str) else d for d in t.shape]] for t in tensors]
+        assert sorted(found[side]) == sorted(expected)
+    half = "HALF" if precision == "fp16" else "FLOAT"
+    kinds = {kind for kind, _, _ in found["layers"]}
+    assert not {kind for kind in kinds if "PLUGIN" in kind or kind in ("NON_ZERO", "LOOP", "CONDITION", "NMS")}
+    assert {(taken, given) for kind, taken, given in found["layers"] if kind == "CONVOLUTION"} == {(half, half)}
+    products = [(taken, given) for kind, taken, given in found["layers"] if kind == "MATRIX_MULTIPLY"]
+    # Two for the RoI align of every step; in the fused graph one for every round of NMS too, in float32.
+    assert products.count((half, half)) >= 2
+    assert {taken for kind, taken, _ in found["layers"] if kind == "TOPK"} <= {"FLOAT"}

@@ -29,15 +29,18 @@ def function_body(*, opset: int, channels: int, feature_size: int, pool_size: in
     x_weights, y_weights = (
         _axis_weights(f, low=low, high=low + 2, cells=feature_size, pool_size=pool_size) for low in (0, 1)
     )
-    # [B, T, C H, W] @ [B, T, W, N P] -> [B, T, C, H, N, P]; 0 in a shape keeps that dimension, -1 is N P or N
-    columns = f.op("Transpose", x_weights, perm=[0, 2, 4, 1, 3])
-    columns = f.op("Reshape", columns, f.ints([0, 0, feature_size, -1]))
-    flat = f.op("Reshape", "features", f.ints([0, 0, channels * feature_size, feature_size]))
-    rows = f.op("MatMul", flat, columns)
-    rows = f.op("Reshape", rows, f.ints([0, 0, channels, feature_size, -1, pool_size]))
-    # [B, N, 1, T, P, H] @ [B, N, C, T, H, P] -> [B, N, C, T, P, P]
-    rows = f.op("Transpose", rows, perm=[0, 4, 2, 1, 3, 5])
-    f.op("MatMul", f.op("Unsqueeze", y_weights, f.ints([2])), rows, output="pooled")
+    # In this order TensorRT-RTX needs half the scratch memory of columns first, and ONNX Runtime a quarter of the time.
+    # [B, T, N P, H] @ [B, T, H, C W] -> [B, T, N, P, C, W]; 0 in a shape keeps that dimension, -1 is N P or N
+    rows = f.op("Transpose", y_weights, perm=[0, 2, 1, 3, 4])
+    rows = f.op("Reshape", rows, f.ints([0, 0, -1, feature_size]))
+    flat = f.op("Transpose", "features", perm=[0, 1, 3, 2, 4])
+    flat = f.op("Reshape", flat, f.ints([0, 0, feature_size, channels * feature_size]))
+    rows = f.op("MatMul", rows, flat)
+    rows = f.op("Reshape", rows, f.ints([0, 0, -1, pool_size, channels, feature_size]))
+    # [B, T, N, P, C, W] @ [B, T, N, 1, W, P] -> [B, T, N, P, C, P] -> [B, N, C, T, P, P]
+    columns = f.op("Unsqueeze", f.op("Transpose", x_weights, perm=[0, 2, 1, 4, 3]), f.ints([3]))
+    pooled = f.op("MatMul", rows, columns)
+    f.op("Transpose", pooled, output="pooled", perm=[0, 2, 4, 1, 3, 5])
     return f.build(NAME, inputs=["features", "tubes_px"], output="pooled", attributes=list(ATTRIBUTES))
 
 

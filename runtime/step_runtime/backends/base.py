@@ -1,5 +1,6 @@
 """The one interface behind which every way of running the model stands."""
 
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
@@ -12,25 +13,47 @@ Loop = Literal["fused", "steps"]
 Array = NDArray[np.generic]
 
 
+class Pending(Protocol):
+    """Detections that may still be computed."""
+
+    def result(self) -> Detections[Array]:
+        """Waits for them; to be called once."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Detections of a backend that computes while it is called."""
+
+    detections: Detections[Array]
+
+    def result(self) -> Detections[Array]:
+        """See `Pending.result`."""
+        return self.detections
+
+
 class Backend(Protocol):
     """A loaded model.
 
     Attributes:
-        name: "onnxruntime", "torch", ...
+        name: "onnxruntime", "torch", "tensorrt", "tensorrt-rtx".
         device: what really runs, as the library reports it.
         loop: "fused" (one graph) or "steps" (backbone, step 1, 2, ..., detect).
         config: the model's architecture.
-        batch: clips that a call must have, or None for any number.
+        min_batch: fewest clips of a call.
+        max_batch: most clips of a call, or None for any number.
+        depth: how many calls may be pending; 1 where `submit` itself computes.
     """
 
     name: str
     device: str
     loop: Loop
     config: StepConfig
-    batch: int | None
+    min_batch: int
+    max_batch: int | None
+    depth: int
 
-    def detect(self, frames: NDArray[np.uint8]) -> Detections[Array]:
-        """Detections of clips: uint8 [B, F, H, W, 3] RGB, already checked."""
+    def submit(self, frames: NDArray[np.uint8]) -> Pending:
+        """Starts on clips: uint8 [B, F, H, W, 3] RGB, already checked; results come in the order of the calls."""
 
     def close(self) -> None:
-        """Frees the sessions and their memory; nothing may be called after."""
+        """Frees the model and its memory; nothing may be called after."""

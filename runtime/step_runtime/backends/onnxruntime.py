@@ -4,9 +4,7 @@ Source: https://onnxruntime.ai/docs/api/python/api_summary.html (IOBinding, OrtV
 """
 
 import contextlib
-import ctypes
 import io
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,8 @@ from step.bundle import Manifest
 from step.detections import Detections
 from step.errors import StepError
 from step.graph_spec import BACKBONE, DETECT, FUSED, GraphSpec, step_graph_name
-from step_runtime.backends.base import Array, Loop
+from step_runtime.backends.base import Finished, Loop
+from step_runtime.gpus import cuda_driver_is_present
 
 _QUIET, _SILENT = 3, 4  # severities: errors only; nothing that can be recovered from
 
@@ -40,12 +39,14 @@ class OnnxRuntimeBackend:
     """
 
     name = "onnxruntime"
+    depth = 1
 
     def __init__(
         self, folder: Path, manifest: Manifest, *, loop: Loop, num_steps: int, device: str, threads: int | None
     ) -> None:
         self.config = manifest.config
-        self.batch = manifest.batch
+        self.min_batch = manifest.batch or 1
+        self.max_batch = manifest.batch
         self.loop = loop
         self._manifest = manifest
         self._num_steps = num_steps
@@ -61,8 +62,8 @@ class OnnxRuntimeBackend:
         self.device = next(iter(self._sessions.values())).get_providers()[0]
         self._buffers: dict[int, dict[str, ort.OrtValue]] = {}
 
-    def detect(self, frames: NDArray[np.uint8]) -> Detections[Array]:
-        """See `Backend.detect`."""
+    def submit(self, frames: NDArray[np.uint8]) -> Finished:
+        """See `Backend.submit`."""
         batch = len(frames)
         values = self._buffers.setdefault(batch, {})
         values["frames"] = ort.OrtValue.ortvalue_from_numpy(frames, self._memory, self._memory_id)
@@ -72,7 +73,7 @@ class OnnxRuntimeBackend:
             self._run_steps(values, batch)
         rows = [values[name].numpy() for name in ("boxes", "scores", "labels", "tube_indices", "counts", "tubes_px")]
         # On the CPU these are views of buffers that the next call writes.
-        return Detections(*(row.copy() for row in rows))
+        return Finished(Detections(*(row.copy() for row in rows)))
 
     def close(self) -> None:
         """See `Backend.close`."""
@@ -125,15 +126,6 @@ class OnnxRuntimeBackend:
         return outputs
 
 
-def cuda_driver_is_present() -> bool:
-    """Whether NVIDIA's driver library can be loaded; asked before ONNX Runtime is, which would log its absence."""
-    try:
-        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return False
-    return True
-
-
 def open_session(model: Path | bytes, *, options: ort.SessionOptions, device: str) -> ort.InferenceSession:
     """Loads a graph.
 
@@ -150,7 +142,7 @@ def open_session(model: Path | bytes, *, options: ort.SessionOptions, device: st
     providers: list[Any] = ["CPUExecutionProvider"]
     if memory == "cuda":
         if not cuda_driver_is_present():
-            raise StepError(f"--device {device}: this machine has no NVIDIA driver; give --device cpu")
+            raise StepError("this machine has no NVIDIA driver; give --device cpu")
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it misses
             ort.preload_dlls()  # finds CUDA and cuDNN inside their wheels, where the loader does not look
         ort.set_default_logger_severity(_SILENT)  # what could not be loaded is told below, in one line

@@ -1,16 +1,18 @@
 """Choosing a backend for a model."""
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 from step.bundle import Manifest, read_bundle
 from step.errors import StepError
+from step.flavours import FLAVOURS
 from step.graph_spec import FUSED
 from step_runtime.backends.base import Backend, Loop
 
-BackendName = Literal["auto", "onnxruntime", "torch"]
-BACKENDS: tuple[BackendName, ...] = ("auto", "onnxruntime", "torch")
+BackendName = Literal["auto", "tensorrt", "tensorrt-rtx", "onnxruntime", "torch"]
+BACKENDS: tuple[BackendName, ...] = ("auto", "tensorrt", "tensorrt-rtx", "onnxruntime", "torch")
 
 
 def open_backend(
@@ -21,16 +23,19 @@ def open_backend(
     num_steps: int | None = None,
     device: str = "auto",
     threads: int | None = None,
+    passed_over: Callable[[str, str], None] = lambda _name, _reason: None,
 ) -> Backend:
     """Loads a model.
 
     Args:
         model: a bundle folder, or a checkpoint file for the torch backend.
-        backend: "auto" takes ONNX Runtime for a bundle and PyTorch for a checkpoint.
+        backend: "auto" takes PyTorch for a checkpoint, and for a bundle the first that can of TensorRT, TensorRT-RTX,
+            ONNX Runtime on CUDA, ONNX Runtime on the CPU.
         loop: None takes the fused graph where the bundle has it and all steps are wanted, else the step loop.
         num_steps: stop after this many progressive steps; None for all.
         device: "auto", "cpu", "cuda" or "cuda:N".
         threads: CPU threads; None lets the library choose.
+        passed_over: is told which backend "auto" did not take, and why.
 
     Raises:
         StepError: no such model, backend, loop, step count or device.
@@ -49,7 +54,49 @@ def open_backend(
         return _open_torch(model, backend=backend, num_steps=num_steps, device=device, threads=threads)
     if backend == "torch":
         raise StepError(f"--backend torch runs a checkpoint, not a bundle; give --model model.pth instead of {model}")
-    return _open_onnxruntime(model, loop=loop, num_steps=num_steps, device=device, threads=threads)
+    manifest = read_bundle(model)
+    steps = manifest.num_steps if num_steps is None else num_steps
+    if not 1 <= steps <= manifest.num_steps:
+        raise StepError(f"--steps is {steps}; {model} was exported with 1 to {manifest.num_steps}")
+    chosen_loop = _choose_loop(model, manifest, loop, steps)
+    candidates: list[tuple[BackendName, str]] = [(backend, device)]
+    if backend in ("auto", "onnxruntime") and device == "auto":
+        candidates = [("onnxruntime", "cuda"), ("onnxruntime", "cpu")]
+    elif backend == "auto":
+        candidates = [("onnxruntime", device)]
+    if backend == "auto" and device != "cpu":
+        candidates = [*((flavour, device) for flavour in FLAVOURS), *candidates]
+    *preferred, last = candidates
+    for name, place in preferred:
+        try:
+            return _open(name, model, manifest, loop=chosen_loop, num_steps=steps, device=place, threads=threads)
+        except StepError as error:
+            passed_over("onnxruntime on CUDA" if name == "onnxruntime" else name, str(error))
+    try:
+        return _open(last[0], model, manifest, loop=chosen_loop, num_steps=steps, device=last[1], threads=threads)
+    except StepError as error:
+        if last[0] in FLAVOURS and "step-build" not in str(error):
+            raise StepError(f"{last[0]} cannot run here: {error}; --backend onnxruntime runs on a CPU") from error
+        raise
+
+
+def _open(
+    name: BackendName,
+    model: Path,
+    manifest: Manifest,
+    *,
+    loop: Loop,
+    num_steps: int,
+    device: str,
+    threads: int | None,
+) -> Backend:
+    if name == "tensorrt" or name == "tensorrt-rtx":
+        from step_runtime.backends.tensorrt import TensorRTBackend
+
+        return TensorRTBackend.open(model, manifest, flavour=name, loop=loop, num_steps=num_steps, device=device)
+    from step_runtime.backends.onnxruntime import OnnxRuntimeBackend
+
+    return OnnxRuntimeBackend(model, manifest, loop=loop, num_steps=num_steps, device=device, threads=threads)
 
 
 def _open_torch(
@@ -65,28 +112,6 @@ def _open_torch(
 
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     return TorchBackend(model, num_steps=num_steps, device=chosen, threads=threads)
-
-
-def _open_onnxruntime(
-    model: Path, *, loop: Loop | None, num_steps: int | None, device: str, threads: int | None
-) -> Backend:
-    manifest = read_bundle(model)
-    steps = manifest.num_steps if num_steps is None else num_steps
-    if not 1 <= steps <= manifest.num_steps:
-        raise StepError(f"--steps is {steps}; {model} was exported with 1 to {manifest.num_steps}")
-    chosen_loop = _choose_loop(model, manifest, loop, steps)
-    from step_runtime.backends.onnxruntime import OnnxRuntimeBackend, cuda_driver_is_present
-
-    if device == "auto":
-        if cuda_driver_is_present():
-            try:
-                return OnnxRuntimeBackend(
-                    model, manifest, loop=chosen_loop, num_steps=steps, device="cuda", threads=threads
-                )
-            except StepError:
-                pass  # no CUDA libraries for this driver: the CPU always works, and the summary names what ran
-        device = "cpu"
-    return OnnxRuntimeBackend(model, manifest, loop=chosen_loop, num_steps=steps, device=device, threads=threads)
 
 
 def _choose_loop(model: Path, manifest: Manifest, loop: Loop | None, steps: int) -> Loop:

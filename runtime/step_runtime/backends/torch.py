@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from step import load_checkpoint
 from step.detections import Detections
 from step.errors import StepError
-from step_runtime.backends.base import Array, Loop
+from step_runtime.backends.base import Finished, Loop
 
 
 class TorchBackend:
@@ -27,7 +27,9 @@ class TorchBackend:
 
     name = "torch"
     loop: Loop = "steps"
-    batch: int | None = None
+    min_batch = 1
+    max_batch: int | None = None
+    depth = 1
 
     def __init__(self, checkpoint: Path, *, num_steps: int | None, device: str, threads: int | None) -> None:
         if threads is not None:
@@ -41,11 +43,11 @@ class TorchBackend:
         if not 1 <= self._num_steps <= self.config.num_steps:
             raise StepError(f"--steps is {num_steps}; this checkpoint has 1 to {self.config.num_steps}")
 
-    def detect(self, frames: NDArray[np.uint8]) -> Detections[Array]:
-        """See `Backend.detect`; the thresholds are the defaults of `step-export`."""
+    def submit(self, frames: NDArray[np.uint8]) -> Finished:
+        """See `Backend.submit`; the thresholds are the defaults of `step-export`."""
         clips = torch.from_numpy(frames).to(self.device)
         detections = self._detector.detect(clips, num_steps=self._num_steps)
-        return Detections(*(rows.cpu().numpy() for rows in detections))
+        return Finished(Detections(*(rows.cpu().numpy() for rows in detections)))
 
     def close(self) -> None:
         """See `Backend.close`."""

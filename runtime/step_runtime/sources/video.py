@@ -34,7 +34,7 @@ def video_name(location: str) -> str:
 
 
 class VideoSource:
-    """A video file or URL; see `Source` for the attributes.
+    """A video file or URL; see `Source` for the attributes; `description` says codec, container, size and rate.
 
     Args:
         location: path or URL.
@@ -53,6 +53,7 @@ class VideoSource:
             self.duration_s = stream.duration_s
             self.is_live = is_url(location) and stream.duration_s is None
             self._stated_frames = stream.stated_frames
+            self.description = stream.description
 
     def frames(self) -> Iterator[SourceFrame]:
         """See `Source.frames`."""
@@ -108,6 +109,11 @@ class _Stream:
         self.slack_s = Fraction(0) if exact or time_base is None else min(time_base, 1 / self.rate / 4)
         self.stated_frames = self._video.frames  # 0 where the container does not say
         self.duration_s = self._stated_duration_s()
+        codec = self._video.codec_context
+        self.description = (
+            f"{codec.codec.long_name or codec.name} in {self._container.format.name.split(',')[0]}, "
+            f"{codec.width}x{codec.height} {codec.pix_fmt}, {float(self.rate):.2f} fps"
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,140 @@
+"""What TensorRT engines take on this machine's GPU, beside what the card allows.
+
+    python benchmarks/gpu_speed.py bundle --runs 100
+
+The floor is the larger of two: all multiply-adds at the card's dense fp16 tensor peak (float32 accumulation), and every
+convolution, pooling and matrix product reading its inputs and writing its output once at the card's memory bandwidth
+(what is fused away moves less, what is not fused more). Without a GPU only the floors are printed.
+"""
+
+import argparse
+import math
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.inliner
+from onnx import shape_inference
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from step_runtime.backends.base import Backend
+from step_runtime.backends.tensorrt import TensorRTBackend
+
+from step import StepError
+from step.bundle import read_bundle
+
+# Dense fp16 tensor TFLOPS with float32 accumulation, and GB/s, from NVIDIA's data sheets.
+CARDS = {
+    "RTX 3090": (71.0, 936),
+    "RTX 4090": (165.2, 1008),
+    "RTX 5090": (209.5, 1792),
+    "L4": (121.0, 300),
+    "A100 80GB SXM": (312.0, 2039),
+    "H100 SXM": (989.4, 3350),
+    "H200": (989.4, 4800),
+}
+_CLIPS_IN_FLIGHT = 2
+
+
+def work(path: Path) -> tuple[int, int]:
+    """Multiply-adds of one clip in a fused graph, and bytes that its large operators read and write."""
+    model = onnx.inliner.inline_local_functions(onnx.load(path))
+    for value in (*model.graph.input, *model.graph.output):
+        for side in value.type.tensor_type.shape.dim:
+            if side.dim_param:
+                side.dim_value = 1
+    model = shape_inference.infer_shapes(model, data_prop=True)
+    shapes = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+    sizes = {tensor.name: len(tensor.raw_data) for tensor in model.graph.initializer}
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
+        kind = value.type.tensor_type
+        shapes[value.name] = [side.dim_value for side in kind.shape.dim]
+        itemsize = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).itemsize
+        sizes[value.name] = math.prod(shapes[value.name]) * itemsize
+    multiply_adds = moved = 0
+    for node in model.graph.node:
+        if node.op_type not in ("Conv", "MatMul", "MaxPool"):
+            continue
+        moved += sum(sizes[name] for name in (*node.input, *node.output))
+        outputs = math.prod(shapes[node.output[0]])
+        if node.op_type == "Conv":
+            multiply_adds += outputs * math.prod(shapes[node.input[1]][1:])
+        elif node.op_type == "MatMul":
+            multiply_adds += outputs * shapes[node.input[0]][-1]
+    return multiply_adds, moved
+
+
+def measure(backend: Backend, frames: np.ndarray, runs: int) -> list[float]:
+    """Seconds a clip: the time between results while the next clip is already under way, after a warm-up."""
+    for _ in range(3):
+        backend.submit(frames).result()
+    times_s: list[float] = []
+    pending = [backend.submit(frames) for _ in range(_CLIPS_IN_FLIGHT - 1)]
+    last_s = time.perf_counter()
+    for _ in track(range(runs), f"{backend.name}, {backend.loop}"):
+        pending.append(backend.submit(frames))
+        pending.pop(0).result()
+        now_s = time.perf_counter()
+        times_s.append(now_s - last_s)
+        last_s = now_s
+    for call in pending:
+        call.result()
+    return times_s
+
+
+def main() -> None:
+    """Prints the floors of known cards, then what was measured here."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--runs", type=int, default=100)
+    arguments = parser.parse_args()
+    console = Console()
+    manifest = read_bundle(arguments.bundle)
+    multiply_adds, moved = work(arguments.bundle / manifest.graphs["fused"].file)
+    floors = Table(title=f"{multiply_adds / 1e9:.1f} G multiply-adds and {moved / 1e9:.2f} GB a clip: ms at least")
+    for column in ("card", "compute", "memory"):
+        floors.add_column(column, justify="left" if column == "card" else "right")
+    for card, (teraflops, bandwidth) in CARDS.items():
+        compute_ms = 2 * multiply_adds / (teraflops * 1e9)
+        floors.add_row(card, f"{compute_ms:.1f}", f"{moved / (bandwidth * 1e6):.1f}")
+    console.print(floors)
+
+    shape = manifest.preprocessing
+    frames = np.random.RandomState(0).randint(
+        0, 256, (1, shape.clip_frames, shape.image_size_px, shape.image_size_px, 3), np.uint8
+    )
+    table = Table(title="measured: ms a clip, two clips under way")
+    for column in ("engines", "loop", "CUDA graph", "median", "p95", "device"):
+        table.add_column(column)
+    for flavour in manifest.engines:
+        for loop in ("fused", "steps"):
+            for cuda_graph in (True, False):
+                try:
+                    backend = TensorRTBackend.open(
+                        arguments.bundle,
+                        manifest,
+                        flavour=flavour,
+                        loop=loop,
+                        num_steps=manifest.num_steps,
+                        device="auto",
+                        cuda_graph=cuda_graph,
+                    )
+                except StepError as error:
+                    console.print(f"{flavour}, {loop}: not measured: {error}", markup=False)
+                    break
+                times_ms = [1e3 * value for value in measure(backend, frames, arguments.runs)]
+                p95 = float(np.percentile(times_ms, 95))
+                median = statistics.median(times_ms)
+                table.add_row(flavour, loop, str(cuda_graph), f"{median:.2f}", f"{p95:.2f}", backend.device)
+                backend.close()
+    if table.row_count:
+        console.print(table)
+    elif not manifest.engines:
+        console.print(f"nothing measured: {arguments.bundle} has no engines; build them with step-build", markup=False)
+
+
+if __name__ == "__main__":
+    main()

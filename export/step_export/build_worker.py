@@ -1,0 +1,106 @@
+"""The process that holds the TensorRT library while it builds: `python -m step_export.build_worker`.
+
+A process of its own, because the library can crash or be killed for memory; see `step.build_process` for the other
+end. One JSON request comes on standard input; standard input's end is the wish to stop. Events go out as JSON lines:
+progress, then one of done, cancelled, error.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from typing import IO, Any
+
+from step.build_process import BuildRequest, BuildResult
+from step.errors import StepError
+from step.files import cannot_write
+from step.flavours import load_flavour
+from step_export.engine_builder import Log, build_engine, count_layers
+
+_REPORT_EVERY_S = 0.1
+
+
+def _build(request: BuildRequest, events: IO[str], cancelled: threading.Event) -> None:
+    trt = load_flavour(request.options.flavour)
+    log: Log = []
+    last_report_s = 0.0
+
+    def report(phase: str, fraction: float) -> None:
+        nonlocal last_report_s
+        if time.monotonic() - last_report_s >= _REPORT_EVERY_S:
+            last_report_s = time.monotonic()
+            _send(events, {"phase": phase, "fraction": fraction})
+
+    try:
+        engine = build_engine(
+            trt,
+            request.onnx_file,
+            request.options,
+            log=log,
+            timing_cache=request.timing_cache,
+            mark_outputs=request.mark_outputs,
+            report=report,
+            cancelled=cancelled.is_set,
+        )
+    finally:
+        request.log_file.write_text("".join(f"[{severity}] {message}\n" for severity, message in log))
+    if engine is None:
+        _send(events, {"cancelled": True})
+        return
+    request.engine_file.write_bytes(engine.plan)
+    request.layers_file.write_text(json.dumps(engine.layers, indent=0) + "\n")
+    gpu, capability = _current_gpu()
+    result = BuildResult(
+        version=trt.__version__,
+        gpu=gpu,
+        compute_capability=capability,
+        build_s=engine.build_s,
+        layers=count_layers(engine),
+        plugins=engine.plugins,
+        scratch_bytes=engine.scratch_bytes,
+        weights_bytes=engine.weights_bytes,
+    )
+    _send(events, {"done": result.model_dump()})
+
+
+def _current_gpu() -> tuple[str | None, str | None]:
+    """Name and compute capability of the GPU that the library builds on: the first that CUDA shows."""
+    try:
+        from cuda.bindings import runtime as cudart
+    except ImportError:
+        return None, None
+    status, properties = cudart.cudaGetDeviceProperties(0)
+    if status != cudart.cudaError_t.cudaSuccess:
+        return None, None
+    return properties.name.decode().strip("\0"), f"sm{properties.major}{properties.minor}"
+
+
+def _send(events: IO[str], event: dict[str, Any]) -> None:
+    events.write(json.dumps(event) + "\n")
+    events.flush()
+
+
+def main() -> None:
+    """Reads a request, builds, reports."""
+    # The library prints to standard output now and then, which would mix with the events.
+    events = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    request = BuildRequest.model_validate_json(sys.stdin.readline())
+    cancelled = threading.Event()
+
+    def watch() -> None:
+        sys.stdin.read()
+        cancelled.set()
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        _build(request, events, cancelled)
+    except StepError as error:
+        _send(events, {"error": str(error)})
+    except OSError as error:
+        _send(events, {"error": str(cannot_write(request.onnx_file.parent, error))})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""Builds the engines of a bundle and enters them into its manifest.
+
+Every build has a folder of its own, `engines/<flavour>-<token>`; it becomes visible when the manifest, replaced in one
+step, names that folder. Until then the bundle is as it was.
+"""
+
+import contextlib
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from step.build_process import BuildRequest, BuildResult, run_build
+from step.bundle import Manifest, read_bundle, write_manifest
+from step.engines import (
+    ENGINES,
+    RTX_DEFAULT_TARGETS,
+    BuildOptions,
+    EngineRecord,
+    EngineSet,
+    find_damage,
+    this_platform,
+)
+from step.errors import StepError
+from step.files import atomic_path, cannot_write, sha256
+from step.flavours import load_flavour
+
+Progress = Callable[[str, str, float], None]
+"""Graph, phase, share of all builds that is done (0 to 1)."""
+
+_LOCK = ".engines.lock"  # stays in the bundle: a lock that is removed can be held twice
+_LARGEST_BATCH = 1024
+
+
+def check_options(options: BuildOptions, *, timing_cache: Path | None = None) -> None:
+    """Refuses options that contradict each other.
+
+    Raises:
+        StepError: which one, its value, what to do.
+    """
+    if not 1 <= options.min_batch <= options.opt_batch <= options.max_batch <= _LARGEST_BATCH:
+        raise StepError(
+            f"batch sizes are {options.min_batch}, {options.opt_batch}, {options.max_batch} (min, opt, max); "
+            f"they must be 1 to {_LARGEST_BATCH} and in that order"
+        )
+    if options.workspace_mb is not None and options.workspace_mb < 1:
+        raise StepError(f"--workspace is {options.workspace_mb}; it must be at least 1 (MiB)")
+    if options.optimization_level is not None and not 0 <= options.optimization_level <= 5:
+        raise StepError(f"--optimization-level is {options.optimization_level}; it must be 0 to 5")
+    if len(set(options.targets)) != len(options.targets):
+        raise StepError(f"--target {','.join(options.targets)} names one twice")
+    rtx = options.flavour == "tensorrt-rtx"
+    if options.targets and not rtx:
+        raise StepError(
+            "--target is for tensorrt-rtx; tensorrt builds for the GPU that it builds on (--hardware-compatible widens)"
+        )
+    if options.hardware_compatible and rtx:
+        raise StepError("--hardware-compatible is for tensorrt; name GPUs for tensorrt-rtx with --target sm86,sm89")
+    if options.version_compatible and rtx:
+        raise StepError("--version-compatible is for tensorrt; build tensorrt-rtx engines again for every version")
+    if timing_cache is not None and rtx:
+        raise StepError("--timing-cache is for tensorrt; tensorrt-rtx times nothing when it builds")
+
+
+def build_engines(
+    bundle: Path,
+    options: BuildOptions,
+    *,
+    timing_cache: Path | None = None,
+    force: bool = False,
+    progress: Progress = lambda _graph, _phase, _fraction: None,
+    waiting: Callable[[], None] = lambda: None,
+) -> tuple[EngineSet, bool]:
+    """Builds an engine of every graph of a bundle; older engines of the same flavour are replaced.
+
+    Args:
+        bundle: the folder that `step-export` wrote.
+        options: how to build.
+        timing_cache: tensorrt: layer timings, read where the file exists, and written.
+        force: build even if the bundle has engines of these options, this version and these graphs.
+        progress: is told how far it is.
+        waiting: is called if another process is building engines of this bundle.
+
+    Returns:
+        The engines, and whether they were built now.
+
+    Raises:
+        StepError: bad options or bundle, a graph that cannot be built, or nowhere to write.
+    """
+    check_options(options, timing_cache=timing_cache)
+    version = load_flavour(options.flavour).__version__
+    _check_batch(read_bundle(bundle), bundle, options)
+    try:
+        with _locked(bundle / _LOCK, waiting):
+            manifest = read_bundle(bundle)  # another process may have built meanwhile
+            present = manifest.engines.get(options.flavour)
+            if present is not None and not force and _is_current(present, manifest, bundle, options, version):
+                return present, False
+            try:
+                engines = _build(bundle, manifest, options, timing_cache, progress)
+                all_engines = {**manifest.engines, options.flavour: engines}
+                write_manifest(manifest.model_copy(update={"engines": all_engines}), bundle)
+            finally:
+                _remove_unnamed(bundle)
+    except OSError as error:
+        raise cannot_write(bundle / ENGINES, error) from error
+    return engines, True
+
+
+def _check_batch(manifest: Manifest, bundle: Path, options: BuildOptions) -> None:
+    asked = (options.min_batch, options.opt_batch, options.max_batch)
+    if manifest.batch is not None and asked != (manifest.batch,) * 3:
+        raise StepError(
+            f"{bundle} was exported for a batch of {manifest.batch}, the build asks for "
+            f"{'-'.join(map(str, sorted(set(asked))))}; give --batch {manifest.batch}, or export with --batch dynamic"
+        )
+
+
+@contextlib.contextmanager
+def _locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Holds a lock file; tells once if it has to wait for it."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        waiting()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _is_current(present: EngineSet, manifest: Manifest, bundle: Path, options: BuildOptions, version: str) -> bool:
+    built_from = {name: record.onnx_sha256 for name, record in present.engines.items()}
+    graphs = {name: record.sha256 for name, record in manifest.graphs.items()}
+    same = present.options == options and present.version == version and built_from == graphs
+    return same and find_damage(present, bundle) is None
+
+
+def _build(
+    bundle: Path, manifest: Manifest, options: BuildOptions, timing_cache: Path | None, progress: Progress
+) -> EngineSet:
+    name = f"{options.flavour}-{secrets.token_hex(4)}"
+    records: dict[str, EngineRecord] = {}
+    results: list[BuildResult] = []
+    # The larger a graph, the longer its build: good enough for a bar.
+    sizes = {graph: (bundle / record.file).stat().st_size for graph, record in manifest.graphs.items()}
+    done = 0
+    with atomic_path(bundle / ENGINES / name) as folder:
+        folder.mkdir()
+        for graph, record in manifest.graphs.items():
+
+            def report(phase: str, fraction: float, graph: str = graph, done: int = done) -> None:
+                progress(graph, phase, (done + fraction * sizes[graph]) / sum(sizes.values()))
+
+            report("starting", 0.0)
+            request = BuildRequest(
+                onnx_file=bundle / record.file,
+                engine_file=folder / f"{graph}.engine",
+                log_file=folder / f"{graph}.log",
+                layers_file=folder / f"{graph}.layers.json",
+                options=options,
+                timing_cache=timing_cache,
+            )
+            result = run_build(request, report)
+            results.append(result)
+            records[graph] = _record(request, result, f"{ENGINES}/{name}", record.sha256)
+            done += sizes[graph]
+    return EngineSet(
+        options=options,
+        version=results[0].version,
+        platform=this_platform(),
+        gpu=results[0].gpu,
+        compute_capabilities=_capabilities(options, results[0].compute_capability),
+        precision=manifest.precision,
+        engines=records,
+    )
+
+
+def _record(request: BuildRequest, result: BuildResult, place: str, onnx_sha256: str) -> EngineRecord:
+    return EngineRecord(
+        file=f"{place}/{request.engine_file.name}",
+        sha256=sha256(request.engine_file),
+        size_bytes=request.engine_file.stat().st_size,
+        onnx_sha256=onnx_sha256,
+        log_file=f"{place}/{request.log_file.name}",
+        log_sha256=sha256(request.log_file),
+        layers_file=f"{place}/{request.layers_file.name}",
+        build_s=round(result.build_s, 2),
+        layers=result.layers,
+        plugins=result.plugins,
+        scratch_bytes=result.scratch_bytes,
+        weights_bytes=result.weights_bytes,
+    )
+
+
+def _capabilities(options: BuildOptions, own: str | None) -> tuple[str, ...]:
+    if options.flavour == "tensorrt-rtx":
+        return options.targets or RTX_DEFAULT_TARGETS
+    return () if own is None else (own,)
+
+
+def _remove_unnamed(bundle: Path) -> None:
+    """What an earlier or a failed build left and the manifest does not name."""
+    sets = read_bundle(bundle).engines.values()
+    named = {Path(record.file).parts[1] for engines in sets for record in engines.engines.values()}
+    folder = bundle / ENGINES
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name not in named:
+            shutil.rmtree(path, ignore_errors=True)
+    if not named:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,216 @@
+"""The few CUDA calls that running engines takes, behind an interface that a recording fake can stand in for.
+
+Addresses and handles are plain integers. Source:
+https://nvidia.github.io/cuda-python/cuda-bindings/latest/module/runtime.html
+"""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from step.errors import StepError
+
+
+class Cuda(Protocol):
+    """One GPU's memory, streams, events and graphs. Every method raises StepError if CUDA fails."""
+
+    def activate(self) -> None:
+        """Makes the GPU the calling thread's; CUDA's choice of a GPU is per thread."""
+
+    def allocate(self, size: int) -> int:
+        """Device memory, in bytes."""
+
+    def free(self, address: int) -> None:
+        """Returns device memory."""
+
+    def allocate_pinned(self, size: int) -> int:
+        """Page-locked host memory, which copies need to be asynchronous."""
+
+    def free_pinned(self, address: int) -> None:
+        """Returns page-locked host memory."""
+
+    def create_stream(self) -> int:
+        """A stream that does not wait for the default stream."""
+
+    def destroy_stream(self, stream: int) -> None:
+        """Returns a stream."""
+
+    def create_event(self) -> int:
+        """An event without timing; a host that waits for it sleeps."""
+
+    def destroy_event(self, event: int) -> None:
+        """Returns an event."""
+
+    def upload(self, to: int, pinned: int, size: int, stream: int) -> None:
+        """Host to device, asynchronous."""
+
+    def download(self, pinned: int, source: int, size: int, stream: int) -> None:
+        """Device to host, asynchronous."""
+
+    def copy(self, to: int, source: int, size: int, stream: int) -> None:
+        """Device to device, asynchronous."""
+
+    def record(self, event: int, stream: int) -> None:
+        """The event happens when all work now in the stream is done."""
+
+    def wait(self, stream: int, event: int) -> None:
+        """What is put into the stream from now on waits for the event; the host does not."""
+
+    def synchronize_event(self, event: int) -> None:
+        """The host waits for the event."""
+
+    def synchronize_stream(self, stream: int) -> None:
+        """The host waits for all work in the stream."""
+
+    def begin_capture(self, stream: int) -> None:
+        """What is put into the stream from now on is recorded, not done."""
+
+    def end_capture(self, stream: int) -> int:
+        """Ends the recording; the graph of it, ready to launch."""
+
+    def launch(self, graph: int, stream: int) -> None:
+        """Does what a graph recorded."""
+
+    def destroy_graph(self, graph: int) -> None:
+        """Returns a graph."""
+
+
+class CudaRuntime:
+    """`Cuda` with cuda-python's bindings.
+
+    Args:
+        device: index of the GPU.
+
+    Raises:
+        StepError: cuda-bindings is not installed, or the GPU cannot be used.
+    """
+
+    def __init__(self, device: int) -> None:
+        try:
+            from cuda.bindings import runtime as cudart
+        except ImportError as error:
+            raise StepError(f"cuda-bindings is not installed ({error}); pip install 'step-trt[tensorrt]'") from error
+        self._cudart = cudart
+        self._device = device
+        self.activate()
+
+    def activate(self) -> None:
+        """See `Cuda.activate`."""
+        self._check("choosing the GPU", self._cudart.cudaSetDevice(self._device))
+
+    def allocate(self, size: int) -> int:
+        """See `Cuda.allocate`."""
+        return int(self._check(f"allocating {size / 1e6:.1f} MB", self._cudart.cudaMalloc(size)))
+
+    def free(self, address: int) -> None:
+        """See `Cuda.free`."""
+        self._check("freeing memory", self._cudart.cudaFree(address))
+
+    def allocate_pinned(self, size: int) -> int:
+        """See `Cuda.allocate_pinned`."""
+        return int(self._check(f"page-locking {size / 1e6:.1f} MB", self._cudart.cudaHostAlloc(size, 0)))
+
+    def free_pinned(self, address: int) -> None:
+        """See `Cuda.free_pinned`."""
+        self._check("freeing memory", self._cudart.cudaFreeHost(address))
+
+    def create_stream(self) -> int:
+        """See `Cuda.create_stream`."""
+        flags = self._cudart.cudaStreamNonBlocking
+        return int(self._check("creating a stream", self._cudart.cudaStreamCreateWithFlags(flags)))
+
+    def destroy_stream(self, stream: int) -> None:
+        """See `Cuda.destroy_stream`."""
+        self._check("destroying a stream", self._cudart.cudaStreamDestroy(stream))
+
+    def create_event(self) -> int:
+        """See `Cuda.create_event`."""
+        flags = self._cudart.cudaEventDisableTiming | self._cudart.cudaEventBlockingSync
+        return int(self._check("creating an event", self._cudart.cudaEventCreateWithFlags(flags)))
+
+    def destroy_event(self, event: int) -> None:
+        """See `Cuda.destroy_event`."""
+        self._check("destroying an event", self._cudart.cudaEventDestroy(event))
+
+    def upload(self, to: int, pinned: int, size: int, stream: int) -> None:
+        """See `Cuda.upload`."""
+        self._copy(to, pinned, size, self._cudart.cudaMemcpyKind.cudaMemcpyHostToDevice, stream)
+
+    def download(self, pinned: int, source: int, size: int, stream: int) -> None:
+        """See `Cuda.download`."""
+        self._copy(pinned, source, size, self._cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost, stream)
+
+    def copy(self, to: int, source: int, size: int, stream: int) -> None:
+        """See `Cuda.copy`."""
+        self._copy(to, source, size, self._cudart.cudaMemcpyKind.cudaMemcpyDeviceToDevice, stream)
+
+    def record(self, event: int, stream: int) -> None:
+        """See `Cuda.record`."""
+        self._check("recording an event", self._cudart.cudaEventRecord(event, stream))
+
+    def wait(self, stream: int, event: int) -> None:
+        """See `Cuda.wait`."""
+        self._check("waiting for an event", self._cudart.cudaStreamWaitEvent(stream, event, 0))
+
+    def synchronize_event(self, event: int) -> None:
+        """See `Cuda.synchronize_event`."""
+        self._check("running the model", self._cudart.cudaEventSynchronize(event))
+
+    def synchronize_stream(self, stream: int) -> None:
+        """See `Cuda.synchronize_stream`."""
+        self._check("running the model", self._cudart.cudaStreamSynchronize(stream))
+
+    def begin_capture(self, stream: int) -> None:
+        """See `Cuda.begin_capture`."""
+        # Other threads (decoding, another detector) may go on calling CUDA meanwhile.
+        mode = self._cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self._check("starting to record a graph", self._cudart.cudaStreamBeginCapture(stream, mode))
+
+    def end_capture(self, stream: int) -> int:
+        """See `Cuda.end_capture`."""
+        graph = self._check("recording a graph", self._cudart.cudaStreamEndCapture(stream))
+        try:
+            return int(self._check("making a graph", self._cudart.cudaGraphInstantiate(graph, 0)))
+        finally:
+            self._cudart.cudaGraphDestroy(graph)
+
+    def launch(self, graph: int, stream: int) -> None:
+        """See `Cuda.launch`."""
+        self._check("launching the model", self._cudart.cudaGraphLaunch(graph, stream))
+
+    def destroy_graph(self, graph: int) -> None:
+        """See `Cuda.destroy_graph`."""
+        self._check("destroying a graph", self._cudart.cudaGraphExecDestroy(graph))
+
+    def _copy(self, to: int, source: int, size: int, kind: Any, stream: int) -> None:
+        self._check("copying", self._cudart.cudaMemcpyAsync(to, source, size, kind, stream))
+
+    def _check(self, doing: str, answer: tuple[Any, ...]) -> Any:
+        """The value that a call answered with, if any; CUDA's status comes before it."""
+        status, *values = answer
+        if status == self._cudart.cudaError_t.cudaSuccess:
+            return values[0] if values else None
+        gpu = f"GPU {self._device}"
+        if status == self._cudart.cudaError_t.cudaErrorMemoryAllocation:
+            _, free, total = self._cudart.cudaMemGetInfo()
+            raise StepError(
+                f"{gpu} is out of memory ({doing}; {free / 1e6:.0f} of {total / 1e6:.0f} MB are free); end what else "
+                "runs on it, build engines with a smaller batch, or give another --device"
+            )
+        _, name = self._cudart.cudaGetErrorName(status)
+        _, text = self._cudart.cudaGetErrorString(status)
+        raise StepError(
+            f"CUDA failed on {gpu} while {doing}: {name.decode()} ({text.decode()}); the GPU may be lost to this "
+            "process: start again, and look at nvidia-smi if it happens again"
+        )
+
+
+def give_back_later(stack: contextlib.ExitStack, give_back: Callable[[int], None], handle: int) -> int:
+    """Returns `handle`, which the stack will give back; after a lost device that fails, and there is nothing to do."""
+
+    def quietly() -> None:
+        with contextlib.suppress(StepError):
+            give_back(handle)
+
+    stack.callback(quietly)
+    return handle

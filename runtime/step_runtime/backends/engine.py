@@ -1,0 +1,155 @@
+"""One TensorRT engine with its one execution context; the same code for both flavours.
+
+Sources: https://docs.nvidia.com/deeplearning/tensorrt/latest/_static/python-api/infer/Core/ExecutionContext.html,
+https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/inference-library/work-with-cuda-graphs.html and
+https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/inference-library/work-with-runtime-cache.html
+"""
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from step.engines import BuildOptions
+from step.errors import StepError
+from step.files import atomic_path
+from step.graph_spec import GraphSpec, TensorSpec
+
+_DTYPES = {"uint8": "UINT8", "float16": "HALF", "float32": "FLOAT", "int64": "INT64"}
+
+
+class Messages:
+    """What the library said, worst first to tell: it answers failures with False and logs the reason."""
+
+    def __init__(self, trt: Any) -> None:
+        texts: list[str] = []
+        self._texts = texts
+
+        class Logger(trt.ILogger):  # type: ignore[misc]  # the library's own way of being told where messages go
+            def __init__(self) -> None:
+                super().__init__()
+
+            def log(self, severity: Any, message: str) -> None:
+                if severity.name in ("ERROR", "INTERNAL_ERROR"):
+                    texts.append(" ".join(message.split()))
+
+        self.logger = Logger()
+
+    def last(self) -> str:
+        """The last error."""
+        return self._texts[-1] if self._texts else "it gave no reason"
+
+
+class Engine:
+    """A loaded engine.
+
+    Args:
+        trt: the library.
+        runtime: a `trt.Runtime`.
+        messages: whose logger the runtime was made with.
+        path: the engine file.
+        spec: names, types and shapes that the engine must have.
+        options: how it was built.
+        runtime_cache: tensorrt-rtx: file of kernels compiled on this GPU by an earlier run.
+        cuda_graph: tensorrt-rtx: whether the library records its own CUDA graph.
+
+    Raises:
+        StepError: the library refuses the file, or its tensors are not those of `spec`.
+    """
+
+    def __init__(
+        self,
+        *,
+        trt: Any,
+        runtime: Any,
+        messages: Messages,
+        path: Path,
+        spec: GraphSpec,
+        options: BuildOptions,
+        runtime_cache: Path,
+        cuda_graph: bool,
+    ) -> None:
+        self.spec = spec
+        self._messages = messages
+        self._cache_file = runtime_cache
+        self._cache: Any = None
+        self._is_dynamic = options.min_batch != options.max_batch
+        self._engine = runtime.deserialize_cuda_engine(path.read_bytes())
+        if self._engine is None:
+            raise StepError(f"{path}: {options.flavour} {trt.__version__} cannot load it: {messages.last()}")
+        _check_tensors(trt, self._engine, spec, path)
+        # The scratch memory is given by the caller: engines that run one after the other share it.
+        strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        if options.flavour == "tensorrt-rtx":
+            self._context = self._engine.create_execution_context(self._rtx_config(trt, strategy, cuda_graph))
+        else:
+            self._context = self._engine.create_execution_context(strategy)
+        if self._context is None:
+            raise StepError(f"{path}: {options.flavour} could not make an execution context: {messages.last()}")
+        self.scratch_bytes = int(self._engine.device_memory_size_v2)
+
+    def set_scratch(self, address: int, size: int) -> None:
+        """Device memory of at least `scratch_bytes`."""
+        self._context.set_device_memory(address, size)
+
+    def bind(self, addresses: Mapping[str, int]) -> None:
+        """Where every input and output lies on the device."""
+        for tensor in (*self.spec.inputs, *self.spec.outputs):
+            if not self._context.set_tensor_address(tensor.name, addresses[tensor.name]):
+                raise StepError(f"{self.spec.name}: cannot bind {tensor.name}: {self._messages.last()}")
+
+    def set_batch(self, batch: int) -> None:
+        """Clips of the calls that follow."""
+        for tensor in self.spec.inputs if self._is_dynamic else ():
+            if not self._context.set_input_shape(tensor.name, tensor.concrete_shape(batch)):
+                raise StepError(f"{self.spec.name}: does not take {batch} clips: {self._messages.last()}")
+
+    def enqueue(self, stream: int) -> None:
+        """Puts one run into a stream."""
+        if not self._context.execute_async_v3(stream):
+            raise StepError(f"{self.spec.name} failed on the GPU: {self._messages.last()}")
+
+    def save_runtime_cache(self) -> None:
+        """tensorrt-rtx: keeps the kernels that were compiled for this GPU, so that the next start is faster."""
+        if self._cache is None:
+            return
+        content = bytes(memoryview(self._cache.serialize()))
+        if self._cache_file.is_file() and self._cache_file.read_bytes() == content:
+            return
+        with contextlib.suppress(StepError), atomic_path(self._cache_file) as path:  # a read-only bundle runs too
+            path.write_bytes(content)
+
+    def close(self) -> None:
+        """Frees the context, then the engine."""
+        self._context = self._engine = self._cache = None
+
+    def _rtx_config(self, trt: Any, strategy: Any, cuda_graph: bool) -> Any:
+        config = self._engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(strategy)
+        if cuda_graph:
+            config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        self._cache = config.create_runtime_cache()
+        if self._cache_file.is_file():
+            self._cache.deserialize(self._cache_file.read_bytes())  # False for another GPU's: it starts empty then
+        config.set_runtime_cache(self._cache)
+        return config
+
+
+def _check_tensors(trt: Any, engine: Any, spec: GraphSpec, path: Path) -> None:
+    found = {engine.get_tensor_name(index): index for index in range(engine.num_io_tensors)}
+    for tensor in (*spec.inputs, *spec.outputs):
+        if tensor.name not in found:
+            raise StepError(f"{path}: has no tensor {tensor.name!r}; build the engine again")
+        _check_tensor(trt, engine, tensor, path)
+
+
+def _check_tensor(trt: Any, engine: Any, tensor: TensorSpec, path: Path) -> None:
+    dtype = engine.get_tensor_dtype(tensor.name)
+    if dtype != getattr(trt.DataType, _DTYPES[tensor.dtype]):
+        raise StepError(f"{path}: {tensor.name} is {dtype}, the bundle says {tensor.dtype}; build the engine again")
+    shape = tuple(engine.get_tensor_shape(tensor.name))
+    fits = len(shape) == len(tensor.shape) and all(
+        side == wanted or side < 0 or isinstance(wanted, str) for side, wanted in zip(shape, tensor.shape, strict=True)
+    )
+    if not fits:
+        raise StepError(f"{path}: {tensor.name} is {shape}, the bundle says {tensor.shape}; build the engine again")

@@ -1,0 +1,179 @@
+"""The device side of running a clip: buffers, bindings, the order of launches, and the CUDA graph of it.
+
+All buffers are allocated once. Engines read what others wrote where it lies; nothing goes to the host between them, and
+the host waits for nothing but the end of a clip.
+"""
+
+import contextlib
+import ctypes
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from step.errors import StepError
+from step.graph_spec import TensorSpec
+from step_runtime.backends.base import Array
+from step_runtime.backends.cuda import Cuda, give_back_later
+from step_runtime.backends.engine import Engine
+
+_ANCHORS = "anchors"
+
+
+class EngineLoop:
+    """Engines that run one after the other on one stream.
+
+    Args:
+        cuda: the GPU.
+        engines: in the order of their runs: the fused one alone, or backbone, steps, detect.
+        max_batch: most clips a call.
+        anchors_px: float32 [N, T, 4], the first step's input tubes.
+        results: names of the tensors that are wanted in the end.
+        capture: record the launches as one CUDA graph, and replay it.
+
+    Raises:
+        StepError: CUDA or an engine fails; everything allocated until then is freed.
+    """
+
+    def __init__(
+        self,
+        cuda: Cuda,
+        engines: Sequence[Engine],
+        *,
+        max_batch: int,
+        anchors_px: NDArray[np.float32],
+        results: Sequence[str],
+        capture: bool,
+    ) -> None:
+        self._cuda = cuda
+        self._engines = engines
+        self._max_batch = max_batch
+        self._capture = capture
+        self._graph: int | None = None
+        self._batch: int | None = None
+        self._buffers: dict[str, int] = {}
+        self.capture_problem: str | None = None
+        with contextlib.ExitStack() as stack:
+            self.stream = give_back_later(stack, cuda.destroy_stream, cuda.create_stream())
+            self._allocate(stack)
+            self._upload_anchors(anchors_px)
+            outputs = {tensor.name: tensor for engine in engines for tensor in engine.spec.outputs}
+            self.results = {name: (outputs[name], self._buffers[name]) for name in results}
+            self._owned = stack.pop_all()
+
+    @property
+    def frames(self) -> tuple[TensorSpec, int]:
+        """The first engine's input: what it is and where it lies."""
+        return self._engines[0].spec.inputs[0], self._buffers["frames"]
+
+    def set_batch(self, batch: int) -> None:
+        """Prepares for calls of this many clips: shapes, a warm-up, and the graph."""
+        if batch == self._batch:
+            return
+        self._batch = None
+        self._cuda.synchronize_stream(self.stream)  # clips of the former size may be under way
+        self._drop_graph()
+        for engine in self._engines:
+            engine.set_batch(batch)
+        # The first run of a shape allocates and compiles, which a recording must not.
+        self._enqueue_engines()
+        self._cuda.synchronize_stream(self.stream)
+        for engine in self._engines:
+            engine.save_runtime_cache()
+        if self._capture:
+            self._graph = self._record()
+        self._batch = batch
+
+    def launch(self) -> None:
+        """Puts one pass over all engines into the stream."""
+        if self._graph is not None:
+            self._cuda.launch(self._graph, self.stream)
+        else:
+            self._enqueue_engines()
+
+    def close(self) -> None:
+        """Frees everything; what a lost device cannot free is gone with it."""
+        with contextlib.suppress(StepError):
+            self._cuda.synchronize_stream(self.stream)
+            for engine in self._engines:
+                engine.save_runtime_cache()  # kernels for a new shape may have been compiled meanwhile
+        self._drop_graph()
+        for engine in self._engines:
+            engine.close()
+        self._owned.close()
+
+    def _allocate(self, stack: contextlib.ExitStack) -> None:
+        """One buffer per tensor name, as large as the largest that has it; the steps' tubes each have their own."""
+        sizes: dict[str, int] = {_ANCHORS: 0}
+        bindings: list[dict[str, str]] = []
+        tubes = _ANCHORS
+        for engine in self._engines:
+            own = {"input_tubes_px": tubes, "next_tubes_px": f"{engine.spec.name}/next_tubes_px"}
+            binding = {t.name: own.get(t.name, t.name) for t in (*engine.spec.inputs, *engine.spec.outputs)}
+            for tensor in (*engine.spec.inputs, *engine.spec.outputs):
+                name = binding[tensor.name]
+                sizes[name] = max(sizes.get(name, 0), byte_size(tensor, self._max_batch))
+            tubes = binding.get("next_tubes_px", tubes)
+            bindings.append(binding)
+        for name, size in sizes.items():
+            if size:
+                self._buffers[name] = self._device_memory(stack, size)
+        scratch_bytes = max(engine.scratch_bytes for engine in self._engines)
+        scratch = self._device_memory(stack, scratch_bytes) if scratch_bytes else 0
+        for engine, binding in zip(self._engines, bindings, strict=True):
+            if engine.scratch_bytes:
+                engine.set_scratch(scratch, scratch_bytes)
+            engine.bind({tensor: self._buffers[name] for tensor, name in binding.items()})
+
+    def _device_memory(self, stack: contextlib.ExitStack, size: int) -> int:
+        return give_back_later(stack, self._cuda.free, self._cuda.allocate(size))
+
+    def _upload_anchors(self, anchors_px: NDArray[np.float32]) -> None:
+        if _ANCHORS not in self._buffers:
+            return
+        tubes_px = np.repeat(anchors_px[None], self._max_batch, axis=0)
+        with contextlib.ExitStack() as stack:
+            pinned = give_back_later(stack, self._cuda.free_pinned, self._cuda.allocate_pinned(tubes_px.nbytes))
+            pinned_array(pinned, tubes_px.shape, "float32")[...] = tubes_px
+            self._cuda.upload(self._buffers[_ANCHORS], pinned, tubes_px.nbytes, self.stream)
+            self._cuda.synchronize_stream(self.stream)
+
+    def _enqueue_engines(self) -> None:
+        for engine in self._engines:
+            engine.enqueue(self.stream)
+
+    def _record(self) -> int | None:
+        """The graph; None where the library does something that cannot be recorded, which then runs without."""
+        self._cuda.begin_capture(self.stream)
+        try:
+            self._enqueue_engines()
+        except StepError as error:
+            self.capture_problem = str(error)
+        try:
+            graph = self._cuda.end_capture(self.stream)
+        except StepError as error:
+            self.capture_problem = self.capture_problem or str(error)
+            return None
+        if self.capture_problem is not None:
+            self._cuda.destroy_graph(graph)
+            return None
+        return graph
+
+    def _drop_graph(self) -> None:
+        if self._graph is not None:
+            with contextlib.suppress(StepError):
+                self._cuda.destroy_graph(self._graph)
+            self._graph = None
+
+
+def byte_size(tensor: TensorSpec, batch: int) -> int:
+    """Bytes of a tensor for this many clips."""
+    return int(np.prod(tensor.concrete_shape(batch))) * np.dtype(tensor.dtype).itemsize
+
+
+def pinned_array(address: int, shape: tuple[int, ...], dtype: str) -> Array:
+    """Page-locked memory seen as an array."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = (ctypes.c_uint8 * size).from_address(address)
+    array: Array = np.frombuffer(memoryview(memory), dtype=np.dtype(dtype)).reshape(shape)
+    return array

@@ -1,0 +1,281 @@
+"""TensorRT and TensorRT-RTX on an NVIDIA GPU.
+
+A clip's way: NumPy -> page-locked memory -> device (upload stream), then on the compute stream a copy into the engine's
+input, the engines, and the download of the detections. Two clips may be under way: the upload of one goes on while the
+other is computed. The host waits once a clip, for its detections.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from step.anchors import anchor_tubes
+from step.bundle import Manifest
+from step.detections import Detections
+from step.engines import check_batch, check_engines
+from step.errors import StepError
+from step.flavours import Flavour, load_flavour
+from step.graph_spec import BACKBONE, DETECT, FUSED, step_graph_name
+from step_runtime.backends.base import Array, Loop
+from step_runtime.backends.cuda import Cuda, CudaRuntime, give_back_later
+from step_runtime.backends.engine import Engine, Messages
+from step_runtime.backends.engine_loop import EngineLoop, byte_size, pinned_array
+from step_runtime.gpus import Gpu, find_gpu
+
+_RESULTS = ("boxes", "scores", "labels", "tube_indices", "counts", "tubes_px")
+_SLOTS = 2
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """What one clip under way needs of its own: addresses and events."""
+
+    index: int
+    frames_pinned: int
+    frames_device: int
+    results_pinned: dict[str, int]
+    uploaded: int
+    done: int
+
+
+class _Call:
+    """A clip under way."""
+
+    def __init__(self, backend: "TensorRTBackend", slot: _Slot, batch: int) -> None:
+        self._backend = backend
+        self._slot = slot
+        self._batch = batch
+
+    def result(self) -> Detections[Array]:
+        """See `Pending.result`."""
+        return self._backend.collect(self._slot, self._batch)
+
+
+class TensorRTBackend:
+    """A bundle's engines on a GPU; `open` finds both. See `Backend` for the attributes.
+
+    Args:
+        trt: the library of `flavour`.
+        cuda: the GPU's memory and streams.
+        gpu: the GPU.
+        folder: the bundle.
+        manifest: what `read_bundle` returned for it.
+        flavour: which engines.
+        loop: the fused engine, or those of the step loop.
+        num_steps: progressive steps to run; fewer than exported only in the step loop.
+        cuda_graph: replay a recorded CUDA graph instead of launching kernel by kernel.
+
+    Raises:
+        StepError: the library refuses an engine, or the GPU's memory is full; nothing stays allocated.
+    """
+
+    depth = _SLOTS
+
+    def __init__(
+        self,
+        *,
+        trt: Any,
+        cuda: Cuda,
+        gpu: Gpu,
+        folder: Path,
+        manifest: Manifest,
+        flavour: Flavour,
+        loop: Loop,
+        num_steps: int,
+        cuda_graph: bool = True,
+    ) -> None:
+        self.name: str = flavour
+        self.loop: Loop = loop
+        self.device = f"{gpu.name} (cuda:{gpu.index}, {gpu.capability})"
+        self.config = manifest.config
+        self._bundle = folder
+        self._engine_set = manifest.engines[flavour]
+        self.min_batch = self._engine_set.options.min_batch
+        self.max_batch: int | None = self._engine_set.options.max_batch
+        self._cuda = cuda
+        self._next_slot = 0
+        self._busy: set[int] = set()
+        with contextlib.ExitStack() as stack:
+            engines = _load_engines(
+                stack,
+                trt=trt,
+                folder=folder,
+                manifest=manifest,
+                flavour=flavour,
+                names=[FUSED] if loop == "fused" else [BACKBONE, *map(step_graph_name, range(num_steps)), DETECT],
+                gpu=gpu,
+                cuda_graph=cuda_graph,
+            )
+            self._loop = EngineLoop(
+                cuda,
+                engines,
+                max_batch=self.max_batch,
+                anchors_px=anchor_tubes(
+                    self.config.anchor_mode, frames=self.config.chunk_frames, image_size_px=self.config.image_size_px
+                ),
+                results=_RESULTS,
+                capture=cuda_graph and flavour == "tensorrt",  # tensorrt-rtx records its own
+            )
+            stack.callback(self._loop.close)
+            self._upload_stream = give_back_later(stack, cuda.destroy_stream, cuda.create_stream())
+            self._slots = [self._make_slot(stack, index) for index in range(_SLOTS)]
+            self._owned = stack.pop_all()
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        manifest: Manifest,
+        *,
+        flavour: Flavour,
+        loop: Loop,
+        num_steps: int,
+        device: str,
+        cuda_graph: bool = True,
+    ) -> Self:
+        """Finds the GPU and the library, and checks that the engines are for both.
+
+        Args:
+            folder, manifest, flavour, loop, num_steps, cuda_graph: see the class.
+            device: "auto", "cuda" or "cuda:N".
+
+        Raises:
+            StepError: what is missing, and what would work.
+        """
+        if device == "cpu":
+            raise StepError(f"--device cpu with --backend {flavour}, which runs on a GPU; --backend onnxruntime can")
+        gpu = find_gpu(device)
+        trt = load_flavour(flavour)
+        check_runnable(folder, manifest, flavour, version=trt.__version__, gpu=gpu)
+        return cls(
+            trt=trt,
+            cuda=CudaRuntime(gpu.index),
+            gpu=gpu,
+            folder=folder,
+            manifest=manifest,
+            flavour=flavour,
+            loop=loop,
+            num_steps=num_steps,
+            cuda_graph=cuda_graph,
+        )
+
+    def submit(self, frames: NDArray[np.uint8]) -> _Call:
+        """See `Backend.submit`.
+
+        Raises:
+            StepError: more or fewer clips than the engines take, or CUDA fails.
+        """
+        batch = len(frames)
+        check_batch(self._engine_set, self._bundle, batch)
+        cuda, loop = self._cuda, self._loop
+        cuda.activate()
+        slot = self._slots[self._next_slot]
+        if slot.index in self._busy:  # its result was never asked for
+            cuda.synchronize_event(slot.done)
+        loop.set_batch(batch)
+        tensor, input_address = loop.frames
+        size = byte_size(tensor, batch)
+        pinned_array(slot.frames_pinned, frames.shape, "uint8")[...] = frames
+        cuda.upload(slot.frames_device, slot.frames_pinned, size, self._upload_stream)
+        cuda.record(slot.uploaded, self._upload_stream)
+        cuda.wait(loop.stream, slot.uploaded)
+        cuda.copy(input_address, slot.frames_device, size, loop.stream)
+        loop.launch()
+        for name, (result, address) in loop.results.items():
+            cuda.download(slot.results_pinned[name], address, byte_size(result, batch), loop.stream)
+        cuda.record(slot.done, loop.stream)
+        self._busy.add(slot.index)
+        self._next_slot = (slot.index + 1) % _SLOTS
+        return _Call(self, slot, batch)
+
+    def collect(self, slot: _Slot, batch: int) -> Detections[Array]:
+        """Waits for a clip and copies its detections, since the page-locked memory is used again."""
+        self._cuda.activate()
+        self._cuda.synchronize_event(slot.done)
+        self._busy.discard(slot.index)
+        rows = (
+            pinned_array(slot.results_pinned[name], tensor.concrete_shape(batch), tensor.dtype).copy()
+            for name, (tensor, _) in self._loop.results.items()
+        )
+        return Detections(*rows)
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        with contextlib.suppress(StepError):  # a lost device has nothing under way
+            self._cuda.activate()
+            # What is under way still reads and writes what is freed next.
+            self._cuda.synchronize_stream(self._upload_stream)
+            self._cuda.synchronize_stream(self._loop.stream)
+        self._owned.close()
+
+    def _make_slot(self, stack: contextlib.ExitStack, index: int) -> _Slot:
+        cuda, batch = self._cuda, self._engine_set.options.max_batch
+        size = byte_size(self._loop.frames[0], batch)
+
+        def pinned(count: int) -> int:
+            return give_back_later(stack, cuda.free_pinned, cuda.allocate_pinned(count))
+
+        return _Slot(
+            index=index,
+            frames_pinned=pinned(size),
+            frames_device=give_back_later(stack, cuda.free, cuda.allocate(size)),
+            results_pinned={name: pinned(byte_size(tensor, batch)) for name, (tensor, _) in self._loop.results.items()},
+            uploaded=give_back_later(stack, cuda.destroy_event, cuda.create_event()),
+            done=give_back_later(stack, cuda.destroy_event, cuda.create_event()),
+        )
+
+
+def _load_engines(
+    stack: contextlib.ExitStack,
+    *,
+    trt: Any,
+    folder: Path,
+    manifest: Manifest,
+    flavour: Flavour,
+    names: Sequence[str],
+    gpu: Gpu,
+    cuda_graph: bool,
+) -> list[Engine]:
+    """Engines by graph name, in order; the stack closes them."""
+    engine_set = manifest.engines[flavour]
+    messages = Messages(trt)
+    runtime = trt.Runtime(messages.logger)
+    runtime.engine_host_code_allowed = engine_set.options.version_compatible
+    engines: list[Engine] = []
+    for name in names:
+        file = folder / engine_set.engines[name].file
+        engine = Engine(
+            trt=trt,
+            runtime=runtime,
+            messages=messages,
+            path=file,
+            spec=manifest.graphs[name].spec(name),
+            options=engine_set.options,
+            runtime_cache=file.with_suffix(f".{gpu.capability}.cache"),
+            cuda_graph=cuda_graph,
+        )
+        stack.callback(engine.close)
+        engines.append(engine)
+    return engines
+
+
+def check_runnable(folder: Path, manifest: Manifest, flavour: Flavour, *, version: str, gpu: Gpu) -> None:
+    """Whether a bundle has engines that this library and this GPU run.
+
+    Raises:
+        StepError: with the command that builds them.
+    """
+    if flavour not in manifest.engines:
+        raise StepError(f"{folder} has no {flavour} engines; build them: step-build {folder} --engine {flavour}")
+    check_engines(
+        manifest.engines[flavour],
+        folder,
+        onnx_sha256={name: record.sha256 for name, record in manifest.graphs.items()},
+        version=version,
+        capability=gpu.capability,
+    )

@@ -1,0 +1,203 @@
+"""TensorRT engines of a bundle: how they are built, what the manifest says of them, whether they fit (torch-free).
+
+Compute capabilities are written as TensorRT-RTX names them: "sm86" is 8.6, "sm120" is 12.0.
+Source: https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/inference-library/cpu-engines.html
+"""
+
+import platform
+import shlex
+import sys
+from pathlib import Path
+
+from step.errors import StepError
+from step.files import sha256
+from step.flavours import Flavour
+from step.graph_spec import Precision
+from step.records import Record
+
+ENGINES = "engines"
+RTX_DEFAULT_TARGETS = ("sm80", "sm86", "sm89", "sm120")
+_OLDEST_COMPATIBLE = 80  # Ampere
+
+
+class BuildOptions(Record):
+    """What an engine build can be told; the same object travels to the build process and into the manifest.
+
+    Attributes:
+        flavour: which library builds and runs the engines.
+        min_batch, opt_batch, max_batch: clips a call; all the same is a static batch.
+        workspace_mb: most scratch memory that a layer may take, MiB; None lets the library choose.
+        optimization_level: 0 to 5; None for the library's default (3).
+        hardware_compatible: tensorrt: runs on every Ampere or later GPU, not only on the one it was built on.
+        version_compatible: runs with later versions of the same major version.
+        targets: tensorrt-rtx: compute capabilities to build for; empty for the library's default (Ampere and later).
+        tf32: float32 layers may use TF32.
+        profile_layers: keep what an inspector or profiler wants to know about every layer.
+    """
+
+    flavour: Flavour
+    min_batch: int = 1
+    opt_batch: int = 1
+    max_batch: int = 1
+    workspace_mb: int | None = None
+    optimization_level: int | None = None
+    hardware_compatible: bool = False
+    version_compatible: bool = False
+    targets: tuple[str, ...] = ()
+    tf32: bool = True
+    profile_layers: bool = False
+
+    def command(self, bundle: Path) -> str:
+        """The `step-build` call that builds with these options."""
+        words = ["step-build", str(bundle), "--engine", self.flavour]
+        if self.min_batch == self.opt_batch == self.max_batch:
+            words += ["--batch", str(self.opt_batch)] if self.opt_batch != 1 else []
+        else:
+            for name in ("min", "opt", "max"):
+                words += [f"--{name}-batch", str(getattr(self, f"{name}_batch"))]
+        words += ["--workspace", str(self.workspace_mb)] if self.workspace_mb is not None else []
+        if self.optimization_level is not None:
+            words += ["--optimization-level", str(self.optimization_level)]
+        words += ["--hardware-compatible"] if self.hardware_compatible else []
+        words += ["--version-compatible"] if self.version_compatible else []
+        words += ["--target", ",".join(self.targets)] if self.targets else []
+        words += [] if self.tf32 else ["--no-tf32"]
+        words += ["--profile-layers"] if self.profile_layers else []
+        return shlex.join(words)
+
+
+class EngineRecord(Record):
+    """One engine file, as trtexec --loadEngine takes it.
+
+    Attributes:
+        file: inside the bundle; the build's log and the list of its layers lie beside it.
+        onnx_sha256: of the graph that it was built from.
+        build_s: seconds that the library took.
+        layers: how many layers of each type the parsed network had.
+        plugins: names of the plugin layers among them.
+        scratch_bytes: device memory that a context needs besides weights and tensors; None where the log does not say.
+        weights_bytes: device memory of the weights; None where the log does not say.
+    """
+
+    file: str
+    sha256: str
+    size_bytes: int
+    onnx_sha256: str
+    log_file: str
+    log_sha256: str
+    layers_file: str
+    build_s: float
+    layers: dict[str, int]
+    plugins: tuple[str, ...]
+    scratch_bytes: int | None
+    weights_bytes: int | None
+
+
+class EngineSet(Record):
+    """The engines that one build of a bundle made, one per graph.
+
+    Attributes:
+        version: of the library; an engine belongs to it.
+        platform: where it was built, as `this_platform` names it.
+        gpu: name of the GPU that it was tuned on; None where none was seen (tensorrt-rtx needs none).
+        compute_capabilities: of the GPUs that it runs on.
+    """
+
+    options: BuildOptions
+    version: str
+    platform: str
+    gpu: str | None
+    compute_capabilities: tuple[str, ...]
+    precision: Precision
+    engines: dict[str, EngineRecord]
+
+
+def this_platform() -> str:
+    """Operating system and processor, as "linux-x86_64"."""
+    return f"{sys.platform}-{platform.machine().lower()}"
+
+
+def check_batch(engines: EngineSet, bundle: Path, batch: int) -> None:
+    """Refuses a batch outside the profile.
+
+    Raises:
+        StepError: with the command that builds engines for it.
+    """
+    options = engines.options
+    if not options.min_batch <= batch <= options.max_batch:
+        smallest, largest = min(batch, options.min_batch), max(batch, options.max_batch)
+        wider = options.model_copy(update={"min_batch": smallest, "max_batch": largest})
+        raise StepError(
+            f"the {options.flavour} engines of {bundle} take {options.min_batch} to {options.max_batch} clips a call, "
+            f"not {batch}; build wider ones: {wider.command(bundle)}"
+        )
+
+
+def check_engines(
+    engines: EngineSet, bundle: Path, *, onnx_sha256: dict[str, str], version: str, capability: str
+) -> None:
+    """Refuses engines that this machine's library or GPU cannot run, or that belong to other graphs.
+
+    Args:
+        engines: from the manifest.
+        bundle: the bundle folder.
+        onnx_sha256: of the bundle's graphs, by name.
+        version: of the library that is to run them.
+        capability: of the GPU that is to run them, as "sm89".
+
+    Raises:
+        StepError: with the command that rebuilds them.
+    """
+    problem = _misfit(engines, onnx_sha256=onnx_sha256, version=version, capability=capability)
+    if problem is None:
+        problem = find_damage(engines, bundle)
+    if problem is not None:
+        options = engines.options
+        if options.targets and capability not in options.targets:
+            options = options.model_copy(update={"targets": (*options.targets, capability)})
+        raise StepError(
+            f"the {options.flavour} engines of {bundle} {problem}; build them again: {options.command(bundle)}"
+        )
+
+
+def _misfit(engines: EngineSet, *, onnx_sha256: dict[str, str], version: str, capability: str) -> str | None:
+    for name, record in engines.engines.items():
+        if onnx_sha256.get(name) != record.onnx_sha256:
+            return f"were built from another {name}.onnx"
+    if not _version_fits(engines, version):
+        return f"were built with version {engines.version}, this machine has {version}"
+    if engines.options.flavour == "tensorrt" and engines.platform != this_platform():
+        return f"were built on {engines.platform}, this machine is {this_platform()}"
+    if not _capability_fits(engines, capability):
+        return f"are for {', '.join(engines.compute_capabilities) or 'no GPU'}, this machine's GPU is {capability}"
+    return None
+
+
+def _version_fits(engines: EngineSet, version: str) -> bool:
+    if not engines.options.version_compatible:
+        return version == engines.version
+    built, here = (tuple(int(part) for part in text.split(".")[:3]) for text in (engines.version, version))
+    return built[0] == here[0] and built <= here
+
+
+def _capability_fits(engines: EngineSet, capability: str) -> bool:
+    if capability in engines.compute_capabilities:
+        return True
+    later_too = engines.options.hardware_compatible or (
+        engines.options.flavour == "tensorrt-rtx" and not engines.options.targets
+    )
+    return later_too and int(capability.removeprefix("sm")) >= _OLDEST_COMPATIBLE
+
+
+def find_damage(engines: EngineSet, bundle: Path) -> str | None:
+    """What is wrong with the engine files, or None."""
+    for record in engines.engines.values():
+        path = bundle / record.file
+        if not path.is_file():
+            return f"are not complete ({record.file} is missing)"
+        size = path.stat().st_size
+        if size != record.size_bytes:
+            return f"are damaged ({record.file} has {size} bytes, the manifest says {record.size_bytes})"
+        if sha256(path) != record.sha256:
+            return f"are damaged ({record.file} has changed since it was built)"
+    return None

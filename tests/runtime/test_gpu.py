@@ -1,0 +1,183 @@
+"""TensorRT on a real GPU: parity with PyTorch, both loops, CUDA graphs, memory. Run with: pytest -m gpu"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from step_export.bundle_writer import ExportSettings, export_bundle
+from step_export.engine_writer import build_engines
+from step_runtime import Detector
+from step_runtime.backends.select import open_backend
+from step_runtime.backends.tensorrt import TensorRTBackend
+
+from step import load_checkpoint
+from step.bundle import read_bundle
+from step.engines import BuildOptions
+from step.errors import StepError
+from step.flavours import FLAVOURS, load_flavour
+from step.parity import TOLERANCES, detections_apart
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(scope="module", params=FLAVOURS)
+def flavour(request):
+    try:
+        load_flavour(request.param)
+    except StepError as error:
+        pytest.skip(str(error))
+    return request.param
+
+
+@pytest.fixture(scope="module", params=["fp32", "fp16"])
+def engine_bundle(request, flavour, golden_checkpoint, tmp_path_factory) -> Path:
+    """The full-size model with engines for 1 to 2 clips; without TF32, whose ten bits are half's."""
+    bundle = tmp_path_factory.mktemp("gpu") / f"{flavour}-{request.param}"
+    export_bundle(golden_checkpoint, bundle, ExportSettings(precision=request.param, verify=False))
+    build_engines(bundle, BuildOptions(flavour=flavour, opt_batch=1, max_batch=2, tf32=False))
+    return bundle
+
+
+@pytest.fixture(scope="module")
+def static_bundle(flavour, golden_checkpoint, tmp_path_factory) -> Path:
+    bundle = tmp_path_factory.mktemp("gpu") / f"{flavour}-static"
+    export_bundle(golden_checkpoint, bundle, ExportSettings(precision="fp16", verify=False))
+    build_engines(bundle, BuildOptions(flavour=flavour))
+    return bundle
+
+
+@pytest.fixture(scope="module")
+def expected(golden_checkpoint, golden_frames):
+    return load_checkpoint(golden_checkpoint).detect(torch.from_numpy(golden_frames))
+
+
+def _random_clips(count: int, size_px: int = 400) -> Iterator[np.ndarray]:
+    state = np.random.RandomState(0)
+    for _ in range(count):
+        yield state.randint(0, 256, (1, 36, size_px, size_px, 3), np.uint8)
+
+
+def _open(bundle: Path, flavour: str, *, loop: str, cuda_graph: bool = True) -> TensorRTBackend:
+    manifest = read_bundle(bundle)
+    return TensorRTBackend.open(
+        bundle, manifest, flavour=flavour, loop=loop, num_steps=3, device="cuda", cuda_graph=cuda_graph
+    )
+
+
+@pytest.mark.parametrize("loop", ["fused", "steps"])
+def test_parity_with_torch(loop, engine_bundle, flavour, golden_frames, expected):
+    tolerance = TOLERANCES[read_bundle(engine_bundle).precision]
+    with Detector.open(engine_bundle, flavour, loop=loop) as detector:
+        found = detector.detect(golden_frames)
+    assert np.abs(found.tubes_px - expected.tubes_px.numpy()).max() <= tolerance.boxes_px
+    names = ("boxes", "scores", "labels", "tube_indices")
+    apart = detections_apart(
+        {name: getattr(found, name)[0] for name in names},
+        {name: getattr(expected, name)[0].numpy() for name in names},
+        score_tolerance=tolerance.scores,
+        score_threshold=0.01,
+        nms_iou=0.4,
+    )
+    assert apart <= 1 - tolerance.rows_matched
+
+
+def test_fused_against_steps(engine_bundle, flavour):
+    tolerance = TOLERANCES[read_bundle(engine_bundle).precision]
+    with (
+        Detector.open(engine_bundle, flavour, loop="fused") as fused,
+        Detector.open(engine_bundle, flavour, loop="steps") as steps,
+    ):
+        for clip in _random_clips(4):
+            one, other = fused.detect(clip), steps.detect(clip)
+            assert np.abs(one.tubes_px - other.tubes_px).max() <= 2 * tolerance.boxes_px
+            assert np.abs(one.scores - other.scores).max() <= 2 * tolerance.scores
+
+
+@pytest.mark.parametrize("loop", ["fused", "steps"])
+def test_a_replayed_graph_equals_eager_launches(loop, static_bundle, flavour):
+    """The same kernels on the same buffers: not a bit may differ."""
+    replayed = _open(static_bundle, flavour, loop=loop)
+    eager = _open(static_bundle, flavour, loop=loop, cuda_graph=False)
+    try:
+        assert replayed._loop.capture_problem is None
+        for clip in _random_clips(100):
+            one, other = replayed.submit(clip).result(), eager.submit(clip).result()
+            for name in one._fields:
+                assert np.array_equal(getattr(one, name), getattr(other, name)), name
+    finally:
+        replayed.close()
+        eager.close()
+
+
+@pytest.mark.parametrize("loop", ["fused", "steps"])
+def test_no_allocation_after_warm_up_and_none_kept(loop, static_bundle, flavour):
+    from cuda.bindings import runtime as cudart
+
+    def free_bytes() -> int:
+        return cudart.cudaMemGetInfo()[1]
+
+    clips = list(_random_clips(3))
+    _open(static_bundle, flavour, loop=loop).close()  # the context of the process itself
+    before = free_bytes()
+    backend = _open(static_bundle, flavour, loop=loop)
+    backend.submit(clips[0]).result()
+    warm = free_bytes()
+    for clip in clips * 5:
+        backend.submit(clip).result()
+    assert free_bytes() == warm
+    backend.close()
+    assert before - free_bytes() < 64e6  # kernels stay loaded
+
+
+def test_two_clips_under_way(static_bundle, flavour):
+    backend = _open(static_bundle, flavour, loop="fused")
+    clips = list(_random_clips(6))
+    alone = [backend.submit(clip).result() for clip in clips]
+    pending = [backend.submit(clips[0])]
+    for index, clip in enumerate(clips[1:]):
+        pending.append(backend.submit(clip))
+        assert np.array_equal(pending[index].result().scores, alone[index].scores)
+    backend.close()
+
+
+def test_batches_of_a_profile(engine_bundle, flavour):
+    clips = np.concatenate(list(_random_clips(3)))
+    tolerance = TOLERANCES[read_bundle(engine_bundle).precision]
+    with Detector.open(engine_bundle, flavour) as detector:
+        together = detector.detect(clips)
+        for index in range(3):
+            alone = detector.detect(clips[index : index + 1])
+            assert np.abs(together.tubes_px[index] - alone.tubes_px[0]).max() <= 2 * tolerance.boxes_px
+
+
+def test_auto_takes_the_engines(static_bundle, flavour):
+    backend = open_backend(static_bundle)
+    assert backend.name == flavour
+    backend.close()
+
+
+def test_the_runtime_cache_is_kept(static_bundle, flavour):
+    if flavour != "tensorrt-rtx":
+        pytest.skip("tensorrt compiles when it builds")
+    backend = _open(static_bundle, flavour, loop="fused")
+    backend.submit(next(_random_clips(1))).result()
+    backend.close()
+    assert list((static_bundle / "engines").rglob("fused.sm*.cache"))
+
+
+def test_engines_of_another_gpu_are_refused(static_bundle, flavour, tmp_path):
+    shutil.copytree(static_bundle, tmp_path / "b")
+    manifest = read_bundle(tmp_path / "b")
+    engines = manifest.engines[flavour].model_copy(update={"compute_capabilities": ("sm75",)})
+    options = engines.options.model_copy(update={"targets": ("sm75",) if flavour == "tensorrt-rtx" else ()})
+    changed = manifest.model_copy(update={"engines": {flavour: engines.model_copy(update={"options": options})}})
+    with pytest.raises(StepError, match="are for sm75, this machine's GPU is sm"):
+        TensorRTBackend.open(tmp_path / "b", changed, flavour=flavour, loop="fused", num_steps=3, device="cuda")
+
+
+def test_a_gpu_that_is_not_there(static_bundle, flavour):
+    with pytest.raises(StepError, match="--device is cuda:99; this machine has cuda:0"):
+        Detector.open(static_bundle, flavour, device="cuda:99")

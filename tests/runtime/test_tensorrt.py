@@ -1,0 +1,366 @@
+"""The TensorRT backend on a GPU that records its calls and computes with ONNX Runtime."""
+
+import shutil
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from fake_gpu import GPU, VERSION, FakeContext, FakeCuda, FakeEngine, FakeRuntimeConfig, FakeTensorRT, add_fake_engines
+from step_runtime import Detector
+from step_runtime.backends.cuda import Cuda, CudaRuntime
+from step_runtime.backends.onnxruntime import OnnxRuntimeBackend
+from step_runtime.backends.tensorrt import TensorRTBackend, check_runnable
+
+from step import StepError
+from step.bundle import read_bundle
+
+STEP_LOOP = ["backbone", "step1", "step2", "step3", "detect"]
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_bundle, tmp_path_factory):
+    copy = tmp_path_factory.mktemp("engines") / "bundle"
+    shutil.copytree(tiny_bundle, copy)
+    add_fake_engines(copy)
+    add_fake_engines(copy, "tensorrt-rtx")
+    return copy
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_bundle, tiny_clips):
+    backend = OnnxRuntimeBackend(
+        tiny_bundle, read_bundle(tiny_bundle), loop="fused", num_steps=3, device="cpu", threads=None
+    )
+    return [backend.submit(tiny_clips[index : index + 1]).result() for index in (0, 1)]
+
+
+def _open(bundle, cuda, *, flavour="tensorrt", loop="fused", num_steps=3, refuse_capture=False, cuda_graph=True):
+    trt = FakeTensorRT(cuda, refuse_capture=refuse_capture)
+    backend = TensorRTBackend(
+        trt=trt,
+        cuda=cuda,
+        gpu=GPU,
+        folder=bundle,
+        manifest=read_bundle(bundle),
+        flavour=flavour,
+        loop=loop,
+        num_steps=num_steps,
+        cuda_graph=cuda_graph,
+    )
+    return backend, trt
+
+
+def _assert_same(found, expected):
+    for name in ("scores", "counts", "tubes_px"):  # the order of rows with equal scores is rounding's
+        assert np.abs(getattr(found, name) - getattr(expected, name)).max() <= 1e-3, name
+
+
+@pytest.mark.parametrize("cuda_graph", [True, False])
+@pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt-rtx"])
+@pytest.mark.parametrize("loop", ["fused", "steps"])
+def test_gives_what_the_graphs_give(loop, flavour, cuda_graph, bundle, tiny_clips, expected):
+    cuda = FakeCuda()
+    backend, _ = _open(bundle, cuda, flavour=flavour, loop=loop, cuda_graph=cuda_graph)
+    for index in (0, 1, 0):
+        _assert_same(backend.submit(tiny_clips[index : index + 1]).result(), expected[index])
+    backend.close()
+    assert cuda.leaks == 0
+
+
+def test_two_clips_under_way_do_not_touch_each_other(bundle, tiny_clips, expected):
+    backend, _ = _open(bundle, FakeCuda())
+    first, second = backend.submit(tiny_clips[:1]), backend.submit(tiny_clips[1:])
+    _assert_same(first.result(), expected[0])
+    third = backend.submit(tiny_clips[:1])
+    _assert_same(second.result(), expected[1])
+    _assert_same(third.result(), expected[0])
+
+
+def test_results_that_nobody_asks_for_do_no_harm(bundle, tiny_clips, expected):
+    backend, _ = _open(bundle, FakeCuda())
+    for _ in range(3):
+        backend.submit(tiny_clips[:1])
+    _assert_same(backend.submit(tiny_clips[1:]).result(), expected[1])
+
+
+@pytest.mark.parametrize("loop", ["fused", "steps"])
+def test_a_clip_after_warm_up(loop, bundle, tiny_clips):
+    """One upload, one graph, one download per result, one wait of the host: no allocation, nothing in between."""
+    cuda = FakeCuda()
+    backend, _ = _open(bundle, cuda, loop=loop)
+    backend.submit(tiny_clips[:1]).result()
+    cuda.calls.clear()
+    backend.submit(tiny_clips[:1]).result()
+    downloads = ["download"] * 6
+    before = ["activate", "upload", "record", "wait", "copy", "launch"]
+    assert cuda.calls == [*before, *downloads, "record", "activate", "synchronize_event"]
+
+
+@pytest.mark.parametrize(("loop", "names"), [("fused", ["fused"]), ("steps", STEP_LOOP)])
+def test_the_graph_is_recorded_once_after_a_warm_up(loop, names, bundle, tiny_clips):
+    cuda = FakeCuda()
+    backend, _ = _open(bundle, cuda, loop=loop)
+    cuda.calls.clear()
+    for _ in range(3):
+        backend.submit(tiny_clips[:1]).result()
+    runs = [f"run {name}" for name in names]
+    first = cuda.calls[cuda.calls.index(runs[0]) :]
+    warm_up = [*runs, "synchronize_stream", "begin_capture", *runs, "end_capture"]
+    assert first[: len(warm_up)] == warm_up
+    assert cuda.calls.count("launch") == 3
+    assert cuda.calls.count("begin_capture") == 1
+
+
+def test_rtx_records_its_own_graph(bundle, tiny_clips):
+    """Every engine is launched by itself, with the library's strategy set, and nothing waits in between."""
+    cuda = FakeCuda()
+    backend, trt = _open(bundle, cuda, flavour="tensorrt-rtx", loop="steps")
+    backend.submit(tiny_clips[:1]).result()
+    config = backend._loop._engines[0]._context.made_with
+    assert isinstance(config, FakeRuntimeConfig)
+    assert config.cuda_graph_strategy == trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+    assert config.strategy == trt.ExecutionContextAllocationStrategy.USER_MANAGED
+    cuda.calls.clear()
+    backend.submit(tiny_clips[:1]).result()
+    runs = [f"run {name}" for name in STEP_LOOP]
+    assert cuda.calls[5:10] == runs
+    assert not {"launch", "begin_capture", "allocate"} & set(cuda.calls)
+    assert [call for call in cuda.calls if call.startswith("synchronize")] == ["synchronize_event"]
+
+
+def test_rtx_keeps_what_it_compiled_in_the_bundle(bundle, tiny_clips):
+    backend, trt = _open(bundle, FakeCuda(), flavour="tensorrt-rtx")
+    backend.submit(tiny_clips[:1]).result()
+    backend.close()
+    file = bundle / "engines/tensorrt-rtx-fake/fused.sm89.cache"
+    assert file.read_bytes() == b"compiled kernels"
+    _, trt = _open(bundle, FakeCuda(), flavour="tensorrt-rtx")
+    assert trt.loaded_caches == [b"compiled kernels"]
+
+
+def test_what_cannot_be_captured_runs_without(bundle, tiny_clips, expected):
+    cuda = FakeCuda()
+    backend, _ = _open(bundle, cuda, refuse_capture=True)
+    _assert_same(backend.submit(tiny_clips[:1]).result(), expected[0])
+    assert "cannot be captured" in backend._loop.capture_problem
+    assert "launch" not in cuda.calls
+    backend.close()
+    assert cuda.leaks == 0
+
+
+def test_fewer_steps(bundle, tiny_bundle, tiny_clips):
+    backend, _ = _open(bundle, FakeCuda(), loop="steps", num_steps=2)
+    with Detector.open(tiny_bundle, "onnxruntime", loop="steps", num_steps=2) as graphs:
+        _assert_same(backend.submit(tiny_clips[:1]).result(), graphs.detect(tiny_clips[:1]))
+
+
+@pytest.mark.parametrize("loop", ["fused", "steps"])
+def test_a_profile_of_batches(loop, tiny_bundle, tiny_clips, expected, tmp_path):
+    shutil.copytree(tiny_bundle, tmp_path / "b")
+    add_fake_engines(tmp_path / "b", min_batch=1, opt_batch=2, max_batch=2)
+    cuda = FakeCuda()
+    backend, _ = _open(tmp_path / "b", cuda, loop=loop)
+    pair = backend.submit(tiny_clips).result()
+    for index in (0, 1):
+        _assert_same(type(pair)(*(rows[index : index + 1] for rows in pair)), expected[index])
+    _assert_same(backend.submit(tiny_clips[:1]).result(), expected[0])
+    assert len(cuda.graphs) == 1  # the former size's is gone
+    with pytest.raises(
+        StepError, match=r"take 1 to 2 clips a call, not 3; .* --min-batch 1 --opt-batch 2 --max-batch 3"
+    ):
+        backend.submit(np.concatenate((tiny_clips, tiny_clips[:1])))
+    with Detector(backend) as detector:  # which cuts to what the engines take
+        three = detector.detect(np.concatenate((tiny_clips, tiny_clips[:1])))
+    _assert_same(type(three)(*(rows[2:] for rows in three)), expected[0])
+
+
+def test_a_static_batch_is_filled_up(tiny_bundle, tiny_clips, expected, tmp_path):
+    shutil.copytree(tiny_bundle, tmp_path / "b")
+    add_fake_engines(tmp_path / "b", min_batch=2, opt_batch=2, max_batch=2)
+    backend, _ = _open(tmp_path / "b", FakeCuda())
+    with Detector(backend) as detector:
+        _assert_same(detector.detect(tiny_clips[:1]), expected[0])
+
+
+def test_a_run_keeps_two_clips_under_way(bundle, make_video):
+    cuda = FakeCuda()
+    backend, _ = _open(bundle, cuda)
+    with Detector(backend) as detector:
+        # Slow enough that the reader is ahead.
+        key_frames = list(detector.run(make_video(frames=150), every_s=Fraction(1, 2)))
+    with Detector.open(bundle, "onnxruntime", device="cpu") as graphs:
+        wanted = list(graphs.run(make_video(frames=150), every_s=Fraction(1, 2)))
+    assert [frame.time_s for frame in key_frames] == [frame.time_s for frame in wanted]
+    for found, frame in zip(key_frames, wanted, strict=True):
+        _assert_same(found.detections, frame.detections)
+    order = [call for call in cuda.calls if call in ("upload", "synchronize_event")]
+    assert order.index("synchronize_event") >= 2, "the second clip was not started before the first was waited for"
+    assert cuda.leaks == 0
+
+
+@pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt-rtx"])
+def test_everything_is_freed_wherever_the_gpu_fails(flavour, bundle, tiny_clips):
+    def use(cuda):
+        backend, _ = _open(bundle, cuda, flavour=flavour, loop="steps")
+        try:
+            backend.submit(tiny_clips[:1])
+            backend.submit(tiny_clips[:1]).result()
+        finally:
+            backend.close()
+
+    healthy = FakeCuda()
+    use(healthy)
+    giving_back = ("free", "free_pinned", "destroy_stream", "destroy_event", "destroy_graph")
+    calls = {call for call in healthy.calls if call not in giving_back}
+    assert len(calls) >= 15
+    for call in sorted(calls):
+        cuda = FakeCuda(fail_at=call)
+        if call == "end_capture":
+            use(cuda)  # runs without a graph
+        else:
+            with pytest.raises(StepError, match=f"fails at {call}"):
+                use(cuda)
+        assert cuda.leaks == 0, call
+
+
+def test_a_lost_gpu_is_told_once(bundle, tiny_clips):
+    """Freeing fails too then; what is told is what failed first."""
+    cuda = FakeCuda()
+    backend, _ = _open(bundle, cuda)
+    backend.submit(tiny_clips[:1]).result()
+    pending = backend.submit(tiny_clips[:1])
+    cuda.is_lost = True
+    with pytest.raises(StepError, match="fails at activate"), Detector(backend):
+        pending.result()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"version": "10.8.0.43"}, "built with version 10.8.0.43, this machine has 11.4.0.106"),
+        ({"platform": "linux-aarch64"}, "built on linux-aarch64, this machine is"),
+        ({"compute_capabilities": ("sm90",)}, "are for sm90, this machine's GPU is sm89"),
+        ({"compute_capabilities": ()}, "are for no GPU"),
+    ],
+)
+def test_engines_of_another_machine(changes, message, tiny_bundle, tmp_path):
+    shutil.copytree(tiny_bundle, tmp_path / "b")
+    add_fake_engines(tmp_path / "b", max_batch=2, opt_batch=2, **changes)
+    with pytest.raises(StepError, match=message) as caught:
+        check_runnable(tmp_path / "b", read_bundle(tmp_path / "b"), "tensorrt", version=VERSION, gpu=GPU)
+    command = "--engine tensorrt --min-batch 1 --opt-batch 2 --max-batch 2"
+    assert str(caught.value).endswith(f"build them again: step-build {tmp_path / 'b'} {command}")
+
+
+@pytest.mark.parametrize(
+    ("flavour", "changes"),
+    [
+        ("tensorrt", {"hardware_compatible": True, "compute_capabilities": ("sm80",)}),
+        ("tensorrt", {"version_compatible": True, "version": "11.2.0.1"}),
+        ("tensorrt-rtx", {"compute_capabilities": ("sm80", "sm86")}),
+        ("tensorrt-rtx", {"targets": ("sm86", "sm89"), "compute_capabilities": ("sm86", "sm89")}),
+        ("tensorrt-rtx", {"platform": "win32-amd64"}),
+    ],
+)
+def test_engines_that_travel(flavour, changes, tiny_bundle, tmp_path):
+    shutil.copytree(tiny_bundle, tmp_path / "b")
+    add_fake_engines(tmp_path / "b", flavour, **changes)
+    check_runnable(tmp_path / "b", read_bundle(tmp_path / "b"), flavour, version=VERSION, gpu=GPU)
+
+
+def test_rtx_engines_without_this_gpu_among_their_targets(tiny_bundle, tmp_path):
+    shutil.copytree(tiny_bundle, tmp_path / "b")
+    add_fake_engines(tmp_path / "b", "tensorrt-rtx", targets=("sm86",), compute_capabilities=("sm86",))
+    with pytest.raises(StepError, match="this machine's GPU is sm89; build them again: .* --target sm86,sm89$"):
+        check_runnable(tmp_path / "b", read_bundle(tmp_path / "b"), "tensorrt-rtx", version=VERSION, gpu=GPU)
+
+
+def test_no_engines(tiny_bundle):
+    with pytest.raises(StepError, match=r"has no tensorrt engines; build them: step-build .* --engine tensorrt$"):
+        check_runnable(tiny_bundle, read_bundle(tiny_bundle), "tensorrt", version=VERSION, gpu=GPU)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), "are not complete .*is missing"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-5]), r"are damaged .* has \d+ bytes, the manifest says \d+"),
+        (lambda path: path.write_bytes(path.read_bytes()[::-1]), "has changed since it was built"),
+    ],
+)
+def test_damaged_engines(damage, message, tiny_bundle, tmp_path):
+    shutil.copytree(tiny_bundle, tmp_path / "b")
+    add_fake_engines(tmp_path / "b")
+    damage(next((tmp_path / "b/engines").rglob("fused.engine")))
+    with pytest.raises(StepError, match=message):
+        check_runnable(tmp_path / "b", read_bundle(tmp_path / "b"), "tensorrt", version=VERSION, gpu=GPU)
+
+
+def test_an_engine_that_the_library_refuses(bundle, tmp_path):
+    shutil.copytree(bundle, tmp_path / "b")
+    next((tmp_path / "b/engines/tensorrt-fake").rglob("fused.engine")).write_bytes(b"nonsense|1")
+    cuda = FakeCuda()
+    with pytest.raises(StepError, match=r"tensorrt 11\.4\.0\.106 cannot load it: the plan is damaged"):
+        _open(tmp_path / "b", cuda)
+    assert cuda.leaks == 0
+
+
+def test_the_fake_has_the_library_s_names():
+    """What the backend calls on the fake exists in the real library."""
+    trt = pytest.importorskip("tensorrt_rtx")
+    for fake, real in (
+        (FakeEngine, trt.ICudaEngine),
+        (FakeContext, trt.IExecutionContext),
+        (FakeRuntimeConfig, trt.IRuntimeConfig),
+    ):
+        public = {name for name in vars(fake) if not name.startswith("_")} - {"trt", "cache", "strategy"}
+        assert public <= set(dir(real)), fake
+    assert {"deserialize_cuda_engine", "engine_host_code_allowed"} <= set(dir(trt.Runtime))
+    assert {"serialize", "deserialize"} <= set(dir(trt.IRuntimeCache))
+    assert trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE != trt.CudaGraphStrategy.DISABLED
+    assert trt.ExecutionContextAllocationStrategy.USER_MANAGED
+    assert all(hasattr(trt.DataType, name) for name in ("UINT8", "HALF", "FLOAT", "INT64"))
+
+
+def test_the_fake_has_the_gpu_s_methods():
+    methods = {name for name in vars(Cuda) if not name.startswith("_")}
+    assert methods == {name for name in vars(CudaRuntime) if not name.startswith("_")}
+    assert methods <= set(vars(FakeCuda))
+
+
+def test_cuda_bindings_take_our_arguments(monkeypatch):
+    """Without a driver every call fails in CUDA, not in the bindings' conversion of what it is given."""
+    pytest.importorskip("cuda.bindings")
+    from cuda.bindings import runtime as cudart
+
+    if cudart.cudaGetDeviceCount()[0] == cudart.cudaError_t.cudaSuccess:
+        pytest.skip("a GPU is here: these handles are not real")
+    monkeypatch.setattr(CudaRuntime, "activate", lambda _self: None)
+    cuda = CudaRuntime(0)
+    monkeypatch.undo()
+    calls = {
+        "activate": (),
+        "allocate": (100,),
+        "free": (1 << 20,),
+        "allocate_pinned": (100,),
+        "free_pinned": (1 << 20,),
+        "create_stream": (),
+        "destroy_stream": (5,),
+        "create_event": (),
+        "destroy_event": (5,),
+        "upload": (1 << 20, 1 << 21, 8, 5),
+        "download": (1 << 20, 1 << 21, 8, 5),
+        "copy": (1 << 20, 1 << 21, 8, 5),
+        "record": (5, 6),
+        "wait": (5, 6),
+        "synchronize_event": (5,),
+        "synchronize_stream": (5,),
+        "begin_capture": (5,),
+        "end_capture": (5,),
+        "launch": (5, 6),
+        "destroy_graph": (5,),
+    }
+    assert set(calls) == {name for name in vars(Cuda) if not name.startswith("_")}
+    for name, arguments in calls.items():
+        with pytest.raises(StepError, match="CUDA failed on GPU 0 while .*cudaErrorInsufficientDriver"):
+            getattr(cuda, name)(*arguments)
