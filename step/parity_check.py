@@ -27,6 +27,7 @@ class ParityCheck:
 
     def __init__(self, *, precision: Precision, clip: str, thresholds: Thresholds) -> None:
         self._tolerance = TOLERANCES[precision]
+        self.precision = precision
         self._clip = clip
         self._thresholds = thresholds
 

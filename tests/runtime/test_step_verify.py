@@ -9,13 +9,13 @@ import numpy as np
 import onnx
 import pytest
 from helpers import ONE_STEP, TINY, assert_one_error, run_command
-from step_runtime.graph_runners.graph_edits import make_float, round_halves
 from step_runtime.graph_runners.open import open_runner
 from step_runtime.sample_clips import sample_clips
 from step_runtime.verify_cli import main as step_verify
 
 from step import StepError
 from step.bundle import Thresholds, read_bundle
+from step.graph_edits import make_float, round_halves
 from step.parity_check import ParityCheck
 
 LOOP = ["backbone", "step1", "step2", "step3", "detect"]

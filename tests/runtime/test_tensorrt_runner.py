@@ -7,7 +7,6 @@ import pytest
 from fake_gpu import FakeCuda, FakeTensorRT, add_fake_engines
 from step_runtime.bisect import find_first
 from step_runtime.graph_runners import tensorrt
-from step_runtime.graph_runners.graph_edits import mark_outputs
 from step_runtime.graph_runners.onnxruntime import OnnxRuntimeRunner
 from step_runtime.graph_runners.tensorrt import TensorRTRunner
 from step_runtime.verify import compare
@@ -15,6 +14,7 @@ from step_runtime.verify import compare
 from step import StepError
 from step.build_process import BuildRequest
 from step.bundle import read_bundle
+from step.graph_edits import mark_outputs
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ class OnnxRuntimeRunner:
             return self._files[graph]
         import onnx  # a plain comparison needs no onnx
 
-        from step_runtime.graph_runners.graph_edits import mark_outputs
+        from step.graph_edits import mark_outputs
 
         model = onnx.load(self._files[graph])
         mark_outputs(model, extra_outputs)

@@ -12,9 +12,9 @@ import onnx
 
 from step.bundle import Manifest
 from step.errors import StepError
+from step.graph_edits import make_float, mark_outputs, round_halves
 from step.graph_spec import Precision
 from step.parity import Arrays
-from step_runtime.graph_runners.graph_edits import make_float, mark_outputs, round_halves
 from step_runtime.graph_runners.onnx_sessions import OnnxSessions
 
 
