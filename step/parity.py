@@ -2,7 +2,7 @@
 
 Tolerances. fp32: what float32 rounding leaves of the same mathematics (SPEC.md, "Golden numbers"). fp16: ten half
 roundings (10 x 2**-11) of the largest value for features, the same 0.005 for probabilities, and one input pixel
-(1/16 of a feature cell) for boxes; on the golden weights the errors are 3 to 10 times smaller, and PyTorch's own half
+(1/16 of a feature cell) for boxes; on the golden weights the errors are 2 to 7 times smaller, and PyTorch's own half
 model is further from float32 than the exported graph (README, "Measured").
 """
 
