@@ -192,10 +192,12 @@ class CudaRuntime:
             return values[0] if values else None
         gpu = f"GPU {self._device}"
         if status == self._cudart.cudaError_t.cudaErrorMemoryAllocation:
-            _, free, total = self._cudart.cudaMemGetInfo()
+            asked, *memory = self._cudart.cudaMemGetInfo()
+            known = asked == self._cudart.cudaError_t.cudaSuccess
+            left = f"; {memory[0] / 1e6:.0f} of {memory[1] / 1e6:.0f} MB are free" if known else ""
             raise StepError(
-                f"{gpu} is out of memory ({doing}; {free / 1e6:.0f} of {total / 1e6:.0f} MB are free); end what else "
-                "runs on it, build engines with a smaller batch, or give another --device"
+                f"{gpu} is out of memory ({doing}{left}); end what else runs on it, "
+                "build engines with a smaller batch, or give another --device"
             )
         _, name = self._cudart.cudaGetErrorName(status)
         _, text = self._cudart.cudaGetErrorString(status)
