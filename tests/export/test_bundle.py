@@ -189,7 +189,7 @@ def test_a_missing_file_is_refused(copied_bundle):
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
-        (lambda raw: raw | {"schema_version": 2}, "schema version 2, this step-trt reads 1; upgrade"),
+        (lambda raw: raw | {"schema_version": 3}, "schema version 3, this step-trt reads 1 and 2; upgrade"),
         (lambda raw: {k: v for k, v in raw.items() if k != "schema_version"}, "damaged manifest"),
         (lambda raw: {k: v for k, v in raw.items() if k != "anchors"}, "anchors"),
         (lambda raw: raw | {"precision": "int4"}, "precision"),
@@ -207,6 +207,15 @@ def test_manifests_that_do_not_fit(edit, said, copied_bundle):
     path.write_text(json.dumps(edit(json.loads(path.read_text()))))
     with pytest.raises(StepError, match=said):
         read_bundle(copied_bundle)
+
+
+def test_a_bundle_of_the_first_schema_is_read(copied_bundle):
+    path = copied_bundle / MANIFEST
+    raw = json.loads(path.read_text())
+    first = {key: value for key, value in raw.items() if key not in ("engines", "keep_fp32")}
+    path.write_text(json.dumps(first | {"schema_version": 1}))
+    manifest = read_bundle(copied_bundle)
+    assert (manifest.engines, manifest.keep_fp32) == ({}, ())
 
 
 def test_a_manifest_that_is_no_json(copied_bundle):
