@@ -63,6 +63,7 @@ def make_monitor(trt: Any, report: Callable[[str, float], None], cancelled: Call
         def __init__(self) -> None:
             super().__init__()
             self._phases: dict[str, tuple[int, int]] = {}  # steps done and steps in all, outermost first
+            self._furthest = 0.0
 
         def phase_start(self, phase_name: str, _parent_phase: str | None, num_steps: int) -> None:
             self._phases[phase_name] = (0, max(num_steps, 1))
@@ -83,7 +84,9 @@ def make_monitor(trt: Any, report: Callable[[str, float], None], cancelled: Call
             for step, steps in self._phases.values():
                 share /= steps
                 done += share * step
-            return min(done, 1.0)
+            # Between a phase's end and the step that it was, its share is missing; a bar does not go back for that.
+            self._furthest = max(self._furthest, min(done, 1.0))
+            return self._furthest
 
     return Monitor()
 

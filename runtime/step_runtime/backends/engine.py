@@ -71,6 +71,7 @@ class Engine:
     ) -> None:
         self.spec = spec
         self._trt = trt
+        self._runtime = runtime  # has to outlive its engines
         self._messages = messages
         self._cache_file = runtime_cache
         self._cache: Any = None
@@ -129,8 +130,11 @@ class Engine:
             path.write_bytes(content)
 
     def close(self) -> None:
-        """Frees the context, then the engine."""
-        self._context = self._engine = self._cache = None
+        """Frees the context, then the engine, then what they were made with."""
+        self._context = None
+        self._engine = None
+        self._cache = None
+        self._runtime = None
 
     def _rtx_config(self, trt: Any, strategy: Any, cuda_graph: bool) -> Any:
         config = self._engine.create_runtime_config()
