@@ -11,7 +11,7 @@ demo: $(DEMO_STAMP)
 	$(BIN)/python examples/demo.py --out build/demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff check .

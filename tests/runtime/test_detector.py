@@ -3,11 +3,13 @@
 import threading
 import time
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from helpers import shown_index
 from step_runtime import Detector, RunState
+from step_runtime.backends.base import Finished
 from step_runtime.sources.video import VideoSource
 
 from step import Detections, StepConfig, StepError
@@ -18,7 +20,8 @@ CONFIG = StepConfig(image_size_px=32)
 class RecordingBackend:
     """Answers every clip with one box and remembers what it was given."""
 
-    name, device, loop, batch, config = "recording", "none", "fused", None, CONFIG
+    name, device, loop, config = "recording", "none", "fused", CONFIG
+    min_batch, max_batch, depth = 1, None, 1
 
     def __init__(self, *, fail_at: int | None = None, delay_s: float = 0.0) -> None:
         self.clips: list[np.ndarray] = []
@@ -26,12 +29,12 @@ class RecordingBackend:
         self.delay_s = delay_s
         self.closed = False
 
-    def detect(self, frames):
+    def submit(self, frames):
         if len(self.clips) == self.fail_at:
             raise StepError("the worker failed")
         time.sleep(self.delay_s)
         self.clips.append(frames)
-        return Detections(
+        detections = Detections(
             boxes=np.array([[[0.25, 0.25, 0.75, 0.75], [0, 0, 0, 0]]], np.float32),
             scores=np.array([[0.9, 0.0]], np.float32),
             labels=np.array([[14, 0]]),
@@ -39,6 +42,7 @@ class RecordingBackend:
             counts=np.array([1]),
             tubes_px=np.full((1, 34, 9, 4), 8.0, np.float32),
         )
+        return Finished(detections)
 
     def close(self):
         self.closed = True
@@ -130,6 +134,43 @@ def test_live_sources_drop_the_oldest_clips(make_video):
     assert len(found) + state.dropped_clips == 48
     assert found[-1].time_s == Fraction(47, 5)
     assert all(key.lag_s >= 0.2 for key in found)
+
+
+class PipelinedBackend(RecordingBackend):
+    """Takes a second clip before the first one's result is asked for; `order` is what it was asked."""
+
+    depth = 2
+
+    def __init__(self):
+        super().__init__()
+        self.order: list[str] = []
+
+    def submit(self, frames):
+        self.order.append("submit")
+        detections = super().submit(frames).detections
+        return SimpleNamespace(result=lambda: self.order.append("result") or detections)
+
+
+def test_a_second_clip_is_started_while_the_first_is_computed(make_video):
+    backend = PipelinedBackend()
+    clips = Detector(backend).run(make_video(frames=100))
+    next(clips)  # which waits until the reader is ahead
+    time.sleep(0.5)
+    assert [key.time_s for key in clips] == [1, 2, 3]
+    assert backend.order[-5:] == ["submit", "result", "submit", "result", "result"]
+
+
+def test_a_result_does_not_wait_for_the_next_clip(make_video):
+    class PacedSource(LiveSource):
+        def frames(self):
+            for frame in super().frames():
+                time.sleep(0.02)
+                yield frame
+
+    backend = PipelinedBackend()
+    source = PacedSource(VideoSource(str(make_video(frames=60))))
+    assert len(list(Detector(backend).run(source, every_s=Fraction(2, 5)))) >= 4
+    assert backend.order[:4] == ["submit", "result"] * 2  # the last clips come together, when the video ends
 
 
 def test_a_video_that_breaks_off_leaves_a_problem(make_video):
