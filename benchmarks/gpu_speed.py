@@ -128,7 +128,9 @@ def main() -> None:
                 times_ms = [1e3 * value for value in measure(backend, frames, arguments.runs)]
                 p95 = float(np.percentile(times_ms, 95))
                 median = statistics.median(times_ms)
-                table.add_row(flavour, loop, str(cuda_graph), f"{median:.2f}", f"{p95:.2f}", backend.device)
+                table.add_row(
+                    flavour, loop, "yes" if cuda_graph else "no", f"{median:.2f}", f"{p95:.2f}", backend.device
+                )
                 backend.close()
     if table.row_count:
         console.print(table)

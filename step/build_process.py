@@ -4,6 +4,7 @@ The other end is `python -m step_export.build_worker`, which holds the TensorRT 
 """
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ class BuildRequest(Record):
         options: how to build.
         timing_cache: see `build_engine`.
         mark_outputs: see `build_engine`.
+        device: index of the GPU to build on, for tensorrt.
     """
 
     onnx_file: Path
@@ -37,6 +39,7 @@ class BuildRequest(Record):
     options: BuildOptions
     timing_cache: Path | None = None
     mark_outputs: tuple[str, ...] = ()
+    device: int = 0
 
 
 class BuildResult(Record):
@@ -71,6 +74,7 @@ def run_build(request: BuildRequest, progress: Callable[[str, float], None]) -> 
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
+            env=_environment(request.device),
             start_new_session=True,  # Ctrl-C is ours to answer: the library has to be asked to stop
         ) as process,
     ):
@@ -83,6 +87,13 @@ def run_build(request: BuildRequest, progress: Callable[[str, float], None]) -> 
         if result is None:
             raise StepError(_crash_message(process.returncode, request, stderr))
     return result
+
+
+def _environment(device: int) -> dict[str, str]:
+    """Shows the process one GPU alone: the library builds on the first that it sees."""
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = [str(index) for index in range(device + 1)] if shown is None else shown.split(",")
+    return {**os.environ, "CUDA_VISIBLE_DEVICES": devices[device] if device < len(devices) else ""}
 
 
 def _listen(
@@ -123,7 +134,9 @@ def _crash_message(returncode: int, request: BuildRequest, stderr: IO[str]) -> s
     # A shell that is told "killed" by the system usually ran out of memory.
     out_of_memory = -returncode == signal.SIGKILL
     how = f"was ended by {_signal_name(-returncode)}" if returncode < 0 else f"ended with exit code {returncode}"
-    advice = "free memory or build fewer graphs at a time" if out_of_memory else "please report it"
+    advice = "free memory, then build again" if out_of_memory else "please report it"
+    if -returncode in (signal.SIGINT, signal.SIGTERM):
+        advice = "build again"
     last_words = f": {said[-1]}" if said else ""
     return (
         f"the build process of {Path(request.onnx_file).name} with {request.options.flavour} {how}{last_words}; "

@@ -1,6 +1,8 @@
 """What every command of the project shares (torch-free)."""
 
+import signal
 import sys
+import threading
 from typing import Any
 
 import click
@@ -21,6 +23,8 @@ class OneLineCommand(click.Command):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """See `click.Command.main`; click's own usage errors are shown the same way."""
+        # A polite request to end is answered like Ctrl-C: what was begun is cleaned up.
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler) if _in_main_thread() else None
         try:
             return super().main(*args, **{**kwargs, "standalone_mode": False})
         except StepError as error:
@@ -30,4 +34,11 @@ class OneLineCommand(click.Command):
         except click.Abort:
             print_error("interrupted")
             sys.exit(130)
+        finally:
+            if before is not None:
+                signal.signal(signal.SIGTERM, before)
         sys.exit(1)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

@@ -18,6 +18,7 @@ from step.records import Record
 ENGINES = "engines"
 RTX_DEFAULT_TARGETS = ("sm80", "sm86", "sm89", "sm120")
 _OLDEST_COMPATIBLE = 80  # Ampere
+_RTX_ONWARDS = 120  # tensorrt-rtx: this and later, but none of the data-centre GPUs between
 
 
 class BuildOptions(Record):
@@ -134,7 +135,7 @@ def check_batch(engines: EngineSet, bundle: Path, batch: int) -> None:
 
 
 def check_engines(
-    engines: EngineSet, bundle: Path, *, onnx_sha256: dict[str, str], version: str, capability: str
+    engines: EngineSet, bundle: Path, *, onnx_sha256: dict[str, str], version: str, capability: str, device: int = 0
 ) -> None:
     """Refuses engines that this machine's library or GPU cannot run, or that belong to other graphs.
 
@@ -144,25 +145,34 @@ def check_engines(
         onnx_sha256: of the bundle's graphs, by name.
         version: of the library that is to run them.
         capability: of the GPU that is to run them, as "sm89".
+        device: that GPU's index.
 
     Raises:
         StepError: with the command that rebuilds them.
     """
+    options = engines.options
+    if options.flavour == "tensorrt-rtx" and not _rtx_runs_on(capability):
+        raise StepError(
+            f"tensorrt-rtx does not run on this machine's GPU ({capability}), which is for tensorrt: "
+            f"step-build {bundle} --engine tensorrt"
+        )
     problem = _misfit(engines, onnx_sha256=onnx_sha256, version=version, capability=capability)
     if problem is None:
         problem = find_damage(engines, bundle)
     if problem is not None:
-        options = engines.options
         if options.targets and capability not in options.targets:
             options = options.model_copy(update={"targets": (*options.targets, capability)})
+        where = f" --build-device cuda:{device}" if device and options.flavour == "tensorrt" else ""
         raise StepError(
-            f"the {options.flavour} engines of {bundle} {problem}; build them again: {options.command(bundle)}"
+            f"the {options.flavour} engines of {bundle} {problem}; build them again: {options.command(bundle)}{where}"
         )
 
 
 def _misfit(engines: EngineSet, *, onnx_sha256: dict[str, str], version: str, capability: str) -> str | None:
-    for name, record in engines.engines.items():
-        if onnx_sha256.get(name) != record.onnx_sha256:
+    for name, digest in onnx_sha256.items():
+        if name not in engines.engines:
+            return f"are not complete (there is none of {name})"
+        if engines.engines[name].onnx_sha256 != digest:
             return f"were built from another {name}.onnx"
     if not _version_fits(engines, version):
         return f"were built with version {engines.version}, this machine has {version}"
@@ -183,10 +193,14 @@ def _version_fits(engines: EngineSet, version: str) -> bool:
 def _capability_fits(engines: EngineSet, capability: str) -> bool:
     if capability in engines.compute_capabilities:
         return True
-    later_too = engines.options.hardware_compatible or (
-        engines.options.flavour == "tensorrt-rtx" and not engines.options.targets
-    )
-    return later_too and int(capability.removeprefix("sm")) >= _OLDEST_COMPATIBLE
+    number = int(capability.removeprefix("sm"))
+    if engines.options.flavour == "tensorrt-rtx":
+        return not engines.options.targets and number >= _RTX_ONWARDS
+    return engines.options.hardware_compatible and number >= _OLDEST_COMPATIBLE
+
+
+def _rtx_runs_on(capability: str) -> bool:
+    return capability in RTX_DEFAULT_TARGETS or int(capability.removeprefix("sm")) >= _RTX_ONWARDS
 
 
 def find_damage(engines: EngineSet, bundle: Path) -> str | None:

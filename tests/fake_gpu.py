@@ -179,6 +179,7 @@ class FakeTensorRT:
     loaded_caches: list[bytes] = field(default_factory=list)
     DataType = SimpleNamespace(UINT8="uint8", HALF="float16", FLOAT="float32", INT64="int64")
     ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user managed")
+    DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")
     CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole graph")
 
     class ILogger:
@@ -243,6 +244,7 @@ class FakeEngine:
 class FakeRuntimeConfig:
     trt: FakeTensorRT
     cuda_graph_strategy: str = "disabled"
+    dynamic_shapes_kernel_specialization_strategy: str = "lazy"
     strategy: str = "static"
     cache: object = None
 

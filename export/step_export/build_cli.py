@@ -35,10 +35,10 @@ def main(
     tensorrt builds for the GPU of this machine, tensorrt-rtx on any machine for any RTX GPU.
     """
     options = choices.options(cast(Flavour, engine), batch=batch)
-    build_with_bar(bundle, options, timing_cache=choices.timing_cache, force=force)
+    build_with_bar(bundle, options, timing_cache=choices.timing_cache, device=choices.device, force=force)
 
 
-def build_with_bar(bundle: Path, options: BuildOptions, *, timing_cache: Path | None, force: bool) -> None:
+def build_with_bar(bundle: Path, options: BuildOptions, *, timing_cache: Path | None, device: int, force: bool) -> None:
     """`build_engines` with a progress bar and a summary on the terminal; raises what it raises."""
     console = Console()
     with Progress(
@@ -58,7 +58,7 @@ def build_with_bar(bundle: Path, options: BuildOptions, *, timing_cache: Path | 
             bar.update(task, description="waiting: another process is building engines of this bundle")
 
         engines, built = build_engines(
-            bundle, options, timing_cache=timing_cache, force=force, progress=show, waiting=wait
+            bundle, options, timing_cache=timing_cache, device=device, force=force, progress=show, waiting=wait
         )
     if not built:
         console.print(escape(f"{bundle}: these engines are already there (--force builds them again)"))

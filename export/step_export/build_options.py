@@ -16,6 +16,7 @@ from step.flavours import Flavour
 from step_export.engine_writer import check_options
 
 _TARGET = re.compile(r"sm\d{2,3}")
+_DEVICE = re.compile(r"cuda:(\d{1,3})")
 
 _OPTIONS = (
     click.option("--min-batch", type=int, help="Fewest clips a call (a profile instead of one batch size)."),
@@ -30,6 +31,7 @@ _OPTIONS = (
     click.option("--version-compatible", is_flag=True, help="tensorrt: for later versions of it too."),
     click.option("--target", default="", metavar="SM,...", help="tensorrt-rtx: GPUs to build for, as sm86,sm89,sm120."),
     click.option("--tf32/--no-tf32", default=True, help="TF32 in float32 layers."),
+    click.option("--build-device", default="cuda:0", metavar="cuda:N", help="tensorrt: the GPU to build on and for."),
     click.option("--profile-layers", is_flag=True, help="Keep every layer's details for inspectors and profilers."),
 )
 
@@ -38,17 +40,26 @@ _OPTIONS = (
 class BuildChoices:
     """What was said on the command line; see `step.engines.BuildOptions`, which `options` makes of it."""
 
-    min_batch: int | None
-    opt_batch: int | None
-    max_batch: int | None
-    workspace: int | None
-    optimization_level: int | None
-    timing_cache: Path | None
-    hardware_compatible: bool
-    version_compatible: bool
-    target: str
-    tf32: bool
-    profile_layers: bool
+    min_batch: int | None = None
+    opt_batch: int | None = None
+    max_batch: int | None = None
+    workspace: int | None = None
+    optimization_level: int | None = None
+    timing_cache: Path | None = None
+    hardware_compatible: bool = False
+    version_compatible: bool = False
+    target: str = ""
+    tf32: bool = True
+    profile_layers: bool = False
+    build_device: str = "cuda:0"
+
+    @property
+    def device(self) -> int:
+        """Index of the GPU to build on."""
+        found = _DEVICE.fullmatch(self.build_device)
+        if found is None:
+            raise StepError(f"--build-device is {self.build_device!r}; give cuda:N")
+        return int(found[1])
 
     def options(self, flavour: Flavour, *, batch: int | None) -> BuildOptions:
         """The options, checked.
@@ -85,6 +96,8 @@ class BuildChoices:
             profile_layers=self.profile_layers,
         )
         check_options(options, timing_cache=self.timing_cache)
+        if self.device and flavour == "tensorrt-rtx":
+            raise StepError("--build-device is for tensorrt; tensorrt-rtx builds without a GPU")
         return options
 
 

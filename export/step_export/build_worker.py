@@ -5,6 +5,7 @@ end. One JSON request comes on standard input; standard input's end is the wish 
 progress, then one of done, cancelled, error.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -23,6 +24,7 @@ _REPORT_EVERY_S = 0.1
 
 def _build(request: BuildRequest, events: IO[str], cancelled: threading.Event) -> None:
     trt = load_flavour(request.options.flavour)
+    gpu, capability = _current_gpu(request)
     log: Log = []
     last_report_s = 0.0
 
@@ -50,7 +52,6 @@ def _build(request: BuildRequest, events: IO[str], cancelled: threading.Event) -
         return
     request.engine_file.write_bytes(engine.plan)
     request.layers_file.write_text(json.dumps(engine.layers, indent=0) + "\n")
-    gpu, capability = _current_gpu()
     result = BuildResult(
         version=trt.__version__,
         gpu=gpu,
@@ -64,12 +65,14 @@ def _build(request: BuildRequest, events: IO[str], cancelled: threading.Event) -
     _send(events, {"done": result.model_dump()})
 
 
-def _current_gpu() -> tuple[str | None, str | None]:
-    """Name and compute capability of the GPU that the library builds on: the first that CUDA shows."""
+def _current_gpu(request: BuildRequest) -> tuple[str | None, str | None]:
+    """Name and compute capability of the GPU that the library builds on: the only one that this process is shown."""
     try:
         from cuda.bindings import runtime as cudart
-    except ImportError:
-        return None, None
+    except ImportError as error:
+        if request.options.flavour == "tensorrt-rtx":
+            return None, None  # which builds for GPUs that are not here
+        raise StepError(f"cuda-bindings is not installed ({error}); pip install 'step-trt[tensorrt]'") from error
     status, properties = cudart.cudaGetDeviceProperties(0)
     if status != cudart.cudaError_t.cudaSuccess:
         return None, None
@@ -77,8 +80,9 @@ def _current_gpu() -> tuple[str | None, str | None]:
 
 
 def _send(events: IO[str], event: dict[str, Any]) -> None:
-    events.write(json.dumps(event) + "\n")
-    events.flush()
+    with contextlib.suppress(OSError):  # nobody listens any more; the build is cancelled as soon as that is seen
+        events.write(json.dumps(event) + "\n")
+        events.flush()
 
 
 def main() -> None:

@@ -13,10 +13,11 @@ from step.bundle import Manifest, ParityRow
 from step.cli import OneLineCommand
 from step.engines import BuildOptions
 from step.errors import StepError
-from step.flavours import FLAVOURS, Flavour, load_flavour
+from step.flavours import FLAVOURS, Flavour
 from step.graph_spec import Precision
 from step_export.build_cli import build_with_bar
 from step_export.build_options import BuildChoices, with_build_options
+from step_export.engine_writer import load_library
 
 _GRAPHS = ("fused", "steps", "all")
 _KINDS = ("features", "scores", "boxes (px)", "detections")
@@ -85,7 +86,9 @@ def main(
     if engine != "none":
         # What is wrong here is said now, not after minutes of exporting.
         build_options = choices.options(cast(Flavour, engine), batch=batch)
-        load_flavour(build_options.flavour)
+        load_library(build_options)
+    elif choices != BuildChoices():
+        raise StepError("options of an engine build, but no --engine; give --engine tensorrt or tensorrt-rtx")
     try:
         from step_export.bundle_writer import ExportSettings, GraphChoice, export_bundle
     except ModuleNotFoundError as error:
@@ -109,7 +112,7 @@ def main(
         console.print(parity_table(list(manifest.parity)))
     console.print(_summary(manifest, bundle), soft_wrap=True, highlight=False, markup=False)
     if build_options is not None:
-        build_with_bar(bundle, build_options, timing_cache=choices.timing_cache, force=False)
+        build_with_bar(bundle, build_options, timing_cache=choices.timing_cache, device=choices.device, force=False)
 
 
 def parity_table(rows: list[ParityRow]) -> Table:

@@ -6,6 +6,7 @@ the same names.
 """
 
 import re
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -64,18 +65,22 @@ def make_monitor(trt: Any, report: Callable[[str, float], None], cancelled: Call
             super().__init__()
             self._phases: dict[str, tuple[int, int]] = {}  # steps done and steps in all, outermost first
             self._furthest = 0.0
+            self._lock = threading.Lock()  # the library may call from threads of its own
 
         def phase_start(self, phase_name: str, _parent_phase: str | None, num_steps: int) -> None:
-            self._phases[phase_name] = (0, max(num_steps, 1))
-            report(phase_name, self._fraction())
+            with self._lock:
+                self._phases[phase_name] = (0, max(num_steps, 1))
+                report(phase_name, self._fraction())
 
         def phase_finish(self, phase_name: str) -> None:
-            self._phases.pop(phase_name, None)
+            with self._lock:
+                self._phases.pop(phase_name, None)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            if phase_name in self._phases:
-                self._phases[phase_name] = (step + 1, self._phases[phase_name][1])
-                report(phase_name, self._fraction())
+            with self._lock:
+                if phase_name in self._phases:
+                    self._phases[phase_name] = (step + 1, self._phases[phase_name][1])
+                    report(phase_name, self._fraction())
             return not cancelled()
 
         def _fraction(self) -> float:
@@ -133,7 +138,8 @@ def build_engine(
     if plan is None:
         if cancelled():
             return None
-        raise StepError(f"{options.flavour} {trt.__version__} could not build {onnx_file.name}: {_last_error(log)}")
+        why = _last_error(log)
+        raise StepError(f"{options.flavour} {trt.__version__} could not build {onnx_file.name}: {why}{_advice(why)}")
     if timing_cache is not None and cache is not None:
         with atomic_path(timing_cache) as path:
             path.write_bytes(memoryview(cache.serialize()))
@@ -204,7 +210,8 @@ def _mark(network: Any, names: tuple[str, ...], onnx_file: Path) -> None:
     layers = (network.get_layer(index) for index in range(network.num_layers))
     outputs = (layer.get_output(index) for layer in layers for index in range(layer.num_outputs))
     tensors = {tensor.name: tensor for tensor in outputs if tensor is not None}
-    for name in names:
+    own = {network.get_output(index).name for index in range(network.num_outputs)}
+    for name in (name for name in names if name not in own):
         if name not in tensors:
             raise StepError(f"{onnx_file.name} has no tensor {name!r} that an engine could give out")
         network.mark_output(tensors[name])
@@ -224,12 +231,12 @@ def _configure(trt: Any, config: Any, options: BuildOptions) -> None:
     if options.profile_layers:
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if options.targets:
-        known = {name.lower(): value for name, value in trt.ComputeCapability.__members__.items() if "SM" in name}
         config.num_compute_capabilities = len(options.targets)
         for index, target in enumerate(options.targets):
-            if target not in known:
-                raise StepError(f"--target {target}: {options.flavour} {trt.__version__} builds for {', '.join(known)}")
-            config.set_compute_capability(known[target], index)
+            config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), index)
+    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
+        # tensorrt-rtx: contexts then live in the memory that they are given, which CUDA graphs need.
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
 
 
 def _set_batch(builder: Any, network: Any, config: Any, options: BuildOptions) -> None:
@@ -262,6 +269,14 @@ def _last_error(log: Log) -> str:
     errors = [message for severity, message in log if severity in ("ERROR", "INTERNAL_ERROR")]
     telling = [message for message in errors if "Thread context" not in message]  # RTX says this of every build
     return " ".join((telling or errors or ["it gave no reason"])[0].split())
+
+
+def _advice(why: str) -> str:
+    if "workspace" in why.lower():
+        return "; give a larger --workspace, or leave it out"
+    if "nvinfer_lean" in why:
+        return "; --version-compatible needs TensorRT's lean runtime: pip install tensorrt-lean"
+    return ""
 
 
 def _logged_bytes(pattern: re.Pattern[str], text: str) -> int | None:

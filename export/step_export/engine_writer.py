@@ -9,6 +9,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -32,6 +33,7 @@ Progress = Callable[[str, str, float], None]
 
 _LOCK = ".engines.lock"  # stays in the bundle: a lock that is removed can be held twice
 _LARGEST_BATCH = 1024
+_TURING = "SM75"  # has no kernels for 3D convolutions in tensorrt-rtx
 
 
 def check_options(options: BuildOptions, *, timing_cache: Path | None = None) -> None:
@@ -49,6 +51,8 @@ def check_options(options: BuildOptions, *, timing_cache: Path | None = None) ->
         raise StepError(f"--workspace is {options.workspace_mb}; it must be at least 1 (MiB)")
     if options.optimization_level is not None and not 0 <= options.optimization_level <= 5:
         raise StepError(f"--optimization-level is {options.optimization_level}; it must be 0 to 5")
+    if timing_cache is not None and timing_cache.is_dir():
+        raise StepError(f"--timing-cache {timing_cache} is a folder; name a file")
     if len(set(options.targets)) != len(options.targets):
         raise StepError(f"--target {','.join(options.targets)} names one twice")
     rtx = options.flavour == "tensorrt-rtx"
@@ -64,11 +68,29 @@ def check_options(options: BuildOptions, *, timing_cache: Path | None = None) ->
         raise StepError("--timing-cache is for tensorrt; tensorrt-rtx times nothing when it builds")
 
 
+def load_library(options: BuildOptions) -> Any:
+    """The TensorRT library that is to build.
+
+    Raises:
+        StepError: it is not installed, or it cannot build for the GPUs that `options` name.
+    """
+    trt = load_flavour(options.flavour)
+    if options.targets:
+        known = [name.lower() for name in trt.ComputeCapability.__members__ if "SM" in name and name != _TURING]
+        for target in options.targets:
+            if target not in known:
+                raise StepError(
+                    f"--target {target}: {options.flavour} {trt.__version__} builds this model for {', '.join(known)}"
+                )
+    return trt
+
+
 def build_engines(
     bundle: Path,
     options: BuildOptions,
     *,
     timing_cache: Path | None = None,
+    device: int = 0,
     force: bool = False,
     progress: Progress = lambda _graph, _phase, _fraction: None,
     waiting: Callable[[], None] = lambda: None,
@@ -79,6 +101,7 @@ def build_engines(
         bundle: the folder that `step-export` wrote.
         options: how to build.
         timing_cache: tensorrt: layer timings, read where the file exists, and written.
+        device: index of the GPU to build on, for tensorrt.
         force: build even if the bundle has engines of these options, this version and these graphs.
         progress: is told how far it is.
         waiting: is called if another process is building engines of this bundle.
@@ -90,7 +113,9 @@ def build_engines(
         StepError: bad options or bundle, a graph that cannot be built, or nowhere to write.
     """
     check_options(options, timing_cache=timing_cache)
-    version = load_flavour(options.flavour).__version__
+    version = load_library(options).__version__
+    if timing_cache is not None and not timing_cache.exists():
+        force = True  # only a build can write it
     _check_batch(read_bundle(bundle), bundle, options)
     try:
         with _locked(bundle / _LOCK, waiting):
@@ -99,7 +124,7 @@ def build_engines(
             if present is not None and not force and _is_current(present, manifest, bundle, options, version):
                 return present, False
             try:
-                engines = _build(bundle, manifest, options, timing_cache, progress)
+                engines = _build(bundle, manifest, options, timing_cache, device, progress)
                 all_engines = {**manifest.engines, options.flavour: engines}
                 write_manifest(manifest.model_copy(update={"engines": all_engines}), bundle)
             finally:
@@ -141,7 +166,12 @@ def _is_current(present: EngineSet, manifest: Manifest, bundle: Path, options: B
 
 
 def _build(
-    bundle: Path, manifest: Manifest, options: BuildOptions, timing_cache: Path | None, progress: Progress
+    bundle: Path,
+    manifest: Manifest,
+    options: BuildOptions,
+    timing_cache: Path | None,
+    device: int,
+    progress: Progress,
 ) -> EngineSet:
     name = f"{options.flavour}-{secrets.token_hex(4)}"
     records: dict[str, EngineRecord] = {}
@@ -164,6 +194,7 @@ def _build(
                 layers_file=folder / f"{graph}.layers.json",
                 options=options,
                 timing_cache=timing_cache,
+                device=device,
             )
             result = run_build(request, report)
             results.append(result)

@@ -109,12 +109,21 @@ class Detector:
         check_frames(frames.shape, frames.dtype.name, self.config)
         frames = np.ascontiguousarray(frames)
         size = self.backend.max_batch or len(frames)
-        parts = [self._submit(frames[start : start + size]).result() for start in range(0, len(frames), size)]
-        return parts[0] if len(parts) == 1 else Detections(*(np.concatenate(rows) for rows in zip(*parts, strict=True)))
+        if len(frames) <= size:
+            return self._submit(frames).result()
+        # All calls are of the same size: what a GPU prepares for a size it need not prepare again.
+        parts: list[Detections[Array]] = []
+        under_way: deque[_Call] = deque()
+        for start in range(0, len(frames), size):
+            under_way.append(self._submit(frames[start : start + size], size=size))
+            if len(under_way) >= self.backend.depth:
+                parts.append(under_way.popleft().result())
+        parts += [call.result() for call in under_way]
+        return Detections(*(np.concatenate(rows) for rows in zip(*parts, strict=True)))
 
-    def _submit(self, frames: NDArray[np.uint8]) -> "_Call":
-        """Starts on clips, no more than the backend takes."""
-        missing = self.backend.min_batch - len(frames)
+    def _submit(self, frames: NDArray[np.uint8], *, size: int = 1) -> "_Call":
+        """Starts on clips, no more than the backend takes; they are filled up to at least `size`."""
+        missing = max(self.backend.min_batch, size) - len(frames)
         if missing > 0:  # filled up by repeating the last clip, whose extra results are cut off
             filled = np.concatenate((frames, np.repeat(frames[-1:], missing, axis=0)))
             return _Call(self.backend.submit(filled), len(frames))

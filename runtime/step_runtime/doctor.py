@@ -197,8 +197,8 @@ def _engine_fit(bundle: Path, manifest: Manifest, engines: EngineSet) -> Finding
 
 def _video(location: str) -> Finding:
     try:
-        first = find_sources(location, frames_fps=Fraction(30))[0]
-        source = open_source(first, frames_fps=Fraction(30))
+        locations = find_sources(location, frames_fps=Fraction(30))
+        source = open_source(locations[0], frames_fps=Fraction(30))
         frame = next(source.frames(), None)
     except StepError as error:
         return Finding("video", location, "failed", str(error))
@@ -206,4 +206,6 @@ def _video(location: str) -> Finding:
         return Finding("video", location, "failed", "no frame could be decoded")
     what = source.description if isinstance(source, VideoSource) else f"{frame.width_px}x{frame.height_px}"
     length = "live" if source.is_live else "" if source.duration_s is None else f"{float(source.duration_s):.2f} s"
-    return Finding("video", source.name, "ok", ", ".join(filter(None, (what, length))) + "; the first frame decodes")
+    others = f"; the first of {len(locations)}, the others were not looked at" if len(locations) > 1 else ""
+    text = ", ".join(filter(None, (what, length))) + "; the first frame decodes" + others
+    return Finding("video", source.name, "ok", text)

@@ -12,6 +12,7 @@ from rich.table import Table
 from step.cli import OneLineCommand
 from step_runtime.doctor import Finding, Status, examine
 
+_WORDS: dict[Status, str] = {"ok": "ok", "absent": "no", "failed": "FAILED"}
 _MARKS: dict[Status, str] = {"ok": "[green]ok[/]", "absent": "[yellow]no[/]", "failed": "[bold red]FAILED[/]"}
 
 
@@ -26,7 +27,12 @@ def main(bundle: Path | None, video: str | None) -> None:
     console = Console()
     with console.status("looking"):
         findings = list(examine(bundle, video))
-    console.print(_table(findings))
+    if console.is_terminal:
+        console.print(_table(findings))
+    else:  # whole lines, which can be searched and copied
+        for found in findings:
+            line = f"{found.section}: {found.name}: {_WORDS[found.status]}: {found.text}"
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
     if any(finding.status == "failed" for finding in findings):
         sys.exit(1)
 

@@ -49,6 +49,8 @@ def driver_version() -> str | None:
         return None
     try:
         return str(pynvml.nvmlSystemGetDriverVersion())
+    except pynvml.NVMLError:
+        return None
     finally:
         pynvml.nvmlShutdown()
 
@@ -71,10 +73,16 @@ def list_gpus() -> list[Gpu]:
     if status != cudart.cudaError_t.cudaSuccess:
         _, text = cudart.cudaGetErrorString(status)
         version = driver_version() or "unknown"
-        raise StepError(f"the NVIDIA driver (version {version}) cannot be used: {text.decode()}; update the driver")
+        raise StepError(
+            f"the NVIDIA driver (version {version}) cannot be used: {text.decode()}; update the driver, "
+            "or for a driver of CUDA 12: pip install 'cuda-bindings<13'"
+        )
     gpus: list[Gpu] = []
     for index in range(count):
-        _, properties = cudart.cudaGetDeviceProperties(index)
+        status, properties = cudart.cudaGetDeviceProperties(index)
+        if status != cudart.cudaError_t.cudaSuccess:
+            _, text = cudart.cudaGetErrorString(status)
+            raise StepError(f"GPU {index} cannot be used: {text.decode()}; look at nvidia-smi")
         name = properties.name.decode().strip("\0")
         gpus.append(Gpu(index, name, f"sm{properties.major}{properties.minor}", properties.totalGlobalMem))
     return gpus

@@ -15,7 +15,7 @@ import onnx
 import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper
-from step_export import build_cli, engine_writer
+from step_export import build_cli, bundle_writer, engine_writer
 from step_export import cli as export_cli
 from step_export.engine_writer import build_engines
 
@@ -135,7 +135,8 @@ def test_ctrl_c_leaves_the_bundle_as_it_was(built, tmp_path):
     assert _content(bundle) == before
 
 
-def test_ctrl_c_on_the_command(fused_bundle):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_on_the_command(number, fused_bundle):
     before = _content(fused_bundle)
     process = subprocess.Popen(
         [STEP_BUILD, fused_bundle, "--engine", "tensorrt-rtx"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
@@ -143,7 +144,7 @@ def test_ctrl_c_on_the_command(fused_bundle):
     while not list((fused_bundle / "engines").glob(".*")):  # the folder that is being built
         assert process.poll() is None
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert stderr.decode().strip() == "error: interrupted"
@@ -253,13 +254,17 @@ def test_marked_outputs(tiny_bundle, tmp_path):
         (["--optimization-level", "6"], "--optimization-level is 6; it must be 0 to 5"),
         (["--target", "8.6"], "--target '8.6' is no compute capability; give names such as sm86"),
         (["--target", "sm86,sm86"], "names one twice"),
-        (["--target", "sm61"], "--target sm61: tensorrt-rtx"),
+        (["--target", "sm61"], r"--target sm61: tensorrt-rtx [\d.]+ builds this model for sm80, sm86, sm89, sm120"),
+        (["--target", "sm75"], "--target sm75: tensorrt-rtx"),
+        (["--timing-cache", "/tmp", "--engine", "tensorrt"], "--timing-cache /tmp is a folder"),
+        (["--build-device", "1"], "--build-device is '1'; give cuda:N"),
+        (["--build-device", "cuda:1"], "--build-device is for tensorrt"),
         (["--timing-cache", "t"], "--timing-cache is for tensorrt"),
         (["--hardware-compatible"], "--hardware-compatible is for tensorrt"),
         (["--version-compatible"], "--version-compatible is for tensorrt"),
         (["--engine", "tensorrt", "--target", "sm86"], "--target is for tensorrt-rtx"),
         (["--engine", "openvino"], "'openvino' is not one of 'tensorrt', 'tensorrt-rtx'"),
-        (["--workspace", "1"], "could not build fused.onnx: .*workspace"),
+        (["--workspace", "1"], "could not build fused.onnx: .*; give a larger --workspace, or leave it out"),
     ],
 )
 def test_bad_options(arguments, message, fused_bundle):
@@ -298,11 +303,29 @@ def test_export_and_build_in_one_command(tiny_checkpoint, tmp_path):
     assert engines.precision == "fp16"
 
 
-def test_export_refuses_bad_build_options_before_it_exports(tiny_checkpoint, tmp_path):
-    words = [str(tiny_checkpoint), "-o", str(tmp_path / "b"), "--engine", "tensorrt-rtx", "--workspace", "0"]
-    done = CliRunner().invoke(export_cli.main, words)
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--engine", "tensorrt-rtx", "--workspace", "0"],
+        ["--engine", "tensorrt-rtx", "--target", "sm99"],
+        ["--target", "sm86"],
+        ["--max-batch", "4"],
+    ],
+)
+def test_export_refuses_bad_build_options_before_it_exports(options, tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(bundle_writer, "export_bundle", lambda *_, **__: pytest.fail("exported"))
+    done = CliRunner().invoke(export_cli.main, [str(tiny_checkpoint), "-o", str(tmp_path / "b"), *options])
     assert done.exit_code == 1
-    assert not (tmp_path / "b").exists()
+    assert re.search("--workspace is 0|--target sm99: tensorrt-rtx|but no --engine; give --engine", done.stderr)
+
+
+@pytest.mark.parametrize(("shown", "device", "expected"), [(None, 1, "1"), ("3,5", 1, "5"), ("", 0, ""), ("3", 1, "")])
+def test_the_build_process_sees_one_gpu(shown, device, expected, monkeypatch):
+    if shown is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+    assert build_process._environment(device)["CUDA_VISIBLE_DEVICES"] == expected
 
 
 def _step_build_with_tensorrt(*words: str | Path) -> "subprocess.CompletedProcess[str]":

@@ -121,7 +121,7 @@ def test_bad_choices(arguments, said, tiny_bundle):
 def test_a_device_that_is_not_there(tiny_bundle):
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    with pytest.raises(StepError, match="this machine has no NVIDIA driver; give --device cpu"):
+    with pytest.raises(StepError, match="this machine has no NVIDIA driver, which CUDA needs; run on the CPU"):
         Detector.open(tiny_bundle, device="cuda")
 
 

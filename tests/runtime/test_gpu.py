@@ -12,10 +12,11 @@ from step_export.engine_writer import build_engines
 from step_runtime import Detector
 from step_runtime.backends.select import open_backend
 from step_runtime.backends.tensorrt import TensorRTBackend
+from step_runtime.gpus import find_gpu
 
 from step import load_checkpoint
 from step.bundle import read_bundle
-from step.engines import BuildOptions
+from step.engines import RTX_DEFAULT_TARGETS, BuildOptions
 from step.errors import StepError
 from step.flavours import FLAVOURS, load_flavour
 from step.parity import TOLERANCES, detections_apart
@@ -27,8 +28,11 @@ pytestmark = pytest.mark.gpu
 def flavour(request):
     try:
         load_flavour(request.param)
+        gpu = find_gpu("auto")
     except StepError as error:
         pytest.skip(str(error))
+    if request.param == "tensorrt-rtx" and gpu.capability not in RTX_DEFAULT_TARGETS:
+        pytest.skip(f"tensorrt-rtx does not run on {gpu.name}")
     return request.param
 
 

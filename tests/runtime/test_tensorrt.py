@@ -1,15 +1,18 @@
 """The TensorRT backend on a GPU that records its calls and computes with ONNX Runtime."""
 
 import shutil
+import sys
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from fake_gpu import GPU, VERSION, FakeContext, FakeCuda, FakeEngine, FakeRuntimeConfig, FakeTensorRT, add_fake_engines
-from step_runtime import Detector
+from step_runtime import Detector, gpus
 from step_runtime.backends.cuda import Cuda, CudaRuntime
 from step_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from step_runtime.backends.tensorrt import TensorRTBackend, check_runnable
+from step_runtime.gpus import Gpu
 
 from step import StepError
 from step.bundle import read_bundle
@@ -142,7 +145,7 @@ def test_what_cannot_be_captured_runs_without(bundle, tiny_clips, expected):
     cuda = FakeCuda()
     backend, _ = _open(bundle, cuda, refuse_capture=True)
     _assert_same(backend.submit(tiny_clips[:1]).result(), expected[0])
-    assert "cannot be captured" in backend._loop.capture_problem
+    assert "without a CUDA graph: fused failed on the GPU: cannot be captured" in backend.device
     assert "launch" not in cuda.calls
     backend.close()
     assert cuda.leaks == 0
@@ -273,6 +276,62 @@ def test_rtx_engines_without_this_gpu_among_their_targets(tiny_bundle, tmp_path)
     add_fake_engines(tmp_path / "b", "tensorrt-rtx", targets=("sm86",), compute_capabilities=("sm86",))
     with pytest.raises(StepError, match="this machine's GPU is sm89; build them again: .* --target sm86,sm89$"):
         check_runnable(tmp_path / "b", read_bundle(tmp_path / "b"), "tensorrt-rtx", version=VERSION, gpu=GPU)
+
+
+def test_rtx_does_not_run_on_data_centre_gpus(tiny_bundle, tmp_path):
+    shutil.copytree(tiny_bundle, tmp_path / "b")
+    add_fake_engines(tmp_path / "b", "tensorrt-rtx")
+    gpu = Gpu(index=0, name="NVIDIA H200", capability="sm90", memory_bytes=1)
+    with pytest.raises(StepError, match=r"does not run on this machine's GPU \(sm90\).* --engine tensorrt$"):
+        check_runnable(tmp_path / "b", read_bundle(tmp_path / "b"), "tensorrt-rtx", version=VERSION, gpu=gpu)
+
+
+def test_engines_for_the_first_gpu_on_the_second(tiny_bundle, tmp_path):
+    shutil.copytree(tiny_bundle, tmp_path / "b")
+    add_fake_engines(tmp_path / "b")
+    gpu = Gpu(index=1, name="another", capability="sm86", memory_bytes=1)
+    with pytest.raises(StepError, match=r"are for sm89, .* is sm86; build them again: .* --build-device cuda:1$"):
+        check_runnable(tmp_path / "b", read_bundle(tmp_path / "b"), "tensorrt", version=VERSION, gpu=gpu)
+
+
+def test_a_set_without_an_engine(tiny_bundle, tmp_path):
+    shutil.copytree(tiny_bundle, tmp_path / "b")
+    add_fake_engines(tmp_path / "b")
+    manifest = read_bundle(tmp_path / "b")
+    engines = manifest.engines["tensorrt"]
+    fewer = {name: record for name, record in engines.engines.items() if name != "step1"}
+    manifest = manifest.model_copy(update={"engines": {"tensorrt": engines.model_copy(update={"engines": fewer})}})
+    with pytest.raises(StepError, match="are not complete .there is none of step1"):
+        check_runnable(tmp_path / "b", manifest, "tensorrt", version=VERSION, gpu=GPU)
+
+
+def test_everything_that_is_missing_is_told_at_once(tiny_bundle, monkeypatch):
+    monkeypatch.setattr(gpus, "cuda_driver_is_present", lambda: False)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(StepError) as caught:
+        Detector.open(tiny_bundle, "tensorrt")
+    message = str(caught.value)
+    for part in ("no NVIDIA driver", "pip install 'step-trt[tensorrt]'", "step-build", "--backend onnxruntime"):
+        assert part in message
+
+
+def test_a_library_that_does_not_start(bundle):
+    class Broken(FakeTensorRT):
+        def Runtime(self, logger):  # noqa: N802 - the library's name
+            logger.log(SimpleNamespace(name="ERROR"), "no CUDA")
+            raise TypeError("factory function returned nullptr")
+
+    with pytest.raises(StepError, match=r"tensorrt 11\.4\.0\.106 cannot run here: no CUDA"):
+        TensorRTBackend(
+            trt=Broken(FakeCuda()),
+            cuda=FakeCuda(),
+            gpu=GPU,
+            folder=bundle,
+            manifest=read_bundle(bundle),
+            flavour="tensorrt",
+            loop="fused",
+            num_steps=3,
+        )
 
 
 def test_no_engines(tiny_bundle):

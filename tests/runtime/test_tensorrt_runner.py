@@ -17,6 +17,17 @@ from step.bundle import read_bundle
 from step.graph_edits import mark_outputs
 
 
+def _engines(bundle, cuda):
+    return TensorRTRunner(
+        trt=FakeTensorRT(cuda),
+        cuda=cuda,
+        device="cuda:0",
+        bundle=bundle,
+        manifest=read_bundle(bundle),
+        flavour="tensorrt",
+    )
+
+
 @pytest.fixture
 def cuda():
     return FakeCuda()
@@ -29,7 +40,7 @@ def runners(tiny_bundle, tmp_path, cuda):
     add_fake_engines(bundle)
     manifest = read_bundle(bundle)
     graphs = OnnxRuntimeRunner(bundle, manifest, device="cpu")
-    engines = TensorRTRunner(trt=FakeTensorRT(cuda), cuda=cuda, bundle=bundle, manifest=manifest, flavour="tensorrt")
+    engines = _engines(bundle, cuda)
     yield bundle, manifest, graphs, engines
     graphs.close()
     engines.close()
@@ -72,6 +83,19 @@ def test_bisect_builds_engines_with_marked_outputs(runners, tiny_clips, monkeypa
     assert sum(asked) > 100
 
 
+def test_the_gpu_is_chosen_before_anything_is_done_on_it(runners, cuda, tiny_clips):
+    """Another runner in the same thread may have chosen another."""
+    engines = runners[3]
+    engines.run("fused", {"frames": tiny_clips[:1]})
+    assert cuda.calls[0] == "activate"
+    assert engines.name == "tensorrt:cuda:0"
+
+
+def test_tf32_is_judged_like_half(runners):
+    """Its mantissa has ten bits too."""
+    assert runners[3].precision == "fp16"
+
+
 def test_another_batch_is_refused(runners, tiny_clips):
     engines = runners[3]
     with pytest.raises(StepError, match="take 1 to 1 clips a call, not 2"):
@@ -84,9 +108,7 @@ def test_everything_is_freed_wherever_the_gpu_fails(call, tiny_bundle, tmp_path,
     shutil.copytree(tiny_bundle, bundle)
     add_fake_engines(bundle)
     cuda = FakeCuda(fail_at=call)
-    engines = TensorRTRunner(
-        trt=FakeTensorRT(cuda), cuda=cuda, bundle=bundle, manifest=read_bundle(bundle), flavour="tensorrt"
-    )
+    engines = _engines(bundle, cuda)
     with pytest.raises(StepError, match=f"fails at {call}"):
         engines.run("fused", {"frames": tiny_clips[:1]})
     assert cuda.leaks == 0

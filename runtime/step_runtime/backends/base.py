@@ -36,7 +36,6 @@ class Backend(Protocol):
 
     Attributes:
         name: "onnxruntime", "torch", "tensorrt", "tensorrt-rtx".
-        device: what really runs, as the library reports it.
         loop: "fused" (one graph) or "steps" (backbone, step 1, 2, ..., detect).
         config: the model's architecture.
         min_batch: fewest clips of a call.
@@ -45,12 +44,15 @@ class Backend(Protocol):
     """
 
     name: str
-    device: str
     loop: Loop
     config: StepConfig
     min_batch: int
     max_batch: int | None
     depth: int
+
+    @property
+    def device(self) -> str:
+        """What really runs, as the library reports it, and what it has to do without."""
 
     def submit(self, frames: NDArray[np.uint8]) -> Pending:
         """Starts on clips: uint8 [B, F, H, W, 3] RGB, already checked; results come in the order of the calls."""

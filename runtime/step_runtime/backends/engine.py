@@ -19,7 +19,7 @@ _DTYPES: dict[DType, str] = {"uint8": "UINT8", "float16": "HALF", "float32": "FL
 
 
 class Messages:
-    """What the library said, worst first to tell: it answers failures with False and logs the reason."""
+    """What the library said: it answers failures with False or None, and logs the reason."""
 
     def __init__(self, trt: Any) -> None:
         texts: list[str] = []
@@ -35,9 +35,27 @@ class Messages:
 
         self.logger = Logger()
 
-    def last(self) -> str:
-        """The last error."""
-        return self._texts[-1] if self._texts else "it gave no reason"
+    def why(self) -> str:
+        """The first error since the last time; those behind it are its consequences."""
+        text = self._texts[0] if self._texts else "it gave no reason"
+        self._texts.clear()
+        if "memory" in text.lower():
+            text += "; if the GPU is full, end what else runs on it, or build with a smaller batch"
+        return text
+
+
+def make_runtime(trt: Any, messages: Messages, options: BuildOptions) -> Any:
+    """What loads engines.
+
+    Raises:
+        StepError: the library cannot run here.
+    """
+    try:
+        runtime = trt.Runtime(messages.logger)
+    except (TypeError, RuntimeError) as error:  # the bindings' word for an object that the library did not make
+        raise StepError(f"{options.flavour} {trt.__version__} cannot run here: {messages.why()}") from error
+    runtime.engine_host_code_allowed = options.version_compatible
+    return runtime
 
 
 class Engine:
@@ -75,10 +93,11 @@ class Engine:
         self._messages = messages
         self._cache_file = runtime_cache
         self._cache: Any = None
+        self._config: Any = None
         self._is_dynamic = options.min_batch != options.max_batch
         self._engine = runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
-            raise StepError(f"{path}: {options.flavour} {trt.__version__} cannot load it: {messages.last()}")
+            raise StepError(f"{path}: {options.flavour} {trt.__version__} cannot load it: {messages.why()}")
         _check_tensors(trt, self._engine, spec, path)
         # The scratch memory is given by the caller: engines that run one after the other share it.
         strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
@@ -87,7 +106,7 @@ class Engine:
         else:
             self._context = self._engine.create_execution_context(strategy)
         if self._context is None:
-            raise StepError(f"{path}: {options.flavour} could not make an execution context: {messages.last()}")
+            raise StepError(f"{path}: {options.flavour} could not make an execution context: {messages.why()}")
         self.scratch_bytes = int(self._engine.device_memory_size_v2)
 
     def set_scratch(self, address: int, size: int) -> None:
@@ -98,7 +117,7 @@ class Engine:
         """Where every input and output, by name, lies on the device."""
         for name, address in addresses.items():
             if not self._context.set_tensor_address(name, address):
-                raise StepError(f"{self.spec.name}: cannot bind {name}: {self._messages.last()}")
+                raise StepError(f"{self.spec.name}: cannot bind {name}: {self._messages.why()}")
 
     def marked(self, name: str) -> TensorSpec:
         """What an output is that was marked when the engine was built and that `spec` does not know.
@@ -112,12 +131,12 @@ class Engine:
         """Clips of the calls that follow."""
         for tensor in self.spec.inputs if self._is_dynamic else ():
             if not self._context.set_input_shape(tensor.name, tensor.concrete_shape(batch)):
-                raise StepError(f"{self.spec.name}: does not take {batch} clips: {self._messages.last()}")
+                raise StepError(f"{self.spec.name}: does not take {batch} clips: {self._messages.why()}")
 
     def enqueue(self, stream: int) -> None:
         """Puts one run into a stream."""
         if not self._context.execute_async_v3(stream):
-            raise StepError(f"{self.spec.name} failed on the GPU: {self._messages.last()}")
+            raise StepError(f"{self.spec.name} failed on the GPU: {self._messages.why()}")
 
     def save_runtime_cache(self) -> None:
         """tensorrt-rtx: keeps the kernels that were compiled for this GPU, so that the next start is faster."""
@@ -132,12 +151,15 @@ class Engine:
     def close(self) -> None:
         """Frees the context, then the engine, then what they were made with."""
         self._context = None
-        self._engine = None
+        self._config = None
         self._cache = None
+        self._engine = None
         self._runtime = None
 
     def _rtx_config(self, trt: Any, strategy: Any, cuda_graph: bool) -> Any:
-        config = self._engine.create_runtime_config()
+        config = self._config = self._engine.create_runtime_config()
+        # Kernels for a profile's shapes are compiled at the first run of a shape, not in the background of later ones.
+        config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
         config.set_execution_context_allocation_strategy(strategy)
         if cuda_graph:
             config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE

@@ -142,7 +142,7 @@ def open_session(model: Path | bytes, *, options: ort.SessionOptions, device: st
     providers: list[Any] = ["CPUExecutionProvider"]
     if memory == "cuda":
         if not cuda_driver_is_present():
-            raise StepError("this machine has no NVIDIA driver; give --device cpu")
+            raise StepError("this machine has no NVIDIA driver, which CUDA needs; run on the CPU")
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it misses
             ort.preload_dlls()  # finds CUDA and cuDNN inside their wheels, where the loader does not look
         ort.set_default_logger_severity(_SILENT)  # what could not be loaded is told below, in one line

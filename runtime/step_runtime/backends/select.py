@@ -75,8 +75,8 @@ def open_backend(
     try:
         return _open(last[0], model, manifest, loop=chosen_loop, num_steps=steps, device=last[1], threads=threads)
     except StepError as error:
-        if last[0] in FLAVOURS and "step-build" not in str(error):
-            raise StepError(f"{last[0]} cannot run here: {error}; --backend onnxruntime runs on a CPU") from error
+        if last[0] in FLAVOURS and "--backend onnxruntime" not in str(error):
+            raise StepError(f"--backend {last[0]}: {error}; --backend onnxruntime runs without") from error
         raise
 
 

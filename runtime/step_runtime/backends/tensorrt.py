@@ -23,7 +23,7 @@ from step.flavours import Flavour, load_flavour
 from step.graph_spec import BACKBONE, DETECT, FUSED, step_graph_name
 from step_runtime.backends.base import Array, Loop
 from step_runtime.backends.cuda import Cuda, CudaRuntime, give_back_later
-from step_runtime.backends.engine import Engine, Messages
+from step_runtime.backends.engine import Engine, Messages, make_runtime
 from step_runtime.backends.engine_loop import EngineLoop, byte_size, pinned_array
 from step_runtime.gpus import Gpu, find_gpu
 
@@ -91,7 +91,7 @@ class TensorRTBackend:
     ) -> None:
         self.name: str = flavour
         self.loop: Loop = loop
-        self.device = f"{gpu.name} (cuda:{gpu.index}, {gpu.capability})"
+        self._gpu = gpu
         self.config = manifest.config
         self._bundle = folder
         self._engine_set = manifest.engines[flavour]
@@ -149,6 +149,7 @@ class TensorRTBackend:
         """
         if device == "cpu":
             raise StepError(f"--device cpu with --backend {flavour}, which runs on a GPU; --backend onnxruntime can")
+        _check_present(folder, manifest, flavour, device)
         gpu = find_gpu(device)
         trt = load_flavour(flavour)
         check_runnable(folder, manifest, flavour, version=trt.__version__, gpu=gpu)
@@ -163,6 +164,13 @@ class TensorRTBackend:
             num_steps=num_steps,
             cuda_graph=cuda_graph,
         )
+
+    @property
+    def device(self) -> str:
+        """The GPU, and what it does without."""
+        problem = self._loop.capture_problem
+        without = "" if problem is None else f", without a CUDA graph: {problem}"
+        return f"{self._gpu.name} (cuda:{self._gpu.index}, {self._gpu.capability}){without}"
 
     def submit(self, frames: NDArray[np.uint8]) -> _Call:
         """See `Backend.submit`.
@@ -244,8 +252,7 @@ def _load_engines(
     """Engines by graph name, in order; the stack closes them."""
     engine_set = manifest.engines[flavour]
     messages = Messages(trt)
-    runtime = trt.Runtime(messages.logger)
-    runtime.engine_host_code_allowed = engine_set.options.version_compatible
+    runtime = make_runtime(trt, messages, engine_set.options)
     engines: list[Engine] = []
     for name in names:
         file = folder / engine_set.engines[name].file
@@ -264,18 +271,39 @@ def _load_engines(
     return engines
 
 
+def _check_present(folder: Path, manifest: Manifest, flavour: Flavour, device: str) -> None:
+    """GPU, library and engines: everything that is missing is told at once."""
+    missing: list[str] = []
+    for check in (
+        lambda: find_gpu(device),
+        lambda: load_flavour(flavour),
+        lambda: _check_built(folder, manifest, flavour),
+    ):
+        try:
+            check()
+        except StepError as error:
+            missing.append(str(error))
+    if missing:
+        raise StepError("; ".join(missing))
+
+
+def _check_built(folder: Path, manifest: Manifest, flavour: Flavour) -> None:
+    if flavour not in manifest.engines:
+        raise StepError(f"{folder} has no {flavour} engines; build them: step-build {folder} --engine {flavour}")
+
+
 def check_runnable(folder: Path, manifest: Manifest, flavour: Flavour, *, version: str, gpu: Gpu) -> None:
     """Whether a bundle has engines that this library and this GPU run.
 
     Raises:
         StepError: with the command that builds them.
     """
-    if flavour not in manifest.engines:
-        raise StepError(f"{folder} has no {flavour} engines; build them: step-build {folder} --engine {flavour}")
+    _check_built(folder, manifest, flavour)
     check_engines(
         manifest.engines[flavour],
         folder,
         onnx_sha256={name: record.sha256 for name, record in manifest.graphs.items()},
         version=version,
         capability=gpu.capability,
+        device=gpu.index,
     )

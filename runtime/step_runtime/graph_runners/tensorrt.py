@@ -11,11 +11,12 @@ import numpy as np
 from step.build_process import BuildRequest, run_build
 from step.bundle import Manifest
 from step.engines import check_batch
+from step.errors import StepError
 from step.flavours import Flavour, load_flavour
-from step.graph_spec import TensorSpec
+from step.graph_spec import Precision, TensorSpec
 from step.parity import Arrays
 from step_runtime.backends.cuda import Cuda, CudaRuntime, give_back_later
-from step_runtime.backends.engine import Engine, Messages
+from step_runtime.backends.engine import Engine, Messages, make_runtime
 from step_runtime.backends.engine_loop import byte_size, pinned_array
 from step_runtime.backends.tensorrt import check_runnable
 from step_runtime.gpus import find_gpu
@@ -27,22 +28,25 @@ class TensorRTRunner:
     Args:
         trt: the library of `flavour`.
         cuda: the GPU's memory and streams.
+        device: what the name says of the GPU: "cuda:0".
         bundle: folder.
         manifest: what `read_bundle` returned for it.
         flavour: which engines.
     """
 
-    def __init__(self, *, trt: Any, cuda: Cuda, bundle: Path, manifest: Manifest, flavour: Flavour) -> None:
-        self.name: str = flavour
-        self.precision = manifest.precision
+    def __init__(
+        self, *, trt: Any, cuda: Cuda, device: str, bundle: Path, manifest: Manifest, flavour: Flavour
+    ) -> None:
+        self.name = f"{flavour}:{device}"
+        # TF32 has as many bits as half.
+        self.precision: Precision = "fp16" if manifest.engines[flavour].options.tf32 else manifest.precision
         self._trt = trt
         self._cuda = cuda
         self._bundle = bundle
         self._manifest = manifest
         self._engine_set = manifest.engines[flavour]
         self._messages = Messages(trt)
-        self._runtime = trt.Runtime(self._messages.logger)
-        self._runtime.engine_host_code_allowed = self._engine_set.options.version_compatible
+        self._runtime = make_runtime(trt, self._messages, self._engine_set.options)
         self._engines: dict[tuple[str, tuple[str, ...]], Engine] = {}
 
     @classmethod
@@ -51,11 +55,21 @@ class TensorRTRunner:
         gpu = find_gpu(device)
         trt = load_flavour(flavour)
         check_runnable(bundle, manifest, flavour, version=trt.__version__, gpu=gpu)
-        return cls(trt=trt, cuda=CudaRuntime(gpu.index), bundle=bundle, manifest=manifest, flavour=flavour)
+        return cls(
+            trt=trt,
+            cuda=CudaRuntime(gpu.index),
+            device=f"cuda:{gpu.index}",
+            bundle=bundle,
+            manifest=manifest,
+            flavour=flavour,
+        )
 
     def run(self, graph: str, inputs: Arrays, extra_outputs: Sequence[str] = ()) -> Arrays:
         """See `GraphRunner.run`; extra outputs take a build, and may change what the library fuses."""
-        engine = self._engine(graph, tuple(extra_outputs))
+        self._cuda.activate()  # another runner may use another GPU
+        own = {tensor.name for tensor in self._manifest.graphs[graph].outputs}
+        extra_outputs = tuple(name for name in extra_outputs if name not in own)
+        engine = self._engine(graph, extra_outputs)
         batch = len(inputs[engine.spec.inputs[0].name])
         check_batch(self._engine_set, self._bundle, batch)
         engine.set_batch(batch)
@@ -84,6 +98,8 @@ class TensorRTRunner:
 
     def close(self) -> None:
         """See `GraphRunner.close`."""
+        with contextlib.suppress(StepError):  # a lost device cannot be chosen any more
+            self._cuda.activate()
         for engine in self._engines.values():
             engine.close()
         self._engines.clear()

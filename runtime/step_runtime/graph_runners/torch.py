@@ -31,6 +31,7 @@ class TorchRunner:
     def __init__(self, checkpoint: Path, manifest: Manifest, *, device: str) -> None:
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise StepError(f"--backends torch:{device} but PyTorch sees no CUDA device; give torch")
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # a reference is float32
         detector = load_checkpoint(checkpoint)
         if sha256(checkpoint) != manifest.source.sha256:
             raise StepError(
