@@ -260,7 +260,6 @@ def test_engines_of_another_machine(changes, message, tiny_bundle, tmp_path):
     [
         ("tensorrt", {"hardware_compatible": True, "compute_capabilities": ("sm80",)}),
         ("tensorrt", {"version_compatible": True, "version": "11.2.0.1"}),
-        ("tensorrt-rtx", {"compute_capabilities": ("sm80", "sm86")}),
         ("tensorrt-rtx", {"targets": ("sm86", "sm89"), "compute_capabilities": ("sm86", "sm89")}),
         ("tensorrt-rtx", {"platform": "win32-amd64"}),
     ],
@@ -276,6 +275,13 @@ def test_rtx_engines_without_this_gpu_among_their_targets(tiny_bundle, tmp_path)
     add_fake_engines(tmp_path / "b", "tensorrt-rtx", targets=("sm86",), compute_capabilities=("sm86",))
     with pytest.raises(StepError, match="this machine's GPU is sm89; build them again: .* --target sm86,sm89$"):
         check_runnable(tmp_path / "b", read_bundle(tmp_path / "b"), "tensorrt-rtx", version=VERSION, gpu=GPU)
+
+
+def test_rtx_engines_without_targets_run_on_later_gpus(tiny_bundle, tmp_path):
+    shutil.copytree(tiny_bundle, tmp_path / "b")
+    add_fake_engines(tmp_path / "b", "tensorrt-rtx", compute_capabilities=("sm80", "sm86", "sm89", "sm120"))
+    gpu = Gpu(index=0, name="NVIDIA GB10", capability="sm121", memory_bytes=1)
+    check_runnable(tmp_path / "b", read_bundle(tmp_path / "b"), "tensorrt-rtx", version=VERSION, gpu=gpu)
 
 
 def test_rtx_does_not_run_on_data_centre_gpus(tiny_bundle, tmp_path):
