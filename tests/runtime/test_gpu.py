@@ -13,6 +13,10 @@ from step_runtime import Detector
 from step_runtime.backends.select import open_backend
 from step_runtime.backends.tensorrt import TensorRTBackend
 from step_runtime.gpus import find_gpu
+from step_runtime.graph_runners.onnxruntime import OnnxRuntimeRunner
+from step_runtime.graph_runners.tensorrt import TensorRTRunner
+from step_runtime.graph_tensors import read_tensors
+from step_runtime.verify import compare
 
 from step import load_checkpoint
 from step.bundle import read_bundle
@@ -161,6 +165,25 @@ def test_auto_takes_the_engines(static_bundle, flavour):
     backend = open_backend(static_bundle)
     assert backend.name == flavour
     backend.close()
+
+
+def test_every_graph_against_onnx_runtime(engine_bundle, flavour, golden_frames):
+    manifest = read_bundle(engine_bundle)
+    graphs = OnnxRuntimeRunner(engine_bundle, manifest, device="cpu")
+    engines = TensorRTRunner.open(engine_bundle, manifest, flavour=flavour, device="cuda")
+    rows = list(compare(graphs, engines, manifest, [("golden", golden_frames)]))
+    assert [row for row in rows if not row.passed] == []
+    engines.close()
+
+
+def test_marked_outputs(static_bundle, flavour, golden_frames):
+    manifest = read_bundle(static_bundle)
+    engines = TensorRTRunner.open(static_bundle, manifest, flavour=flavour, device="cuda")
+    tensor = read_tensors(static_bundle / "backbone.onnx")[4]
+    found = engines.run("backbone", {"frames": golden_frames}, [tensor.name])
+    assert np.isfinite(found[tensor.name].astype(np.float32)).all()
+    assert found[tensor.name].size == tensor.size(1)
+    engines.close()
 
 
 def test_the_runtime_cache_is_kept(static_bundle, flavour):
