@@ -17,8 +17,8 @@ from step.bundle import Manifest, read_bundle
 from step.engines import EngineSet, find_damage
 from step.errors import StepError
 from step.flavours import FLAVOURS, load_flavour
+from step_runtime.backends.engine_checks import check_runnable
 from step_runtime.backends.select import open_backend
-from step_runtime.backends.tensorrt import check_runnable
 from step_runtime.gpus import driver_version, find_gpu, list_gpus
 from step_runtime.sources.open import find_sources, open_source
 from step_runtime.sources.video import VideoSource

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from fake_gpu import GPU, FakeCuda, FakeTensorRT, add_fake_engines
 from onnx import TensorProto, helper
 from step_runtime import doctor
-from step_runtime.backends import tensorrt
+from step_runtime.backends import engine_checks, tensorrt
 from step_runtime.doctor_cli import main
 
 
@@ -21,7 +21,7 @@ def without_gpu(monkeypatch):
 @pytest.fixture
 def with_fake_gpu(monkeypatch):
     cuda = FakeCuda()
-    for module in (doctor, tensorrt):
+    for module in (doctor, engine_checks, tensorrt):
         monkeypatch.setattr(module, "find_gpu", lambda _device: GPU)
         monkeypatch.setattr(module, "load_flavour", lambda _flavour: FakeTensorRT(cuda))
     monkeypatch.setattr(doctor, "list_gpus", lambda: [GPU])

@@ -10,8 +10,9 @@ import pytest
 from fake_gpu import GPU, VERSION, FakeContext, FakeCuda, FakeEngine, FakeRuntimeConfig, FakeTensorRT, add_fake_engines
 from step_runtime import Detector, gpus
 from step_runtime.backends.cuda import Cuda, CudaRuntime
+from step_runtime.backends.engine_checks import check_runnable
 from step_runtime.backends.onnxruntime import OnnxRuntimeBackend
-from step_runtime.backends.tensorrt import TensorRTBackend, check_runnable
+from step_runtime.backends.tensorrt import TensorRTBackend
 from step_runtime.gpus import Gpu
 
 from step import StepError

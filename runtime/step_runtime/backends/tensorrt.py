@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from step.anchors import anchor_tubes
 from step.bundle import Manifest
 from step.detections import Detections
-from step.engines import check_batch, check_engines
+from step.engines import check_batch
 from step.errors import StepError
 from step.flavours import Flavour, load_flavour
 from step.graph_spec import BACKBONE, DETECT, FUSED, step_graph_name
 from step_runtime.backends.base import Array, Loop
 from step_runtime.backends.cuda import Cuda, CudaRuntime, give_back_later
 from step_runtime.backends.engine import Engine, Messages, make_runtime
+from step_runtime.backends.engine_checks import check_present, check_runnable
 from step_runtime.backends.engine_loop import EngineLoop, byte_size, pinned_array
 from step_runtime.gpus import Gpu, find_gpu
 
@@ -149,7 +150,7 @@ class TensorRTBackend:
         """
         if device == "cpu":
             raise StepError(f"--device cpu with --backend {flavour}, which runs on a GPU; --backend onnxruntime can")
-        _check_present(folder, manifest, flavour, device)
+        check_present(folder, manifest, flavour, device)
         gpu = find_gpu(device)
         trt = load_flavour(flavour)
         check_runnable(folder, manifest, flavour, version=trt.__version__, gpu=gpu)
@@ -269,41 +270,3 @@ def _load_engines(
         stack.callback(engine.close)
         engines.append(engine)
     return engines
-
-
-def _check_present(folder: Path, manifest: Manifest, flavour: Flavour, device: str) -> None:
-    """GPU, library and engines: everything that is missing is told at once."""
-    missing: list[str] = []
-    for check in (
-        lambda: find_gpu(device),
-        lambda: load_flavour(flavour),
-        lambda: _check_built(folder, manifest, flavour),
-    ):
-        try:
-            check()
-        except StepError as error:
-            missing.append(str(error))
-    if missing:
-        raise StepError("; ".join(missing))
-
-
-def _check_built(folder: Path, manifest: Manifest, flavour: Flavour) -> None:
-    if flavour not in manifest.engines:
-        raise StepError(f"{folder} has no {flavour} engines; build them: step-build {folder} --engine {flavour}")
-
-
-def check_runnable(folder: Path, manifest: Manifest, flavour: Flavour, *, version: str, gpu: Gpu) -> None:
-    """Whether a bundle has engines that this library and this GPU run.
-
-    Raises:
-        StepError: with the command that builds them.
-    """
-    _check_built(folder, manifest, flavour)
-    check_engines(
-        manifest.engines[flavour],
-        folder,
-        onnx_sha256={name: record.sha256 for name, record in manifest.graphs.items()},
-        version=version,
-        capability=gpu.capability,
-        device=gpu.index,
-    )

@@ -17,8 +17,8 @@ from step.graph_spec import Precision, TensorSpec
 from step.parity import Arrays
 from step_runtime.backends.cuda import Cuda, CudaRuntime, give_back_later
 from step_runtime.backends.engine import Engine, Messages, make_runtime
+from step_runtime.backends.engine_checks import check_runnable
 from step_runtime.backends.engine_loop import byte_size, pinned_array
-from step_runtime.backends.tensorrt import check_runnable
 from step_runtime.gpus import find_gpu
 
 

@@ -1,0 +1,51 @@
+"""Whether a bundle's engines can run on this machine."""
+
+from pathlib import Path
+
+from step.bundle import Manifest
+from step.engines import check_engines
+from step.errors import StepError
+from step.flavours import Flavour, load_flavour
+from step_runtime.gpus import Gpu, find_gpu
+
+
+def check_present(folder: Path, manifest: Manifest, flavour: Flavour, device: str) -> None:
+    """Whether there is a GPU, the library and engines.
+
+    Raises:
+        StepError: everything that is missing, at once.
+    """
+    missing: list[str] = []
+    for check in (
+        lambda: find_gpu(device),
+        lambda: load_flavour(flavour),
+        lambda: _check_built(folder, manifest, flavour),
+    ):
+        try:
+            check()
+        except StepError as error:
+            missing.append(str(error))
+    if missing:
+        raise StepError("; ".join(missing))
+
+
+def _check_built(folder: Path, manifest: Manifest, flavour: Flavour) -> None:
+    if flavour not in manifest.engines:
+        raise StepError(f"{folder} has no {flavour} engines; build them: step-build {folder} --engine {flavour}")
+
+
+def check_runnable(folder: Path, manifest: Manifest, flavour: Flavour, *, version: str, gpu: Gpu) -> None:
+    """Whether a bundle has engines that this library and this GPU run.
+
+    Raises:
+        StepError: with the command that builds them.
+    """
+    _check_built(folder, manifest, flavour)
+    check_engines(
+        manifest.engines[flavour],
+        folder,
+        onnx_sha256={name: record.sha256 for name, record in manifest.graphs.items()},
+        version=version,
+        capability=gpu.capability,
+        device=gpu.index,
+    )
