@@ -12,6 +12,7 @@ import torch
 from helpers import ONE_STEP, TINY, MakeVideo, make_detector, numbered_picture, release_cfg, shared_path
 from numpy.typing import NDArray
 from step_export.bundle_writer import ExportSettings, export_bundle
+from torch import nn
 
 from step import StepDetector, save_checkpoint
 
@@ -92,6 +93,19 @@ def half_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("half")
     save_checkpoint(make_detector(ONE_STEP), folder / "model.pth")
     export_bundle(folder / "model.pth", folder / "bundle", ExportSettings(precision="fp16", batch=2, verify=False))
+    return folder / "bundle"
+
+
+@pytest.fixture(scope="session")
+def lively_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model whose signals do not fade with depth: its results depend on the frames, by tens of pixels."""
+    detector = make_detector(TINY)
+    for module in detector.modules():
+        if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    folder = tmp_path_factory.mktemp("lively")
+    save_checkpoint(detector, folder / "model.pth")
+    export_bundle(folder / "model.pth", folder / "bundle", ExportSettings(verify=False))
     return folder / "bundle"
 
 

@@ -38,6 +38,7 @@ class FakeCuda:
         self.graphs: dict[int, list] = {}
         self.recorded: dict[int, int] = {}  # event -> times it was recorded
         self.happened: dict[int, int] = {}
+        self.recorded_on: dict[int, int] = {}  # event -> stream
         self._next = 1
         self._fail_at = fail_at
 
@@ -124,6 +125,7 @@ class FakeCuda:
         self._note("record")
         self.recorded[event] += 1
         number = self.recorded[event]
+        self.recorded_on[event] = stream
         self.enqueue(stream, lambda: self.happened.__setitem__(event, number))
 
     def wait(self, stream, event):
@@ -132,9 +134,9 @@ class FakeCuda:
         self.enqueue(stream, lambda: self._run_until(event, number))
 
     def _run_until(self, event, number) -> None:
+        """Does the work of the event's stream, in order, until the event happens; no other stream's."""
         while self.happened[event] < number:
-            queue = next(queue for queue in self.queues.values() if queue)
-            queue.popleft()()
+            self.queues[self.recorded_on[event]].popleft()()
 
     def synchronize_event(self, event):
         self._note("synchronize_event")

@@ -22,20 +22,22 @@ STEP_LOOP = ["backbone", "step1", "step2", "step3", "detect"]
 
 
 @pytest.fixture(scope="module")
-def bundle(tiny_bundle, tmp_path_factory):
+def bundle(lively_bundle, tmp_path_factory):
     copy = tmp_path_factory.mktemp("engines") / "bundle"
-    shutil.copytree(tiny_bundle, copy)
+    shutil.copytree(lively_bundle, copy)
     add_fake_engines(copy)
     add_fake_engines(copy, "tensorrt-rtx")
     return copy
 
 
 @pytest.fixture(scope="module")
-def expected(tiny_bundle, tiny_clips):
+def expected(lively_bundle, tiny_clips):
     backend = OnnxRuntimeBackend(
-        tiny_bundle, read_bundle(tiny_bundle), loop="fused", num_steps=3, device="cpu", threads=None
+        lively_bundle, read_bundle(lively_bundle), loop="fused", num_steps=3, device="cpu", threads=None
     )
-    return [backend.submit(tiny_clips[index : index + 1]).result() for index in (0, 1)]
+    results = [backend.submit(tiny_clips[index : index + 1]).result() for index in (0, 1)]
+    assert np.abs(results[0].tubes_px - results[1].tubes_px).max() > 1, "the clips cannot be told apart"
+    return results
 
 
 def _open(bundle, cuda, *, flavour="tensorrt", loop="fused", num_steps=3, refuse_capture=False, cuda_graph=True):
@@ -152,15 +154,15 @@ def test_what_cannot_be_captured_runs_without(bundle, tiny_clips, expected):
     assert cuda.leaks == 0
 
 
-def test_fewer_steps(bundle, tiny_bundle, tiny_clips):
+def test_fewer_steps(bundle, lively_bundle, tiny_clips):
     backend, _ = _open(bundle, FakeCuda(), loop="steps", num_steps=2)
-    with Detector.open(tiny_bundle, "onnxruntime", loop="steps", num_steps=2) as graphs:
+    with Detector.open(lively_bundle, "onnxruntime", loop="steps", num_steps=2) as graphs:
         _assert_same(backend.submit(tiny_clips[:1]).result(), graphs.detect(tiny_clips[:1]))
 
 
 @pytest.mark.parametrize("loop", ["fused", "steps"])
-def test_a_profile_of_batches(loop, tiny_bundle, tiny_clips, expected, tmp_path):
-    shutil.copytree(tiny_bundle, tmp_path / "b")
+def test_a_profile_of_batches(loop, lively_bundle, tiny_clips, expected, tmp_path):
+    shutil.copytree(lively_bundle, tmp_path / "b")
     add_fake_engines(tmp_path / "b", min_batch=1, opt_batch=2, max_batch=2)
     cuda = FakeCuda()
     backend, _ = _open(tmp_path / "b", cuda, loop=loop)
@@ -178,8 +180,8 @@ def test_a_profile_of_batches(loop, tiny_bundle, tiny_clips, expected, tmp_path)
     _assert_same(type(three)(*(rows[2:] for rows in three)), expected[0])
 
 
-def test_a_static_batch_is_filled_up(tiny_bundle, tiny_clips, expected, tmp_path):
-    shutil.copytree(tiny_bundle, tmp_path / "b")
+def test_a_static_batch_is_filled_up(lively_bundle, tiny_clips, expected, tmp_path):
+    shutil.copytree(lively_bundle, tmp_path / "b")
     add_fake_engines(tmp_path / "b", min_batch=2, opt_batch=2, max_batch=2)
     backend, _ = _open(tmp_path / "b", FakeCuda())
     with Detector(backend) as detector:
@@ -247,8 +249,8 @@ def test_a_lost_gpu_is_told_once(bundle, tiny_clips):
         ({"compute_capabilities": ()}, "are for no GPU"),
     ],
 )
-def test_engines_of_another_machine(changes, message, tiny_bundle, tmp_path):
-    shutil.copytree(tiny_bundle, tmp_path / "b")
+def test_engines_of_another_machine(changes, message, lively_bundle, tmp_path):
+    shutil.copytree(lively_bundle, tmp_path / "b")
     add_fake_engines(tmp_path / "b", max_batch=2, opt_batch=2, **changes)
     with pytest.raises(StepError, match=message) as caught:
         check_runnable(tmp_path / "b", read_bundle(tmp_path / "b"), "tensorrt", version=VERSION, gpu=GPU)
@@ -265,44 +267,44 @@ def test_engines_of_another_machine(changes, message, tiny_bundle, tmp_path):
         ("tensorrt-rtx", {"platform": "win32-amd64"}),
     ],
 )
-def test_engines_that_travel(flavour, changes, tiny_bundle, tmp_path):
-    shutil.copytree(tiny_bundle, tmp_path / "b")
+def test_engines_that_travel(flavour, changes, lively_bundle, tmp_path):
+    shutil.copytree(lively_bundle, tmp_path / "b")
     add_fake_engines(tmp_path / "b", flavour, **changes)
     check_runnable(tmp_path / "b", read_bundle(tmp_path / "b"), flavour, version=VERSION, gpu=GPU)
 
 
-def test_rtx_engines_without_this_gpu_among_their_targets(tiny_bundle, tmp_path):
-    shutil.copytree(tiny_bundle, tmp_path / "b")
+def test_rtx_engines_without_this_gpu_among_their_targets(lively_bundle, tmp_path):
+    shutil.copytree(lively_bundle, tmp_path / "b")
     add_fake_engines(tmp_path / "b", "tensorrt-rtx", targets=("sm86",), compute_capabilities=("sm86",))
     with pytest.raises(StepError, match="this machine's GPU is sm89; build them again: .* --target sm86,sm89$"):
         check_runnable(tmp_path / "b", read_bundle(tmp_path / "b"), "tensorrt-rtx", version=VERSION, gpu=GPU)
 
 
-def test_rtx_engines_without_targets_run_on_later_gpus(tiny_bundle, tmp_path):
-    shutil.copytree(tiny_bundle, tmp_path / "b")
+def test_rtx_engines_without_targets_run_on_later_gpus(lively_bundle, tmp_path):
+    shutil.copytree(lively_bundle, tmp_path / "b")
     add_fake_engines(tmp_path / "b", "tensorrt-rtx", compute_capabilities=("sm80", "sm86", "sm89", "sm120"))
     gpu = Gpu(index=0, name="NVIDIA GB10", capability="sm121", memory_bytes=1)
     check_runnable(tmp_path / "b", read_bundle(tmp_path / "b"), "tensorrt-rtx", version=VERSION, gpu=gpu)
 
 
-def test_rtx_does_not_run_on_data_centre_gpus(tiny_bundle, tmp_path):
-    shutil.copytree(tiny_bundle, tmp_path / "b")
+def test_rtx_does_not_run_on_data_centre_gpus(lively_bundle, tmp_path):
+    shutil.copytree(lively_bundle, tmp_path / "b")
     add_fake_engines(tmp_path / "b", "tensorrt-rtx")
     gpu = Gpu(index=0, name="NVIDIA H200", capability="sm90", memory_bytes=1)
     with pytest.raises(StepError, match=r"does not run on this machine's GPU \(sm90\).* --engine tensorrt$"):
         check_runnable(tmp_path / "b", read_bundle(tmp_path / "b"), "tensorrt-rtx", version=VERSION, gpu=gpu)
 
 
-def test_engines_for_the_first_gpu_on_the_second(tiny_bundle, tmp_path):
-    shutil.copytree(tiny_bundle, tmp_path / "b")
+def test_engines_for_the_first_gpu_on_the_second(lively_bundle, tmp_path):
+    shutil.copytree(lively_bundle, tmp_path / "b")
     add_fake_engines(tmp_path / "b")
     gpu = Gpu(index=1, name="another", capability="sm86", memory_bytes=1)
     with pytest.raises(StepError, match=r"are for sm89, .* is sm86; build them again: .* --build-device cuda:1$"):
         check_runnable(tmp_path / "b", read_bundle(tmp_path / "b"), "tensorrt", version=VERSION, gpu=gpu)
 
 
-def test_a_set_without_an_engine(tiny_bundle, tmp_path):
-    shutil.copytree(tiny_bundle, tmp_path / "b")
+def test_a_set_without_an_engine(lively_bundle, tmp_path):
+    shutil.copytree(lively_bundle, tmp_path / "b")
     add_fake_engines(tmp_path / "b")
     manifest = read_bundle(tmp_path / "b")
     engines = manifest.engines["tensorrt"]
@@ -312,11 +314,11 @@ def test_a_set_without_an_engine(tiny_bundle, tmp_path):
         check_runnable(tmp_path / "b", manifest, "tensorrt", version=VERSION, gpu=GPU)
 
 
-def test_everything_that_is_missing_is_told_at_once(tiny_bundle, monkeypatch):
+def test_everything_that_is_missing_is_told_at_once(lively_bundle, monkeypatch):
     monkeypatch.setattr(gpus, "cuda_driver_is_present", lambda: False)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(StepError) as caught:
-        Detector.open(tiny_bundle, "tensorrt")
+        Detector.open(lively_bundle, "tensorrt")
     message = str(caught.value)
     for part in ("no NVIDIA driver", "pip install 'step-trt[tensorrt]'", "step-build", "--backend onnxruntime"):
         assert part in message
@@ -341,9 +343,9 @@ def test_a_library_that_does_not_start(bundle):
         )
 
 
-def test_no_engines(tiny_bundle):
+def test_no_engines(lively_bundle):
     with pytest.raises(StepError, match=r"has no tensorrt engines; build them: step-build .* --engine tensorrt$"):
-        check_runnable(tiny_bundle, read_bundle(tiny_bundle), "tensorrt", version=VERSION, gpu=GPU)
+        check_runnable(lively_bundle, read_bundle(lively_bundle), "tensorrt", version=VERSION, gpu=GPU)
 
 
 @pytest.mark.parametrize(
@@ -354,8 +356,8 @@ def test_no_engines(tiny_bundle):
         (lambda path: path.write_bytes(path.read_bytes()[::-1]), "has changed since it was built"),
     ],
 )
-def test_damaged_engines(damage, message, tiny_bundle, tmp_path):
-    shutil.copytree(tiny_bundle, tmp_path / "b")
+def test_damaged_engines(damage, message, lively_bundle, tmp_path):
+    shutil.copytree(lively_bundle, tmp_path / "b")
     add_fake_engines(tmp_path / "b")
     damage(next((tmp_path / "b/engines").rglob("fused.engine")))
     with pytest.raises(StepError, match=message):
