@@ -154,10 +154,11 @@ class PipelinedBackend(RecordingBackend):
 def test_a_second_clip_is_started_while_the_first_is_computed(make_video):
     backend = PipelinedBackend()
     clips = Detector(backend).run(make_video(frames=100))
-    next(clips)  # which waits until the reader is ahead
-    time.sleep(0.5)
+    next(clips)
+    time.sleep(1)  # the reader is ahead now: clips are waiting
     assert [key.time_s for key in clips] == [1, 2, 3]
-    assert backend.order[-5:] == ["submit", "result", "submit", "result", "result"]
+    assert ("submit", "submit") in zip(backend.order, backend.order[1:], strict=False)
+    assert backend.order.count("result") == 4
 
 
 def test_a_result_does_not_wait_for_the_next_clip(make_video):
