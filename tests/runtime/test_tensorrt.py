@@ -1,5 +1,6 @@
 """The TensorRT backend on a GPU that records its calls and computes with ONNX Runtime."""
 
+import itertools
 import shutil
 import sys
 from fractions import Fraction
