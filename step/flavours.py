@@ -5,6 +5,7 @@ https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/_static/python-api/
 """
 
 import importlib
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Literal
 
@@ -36,3 +37,16 @@ def load_flavour(flavour: Flavour) -> Any:
 def needs_typing_flag(flavour: Flavour, version: str) -> bool:
     """Whether a network has to be told to be strongly typed: TensorRT 10; later ones and RTX always are."""
     return flavour == "tensorrt" and int(version.split(".")[0]) < 11
+
+
+def make_logger(trt: Any, tell: Callable[[str, str], None]) -> Any:
+    """A logger that prints nothing and tells severity and text of every message."""
+
+    class Logger(trt.ILogger):  # type: ignore[misc]  # the library's own way of being told where messages go
+        def __init__(self) -> None:
+            super().__init__()
+
+        def log(self, severity: Any, message: str) -> None:
+            tell(severity.name, message)
+
+    return Logger()

@@ -32,7 +32,7 @@ def main(
 ) -> None:
     """Builds TensorRT engines of BUNDLE, which may have been exported on another machine; needs neither torch nor onnx.
 
-    tensorrt builds for the GPU of this machine, tensorrt-rtx on any machine for any RTX GPU.
+    tensorrt builds for the GPU of this machine, tensorrt-rtx on any machine for RTX GPUs since Ampere.
     """
     options = choices.options(cast(Flavour, engine), batch=batch)
     build_with_bar(bundle, options, timing_cache=choices.timing_cache, device=choices.device, force=force)

@@ -2,7 +2,7 @@
 
 A process of its own, because the library can crash or be killed for memory; see `step.build_process` for the other
 end. One JSON request comes on standard input; standard input's end is the wish to stop. Events go out as JSON lines:
-progress, then one of done, cancelled, error.
+progress, then done or error.
 """
 
 import contextlib
@@ -48,8 +48,7 @@ def _build(request: BuildRequest, events: IO[str], cancelled: threading.Event) -
     finally:
         request.log_file.write_text("".join(f"[{severity}] {message}\n" for severity, message in log))
     if engine is None:
-        _send(events, {"cancelled": True})
-        return
+        return  # cancelled, and whoever did that no longer listens
     request.engine_file.write_bytes(engine.plan)
     request.layers_file.write_text(json.dumps(engine.layers, indent=0) + "\n")
     result = BuildResult(

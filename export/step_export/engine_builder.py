@@ -17,7 +17,7 @@ from typing import Any
 from step.engines import BuildOptions
 from step.errors import StepError
 from step.files import atomic_path
-from step.flavours import needs_typing_flag
+from step.flavours import make_logger, needs_typing_flag
 
 _SCRATCH = re.compile(r"Total Activation Memory: (\d+)")
 _WEIGHTS = re.compile(r"Total Weights Memory: (\d+)")
@@ -38,19 +38,6 @@ class BuiltEngine:
     weights_bytes: int | None
 
 
-def make_logger(trt: Any, log: Log) -> Any:
-    """A logger that keeps every message in `log` and prints none."""
-
-    class Logger(trt.ILogger):  # type: ignore[misc]  # the library's own way of being told where messages go
-        def __init__(self) -> None:
-            super().__init__()
-
-        def log(self, severity: Any, message: str) -> None:
-            log.append((severity.name, message))
-
-    return Logger()
-
-
 def make_monitor(trt: Any, report: Callable[[str, float], None], cancelled: Callable[[], bool]) -> Any:
     """A progress monitor.
 
@@ -60,7 +47,7 @@ def make_monitor(trt: Any, report: Callable[[str, float], None], cancelled: Call
         cancelled: asked at every step; True ends the build.
     """
 
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # as for the logger
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # as for `make_logger`
         def __init__(self) -> None:
             super().__init__()
             self._phases: dict[str, tuple[int, int]] = {}  # steps done and steps in all, outermost first
@@ -161,7 +148,7 @@ def count_layers(engine: BuiltEngine) -> dict[str, int]:
 
 
 def _make_builder(trt: Any, options: BuildOptions, log: Log) -> tuple[Any, Any]:
-    logger = make_logger(trt, log)
+    logger = make_logger(trt, lambda severity, message: log.append((severity, message)))
     try:
         return trt.Builder(logger), logger
     except (TypeError, RuntimeError) as error:  # the bindings' word for a builder that the library did not make

@@ -13,6 +13,7 @@ from typing import Any
 from step.engines import BuildOptions
 from step.errors import StepError
 from step.files import atomic_path
+from step.flavours import make_logger
 from step.graph_spec import DType, GraphSpec, TensorSpec
 
 _DTYPES: dict[DType, str] = {"uint8": "UINT8", "float16": "HALF", "float32": "FLOAT", "int64": "INT64"}
@@ -22,18 +23,8 @@ class Messages:
     """What the library said: it answers failures with False or None, and logs the reason."""
 
     def __init__(self, trt: Any) -> None:
-        texts: list[str] = []
-        self._texts = texts
-
-        class Logger(trt.ILogger):  # type: ignore[misc]  # the library's own way of being told where messages go
-            def __init__(self) -> None:
-                super().__init__()
-
-            def log(self, severity: Any, message: str) -> None:
-                if severity.name in ("ERROR", "INTERNAL_ERROR"):
-                    texts.append(" ".join(message.split()))
-
-        self.logger = Logger()
+        self._texts: list[str] = []
+        self.logger = make_logger(trt, self._keep)
 
     def why(self) -> str:
         """The first error since the last time; those behind it are its consequences."""
@@ -42,6 +33,10 @@ class Messages:
         if "memory" in text.lower():
             text += "; if the GPU is full, end what else runs on it, or build with a smaller batch"
         return text
+
+    def _keep(self, severity: str, message: str) -> None:
+        if severity in ("ERROR", "INTERNAL_ERROR"):
+            self._texts.append(" ".join(message.split()))
 
 
 def make_runtime(trt: Any, messages: Messages, options: BuildOptions) -> Any:
@@ -149,7 +144,7 @@ class Engine:
             path.write_bytes(content)
 
     def close(self) -> None:
-        """Frees the context, then the engine, then what they were made with."""
+        """Frees the context before what it was made with, the engine before its runtime."""
         self._context = None
         self._config = None
         self._cache = None
@@ -173,7 +168,7 @@ class Engine:
 
 
 def _check_tensors(trt: Any, engine: Any, spec: GraphSpec, path: Path) -> None:
-    found = {engine.get_tensor_name(index): index for index in range(engine.num_io_tensors)}
+    found = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
     for tensor in (*spec.inputs, *spec.outputs):
         if tensor.name not in found:
             raise StepError(f"{path}: has no tensor {tensor.name!r}; build the engine again")

@@ -144,6 +144,7 @@ class EngineLoop:
 
     def _record(self) -> int | None:
         """The graph; None where the library does something that cannot be recorded, which then runs without."""
+        self.capture_problem = None
         self._cuda.begin_capture(self.stream)
         try:
             self._enqueue_engines()
