@@ -24,7 +24,8 @@ def tube_roi_align(features: Tensor, tubes_px: Tensor, *, pool_size: int) -> Ten
         features: [B, T, C, H, W], float32 or float16.
         tubes_px: [B, N, T, 4] float32 x1, y1, x2, y2 in input pixels. Boxes may leave the frame, but one larger than
             the frame is sampled with as many points per bin as one of the frame's size (the validity rule, applied
-            before every step, makes boxes no larger than the frame).
+            before every step, makes boxes no larger than the frame). A box with a coordinate that is not finite pools
+            zeros.
         pool_size: P.
 
     Returns:
@@ -65,10 +66,12 @@ def axis_weights(low_px: Tensor, high_px: Tensor, *, cells: int, pool_size: int)
     bin_start = start[..., None] + bins * bin_size[..., None]
     offset = (points + 0.5) * bin_size[..., None] / num_points[..., None]
     position = bin_start[..., :, None] + offset[..., None, :]
-    # A point further than one cell outside the map counts nothing, otherwise it is moved to the map's edge.
-    counts = (position >= -1) & (position <= cells) & (points < num_points[..., None])[..., None, :]
-    share = counts.to(start.dtype) / num_points[..., None, None]
-    position = position.clamp(0, cells - 1)
+    # A point further than one cell outside the map counts nothing, otherwise it is moved to the map's edge. A position
+    # that is not finite compares false; only an end of -inf, whose size is floored, has to be asked for.
+    used = (points < num_points[..., None]) & (high_px > -math.inf)[..., None]
+    counts = (position >= -1) & (position <= cells) & used[..., None, :]
+    share = torch.where(counts, 1 / num_points[..., None, None], 0)
+    position = torch.where(counts, position, 0).clamp(0, cells - 1)
 
     # [..., P, max_points, 1] against [cells] -> [..., P, max_points, cells] -> [..., P, cells]
     hats = (1 - (position[..., None] - cell).abs()).clamp(min=0)

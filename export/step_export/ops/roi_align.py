@@ -65,10 +65,11 @@ def _axis_weights(f: FunctionBuilder, *, low: int, high: int, cells: int, pool_s
         f.op("GreaterOrEqual", position, f.floats(-1)),
         f.op("LessOrEqual", position, f.floats(cells)),
     )
-    used = f.op("Unsqueeze", f.op("Less", points, num_points), second_last)
-    counts = f.op("Cast", f.op("And", inside, used), to=onnx.TensorProto.FLOAT)
-    share = f.op("Div", counts, f.op("Unsqueeze", num_points, last))
-    position = f.op("Clip", position, f.floats(0), f.floats(cells - 1))
+    is_box = f.op("Greater", end, f.floats(-math.inf))
+    used = f.op("And", f.op("Less", points, num_points), f.op("Unsqueeze", is_box, last))
+    counts = f.op("And", inside, f.op("Unsqueeze", used, second_last))
+    share = f.op("Where", counts, f.op("Div", one, f.op("Unsqueeze", num_points, last)), f.floats(0))
+    position = f.op("Clip", f.op("Where", counts, position, f.floats(0)), f.floats(0), f.floats(cells - 1))
 
     # [B, N, T, P, max_points, 1] against [cells], summed over the points
     distance = f.op("Abs", f.op("Sub", f.op("Unsqueeze", position, last), cell))

@@ -1,0 +1,5 @@
+"""The one exception that this package raises on purpose (it imports nothing of `step`)."""
+
+
+class PluginError(Exception):
+    """What is wrong, the value, and what to do, in one line."""

@@ -1,0 +1,152 @@
+"""Compiling to PTX without a GPU, the cache, and what ptxas makes of every variant."""
+
+import itertools
+import re
+import shutil
+import subprocess
+
+import pytest
+from step_plugins import PluginError, class_nms, nvrtc, roi_align
+
+ROI_ALIGN = {
+    f"{'half' if half else 'float'}-{'channels_last' if last else 'linear'}-{tactic}": roi_align.kernel(
+        half=half, channels_last=last, pitch=832, max_cells=25, pool_size=7, tactic=tactic
+    )
+    for half, last, tactic in itertools.product((True, False), (True, False), roi_align.TACTICS)
+}
+LARGEST_ROI_ALIGN = {
+    f"largest-{tactic}": roi_align.kernel(
+        half=False,
+        channels_last=True,
+        pitch=7,
+        max_cells=roi_align.MAX_CELLS,
+        pool_size=roi_align.MAX_POOL_SIZE,
+        tactic=tactic,
+    )
+    for tactic in roi_align.TACTICS
+}
+CLASS_NMS = {
+    f"nms-{boxes}-{tactic}": class_nms.kernel(max_boxes=boxes, score_threshold=0.01, iou_threshold=0.4, tactic=tactic)
+    for boxes, tactic in itertools.product((34, 1024), class_nms.TACTICS)
+}
+KERNELS = {**ROI_ALIGN, **LARGEST_ROI_ALIGN, **CLASS_NMS}
+ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
+PARAMETERS = {  # pointers are 64 bits, sizes 32
+    roi_align.ENTRY: ["u64", "u64", "u32", "u32", "u32", "u32", "u32", "u32", "u64"],
+    class_nms.ENTRY: ["u64", "u64", "u32", "u32", "u64"],
+}
+A_DEFINE = {"THREADS": "64", "MAX_BOXES": "32", "SCORE_THRESHOLD": "0.01f", "IOU_THRESHOLD": "0.4f"}
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("STEP_PLUGINS_CACHE", str(tmp_path / "ptx"))
+    return tmp_path / "ptx"
+
+
+@pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
+def test_every_variant_compiles_for_compute_80(kernel):
+    text = kernel.ptx().decode()
+    assert "\n.target sm_80\n" in text
+    assert re.findall(r"\.entry (\w+)\(", text) == [kernel.entry]
+    parameters = text.split(".entry", 1)[1].split(")", 1)[0]
+    assert re.findall(r"\.param \.(?:align \d+ )?(?:\.ptr[^.]*)?\.?(u64|u32)", parameters) == PARAMETERS[kernel.entry]
+    assert f".maxntid {kernel.threads}" in text
+
+
+@pytest.mark.skipif(shutil.which("ptxas") is None, reason="ptxas (of the CUDA toolkit) is not here")
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_resources(architecture, tmp_path):
+    """No spills, at most 64 registers and 48 KB of shared memory, for every variant."""
+    for name, kernel in KERNELS.items():
+        used = resources(kernel.ptx(), architecture, tmp_path)
+        assert used["spilled_bytes"] == 0, name
+        assert used["registers"] <= 64, name
+        assert used["shared_bytes"] <= 48 * 1024, name
+        assert used["registers"] * kernel.threads <= 65536
+
+
+def resources(ptx, architecture, folder):
+    (folder / "kernel.ptx").write_bytes(ptx)
+    command = ["ptxas", "-v", f"-arch={architecture}", folder / "kernel.ptx", "-o", folder / "kernel.cubin"]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+    spilled = [int(size) for size in re.findall(r"(\d+) bytes spill", said)]
+    stack = [int(size) for size in re.findall(r"(\d+) bytes stack frame", said)]
+    shared = re.search(r"(\d+) bytes smem", said)
+    registers = re.search(r"Used (\d+) registers", said)
+    return {
+        "registers": int(registers[1]),
+        "shared_bytes": int(shared[1]) if shared else 0,
+        "spilled_bytes": sum(spilled) + sum(stack),
+    }
+
+
+def test_loads_of_aligned_features_are_16_bytes():
+    for half in ("half", "float"):
+        text = ROI_ALIGN[f"{half}-channels_last-1"].ptx().decode()
+        assert re.search(r"ld\.global(\.nc)?\.(v4\.[bfu]32|v2\.[bu]64|v8\.[bu]16)", text), half
+
+
+def test_the_cache_is_used(cache_folder, monkeypatch):
+    first = nvrtc.compile_ptx("class_nms.cu", A_DEFINE)
+    assert len(list(cache_folder.iterdir())) == 1
+    monkeypatch.setattr(nvrtc, "_compile", lambda *_: pytest.fail("compiled again"))
+    assert nvrtc.compile_ptx("class_nms.cu", A_DEFINE) == first
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage", b"// sha256 0\n.version 9.0", None])
+def test_a_corrupt_cache_entry_is_rebuilt(damage, cache_folder):
+    first = nvrtc.compile_ptx("class_nms.cu", A_DEFINE)
+    (entry,) = cache_folder.iterdir()
+    good = entry.read_bytes()
+    entry.write_bytes(good[:-100] if damage is None else damage)
+    assert nvrtc.compile_ptx("class_nms.cu", A_DEFINE) == first
+    assert entry.read_bytes() == good
+
+
+def test_every_input_has_its_own_cache_entry(cache_folder, tmp_path, monkeypatch):
+    nvrtc.compile_ptx("class_nms.cu", A_DEFINE)
+    nvrtc.compile_ptx("class_nms.cu", {**A_DEFINE, "THREADS": "128"})
+    sources = shutil.copytree(nvrtc.SOURCES, tmp_path / "cuda")
+    with (sources / "maths.cuh").open("a") as header:
+        header.write("// changed\n")
+    monkeypatch.setattr(nvrtc, "SOURCES", sources)
+    nvrtc.compile_ptx("class_nms.cu", A_DEFINE)
+    assert len(list(cache_folder.iterdir())) == 3
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("STEP_PLUGINS_CACHE", str(tmp_path / "file" / "ptx"))
+    assert b".entry step_class_nms" in nvrtc.compile_ptx("class_nms.cu", A_DEFINE)
+
+
+def test_the_cache_is_the_users(monkeypatch, tmp_path):
+    monkeypatch.delenv("STEP_PLUGINS_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert nvrtc.cache_folder() == tmp_path / "step-trt" / "ptx"
+
+
+def test_a_source_that_does_not_compile(cache_folder):
+    with pytest.raises(PluginError, match="class_nms.cu does not compile with .*THREADS"):
+        nvrtc.compile_ptx("class_nms.cu", {**A_DEFINE, "MAX_BOXES": "many"})
+    assert not cache_folder.exists()
+
+
+def test_without_nvrtc(monkeypatch):
+    class NoLibrary:
+        @staticmethod
+        def nvrtcVersion():  # noqa: N802 - the library's name
+            raise RuntimeError("Failure finding libnvrtc.so\nmore")
+
+    nvrtc.nvrtc_version.cache_clear()
+    monkeypatch.setattr(nvrtc, "_load", NoLibrary)
+    with pytest.raises(PluginError, match=r"^NVRTC is not installed \(Failure finding libnvrtc.so\); pip install"):
+        nvrtc.nvrtc_version()
+    nvrtc.nvrtc_version.cache_clear()
+
+
+def test_without_cuda_bindings(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "cuda.bindings", None)
+    with pytest.raises(PluginError, match=r"^cuda-bindings is not installed .*pip install 'step-trt\[plugins\]'"):
+        nvrtc._load()
