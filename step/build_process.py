@@ -20,6 +20,10 @@ from step.records import Record
 _CANCEL_WAIT_S = 10.0
 
 
+class PluginsRefusedError(StepError):
+    """The library would not take an operator of ours as a plugin; its function body may still do."""
+
+
 class BuildRequest(Record):
     """One engine to build.
 
@@ -63,7 +67,8 @@ def run_build(request: BuildRequest, progress: Callable[[str, float], None]) -> 
         progress: is told the phase and the share of the build that is done, 0 to 1.
 
     Raises:
-        StepError: the build failed, or the process crashed.
+        PluginsRefusedError: the library did not take a plugin.
+        StepError: the build failed otherwise, or the process crashed.
         KeyboardInterrupt: the build was interrupted; the process has ended.
     """
     with (
@@ -109,6 +114,8 @@ def _listen(
         return None
     for line in process.stdout:
         event = json.loads(line)
+        if "plugins_refused" in event:
+            raise PluginsRefusedError(event["plugins_refused"])
         if "error" in event:
             raise StepError(event["error"])
         if "done" in event:

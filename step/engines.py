@@ -8,6 +8,9 @@ import platform
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
+
+from pydantic import model_validator
 
 from step.errors import StepError
 from step.files import sha256
@@ -33,6 +36,7 @@ class BuildOptions(Record):
         version_compatible: runs with later versions of the same major version.
         targets: tensorrt-rtx: compute capabilities to build for; empty for the library's default (Ampere and later).
         tf32: float32 layers may use TF32.
+        plugins: tensorrt: the custom operators run as plugins, where they can be; tensorrt-rtx takes none.
         profile_layers: keep what an inspector or profiler wants to know about every layer.
     """
 
@@ -46,7 +50,15 @@ class BuildOptions(Record):
     version_compatible: bool = False
     targets: tuple[str, ...] = ()
     tf32: bool = True
+    plugins: bool = True
     profile_layers: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_plugins_in_rtx(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("flavour") == "tensorrt-rtx":
+            return {"plugins": False, **values}
+        return values
 
     def command(self, bundle: Path) -> str:
         """The `step-build` call that builds with these options."""
@@ -63,6 +75,7 @@ class BuildOptions(Record):
         words += ["--version-compatible"] if self.version_compatible else []
         words += ["--target", ",".join(self.targets)] if self.targets else []
         words += [] if self.tf32 else ["--no-tf32"]
+        words += ["--no-plugins"] if self.flavour == "tensorrt" and not self.plugins else []
         words += ["--profile-layers"] if self.profile_layers else []
         return shlex.join(words)
 
@@ -102,6 +115,7 @@ class EngineSet(Record):
         platform: where it was built, as `this_platform` names it.
         gpu: name of the GPU that it was tuned on; None where none was seen (tensorrt-rtx needs none).
         compute_capabilities: of the GPUs that it runs on.
+        plugin_problem: why the operators' function bodies were built although plugins were asked for; None if not so.
     """
 
     options: BuildOptions
@@ -110,6 +124,7 @@ class EngineSet(Record):
     gpu: str | None
     compute_capabilities: tuple[str, ...]
     precision: Precision
+    plugin_problem: str | None = None
     engines: dict[str, EngineRecord]
 
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from step import StepConfig, StepDetector
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
 REAL_VIDEOS = (
     "arm_wrestling_340x256_28fps.mp4",
     "eyebrows_320x240_25fps.avi",
@@ -34,6 +35,14 @@ def shared_path(relative: str) -> Path:
     if not path.exists():
         pytest.skip(f"{path} is not here")
     return path
+
+
+def tensorrt_without_gpu(*command: str | Path) -> list[str]:
+    """A command in whose process `tensorrt` is NVIDIA's real Python API; see shared/tools. Skips where it is not."""
+    env = ROOT / ".venv/tensorrt-without-gpu/env"
+    if not env.is_file():
+        pytest.skip(f"{env} is not set up: ../shared/tools/tensorrt-without-gpu {env.parent}")
+    return ["bash", "-c", f'. "{env}" && exec "$@"', "bash", *map(str, command)]
 
 
 def release_cfg(**changes: object) -> argparse.Namespace:

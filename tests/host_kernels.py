@@ -53,12 +53,8 @@ def tube_roi_align(
         pool_size=pool_size,
         tactic=tactic,
     )
-    grid = roi_align.grid(
-        batch=batch, tubes=tubes, frames=frames, channels=channels, tactic=tactic, ceil_div=ceil_div
-    )
-    ints = roi_align.arguments(
-        tubes=tubes, frames=frames, channels=channels, height=height, width=width, pitch=pitch
-    )
+    grid = roi_align.grid(batch=batch, tubes=tubes, frames=frames, channels=channels, tactic=tactic, ceil_div=ceil_div)
+    ints = roi_align.arguments(tubes=tubes, frames=frames, channels=channels, height=height, width=width, pitch=pitch)
     pooled, check = _guarded((batch, tubes, channels, frames, pool_size, pool_size), features.dtype)
     run(kernel, grid, (laid_out, np.ascontiguousarray(tubes_px), pooled), ints)
     check()

@@ -16,8 +16,8 @@ FOLDERS = {
 }
 ALLOWED = {
     "step": set(),
-    "step_export": {"step"},
-    "step_runtime": {"step"},
+    "step_export": {"step", "step_plugins"},
+    "step_runtime": {"step", "step_plugins"},
     "step_plugins": set(),
 }
 TORCH_FREE = [
@@ -49,6 +49,7 @@ TORCH_FREE = [
     "step_runtime.graph_runners.open",
     "step_runtime.verify_cli",
     "step_plugins",
+    "step_plugins.tensorrt_plugins",
 ]
 
 

@@ -32,6 +32,11 @@ _OPTIONS = (
     click.option("--target", default="", metavar="SM,...", help="tensorrt-rtx: GPUs to build for, as sm86,sm89,sm120."),
     click.option("--tf32/--no-tf32", default=True, help="TF32 in float32 layers."),
     click.option("--build-device", default="cuda:0", metavar="cuda:N", help="tensorrt: the GPU to build on and for."),
+    click.option(
+        "--plugins/--no-plugins",
+        default=None,
+        help="tensorrt: the custom operators as plugins, or as their bodies of standard operators.  [default: plugins]",
+    ),
     click.option("--profile-layers", is_flag=True, help="Keep every layer's details for inspectors and profilers."),
 )
 
@@ -50,6 +55,7 @@ class BuildChoices:
     version_compatible: bool = False
     target: str = ""
     tf32: bool = True
+    plugins: bool | None = None
     profile_layers: bool = False
     build_device: str = "cuda:0"
 
@@ -93,6 +99,7 @@ class BuildChoices:
             version_compatible=self.version_compatible,
             targets=targets,
             tf32=self.tf32,
+            plugins=flavour == "tensorrt" if self.plugins is None else self.plugins,
             profile_layers=self.profile_layers,
         )
         check_options(options, timing_cache=self.timing_cache)

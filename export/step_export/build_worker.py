@@ -2,7 +2,7 @@
 
 A process of its own, because the library can crash or be killed for memory; see `step.build_process` for the other
 end. One JSON request comes on standard input; standard input's end is the wish to stop. Events go out as JSON lines:
-progress, then done or error.
+progress, then one of done, plugins_refused, error.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import threading
 import time
 from typing import IO, Any
 
-from step.build_process import BuildRequest, BuildResult
+from step.build_process import BuildRequest, BuildResult, PluginsRefusedError
 from step.errors import StepError
 from step.files import cannot_write
 from step.flavours import load_flavour
@@ -99,6 +99,8 @@ def main() -> None:
     threading.Thread(target=watch, daemon=True).start()
     try:
         _build(request, events, cancelled)
+    except PluginsRefusedError as error:
+        _send(events, {"plugins_refused": str(error)})
     except StepError as error:
         _send(events, {"error": str(error)})
     except OSError as error:

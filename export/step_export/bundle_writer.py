@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import onnx
+import onnx.inliner
 import onnxruntime as ort
 import torch
 
@@ -53,6 +54,7 @@ class ExportSettings:
         max_detections: rows a clip.
         verify: compare with PyTorch and refuse to write what differs.
         keep_fp32: patterns of modules that stay float32 in an fp16 export, see `StepDetector.half_networks`.
+        plugins: the custom operators stay nodes that a plugin can run; else only their standard operators are written.
     """
 
     precision: Precision = "fp32"
@@ -65,6 +67,7 @@ class ExportSettings:
     max_detections: int = 300
     verify: bool = True
     keep_fp32: tuple[str, ...] = ()
+    plugins: bool = True
 
 
 def export_bundle(
@@ -183,6 +186,8 @@ def _write_graphs(
     for index, name in enumerate(wanted, 1):
         progress(f"exporting {specs[name].file_name} ({index}/{len(wanted)})")
         model = export_graph(modules[name], specs[name], config=detector.config, opset=settings.opset)
+        if not settings.plugins:
+            model = onnx.inliner.inline_local_functions(model)
         files[name] = folder / specs[name].file_name
         onnx.save(model, files[name])
     return files

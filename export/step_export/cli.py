@@ -1,5 +1,6 @@
 """`step-export CHECKPOINT -o BUNDLE`."""
 
+import dataclasses
 from pathlib import Path
 from typing import cast
 
@@ -87,7 +88,7 @@ def main(
         # What is wrong here is said now, not after minutes of exporting.
         build_options = choices.options(cast(Flavour, engine), batch=batch)
         load_library(build_options)
-    elif choices != BuildChoices():
+    elif dataclasses.replace(choices, plugins=None) != BuildChoices():
         raise StepError("options of an engine build, but no --engine; give --engine tensorrt or tensorrt-rtx")
     try:
         from step_export.bundle_writer import ExportSettings, GraphChoice, export_bundle
@@ -104,6 +105,7 @@ def main(
         max_detections=max_detections,
         verify=verify,
         keep_fp32=keep_fp32,
+        plugins=choices.plugins is not False,
     )
     console = Console()
     with console.status("starting") as status:

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import step_plugins
+
+from step.build_process import PluginsRefusedError
 from step.engines import BuildOptions
 from step.errors import StepError
 from step.files import atomic_path
@@ -110,9 +113,12 @@ def build_engine(
         The engine, or None if the build was cancelled.
 
     Raises:
+        PluginsRefusedError: the library does not take a plugin that `options` ask for.
         StepError: the graph cannot be parsed or built, or the options do not fit the library.
     """
     builder, logger = _make_builder(trt, options, log)
+    if options.plugins:
+        _register_plugins(trt)
     network = _parse(trt, builder, logger, onnx_file, options)
     _mark(network, mark_outputs, onnx_file)
     config = builder.create_builder_config()
@@ -158,6 +164,14 @@ def _make_builder(trt: Any, options: BuildOptions, log: Log) -> tuple[Any, Any]:
         ) from error
 
 
+def _register_plugins(trt: Any) -> None:
+    """The parser then takes them for the nodes that name them; without, it takes the nodes' function bodies."""
+    try:
+        step_plugins.register(trt)
+    except step_plugins.PluginError as error:
+        raise PluginsRefusedError(str(error)) from error
+
+
 def _parse(trt: Any, builder: Any, logger: Any, onnx_file: Path, options: BuildOptions) -> Any:
     flags = 0
     if needs_typing_flag(options.flavour, trt.__version__):
@@ -166,8 +180,15 @@ def _parse(trt: Any, builder: Any, logger: Any, onnx_file: Path, options: BuildO
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(onnx_file)):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
+        if options.plugins and errors and errors[0].node_operator() in step_plugins.OPERATORS:
+            raise PluginsRefusedError(_plugin_message(f"{options.flavour} {trt.__version__}", errors[0]))
         raise StepError(_parser_message(f"{options.flavour} {trt.__version__}", onnx_file, errors))
     return network
+
+
+def _plugin_message(library: str, error: Any) -> str:
+    why = " ".join(error.desc().split()).rstrip(".")
+    return f"{library} does not take step::{error.node_operator()} as a plugin ({why})"
 
 
 def _parser_message(library: str, onnx_file: Path, errors: list[Any]) -> str:

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import step_plugins
 from filelock import FileLock, Timeout
 
-from step.build_process import BuildRequest, BuildResult, run_build
+from step.build_process import BuildRequest, BuildResult, PluginsRefusedError, run_build
 from step.bundle import Manifest, read_bundle, write_manifest
 from step.engines import (
     ENGINES,
@@ -64,6 +65,8 @@ def check_options(options: BuildOptions, *, timing_cache: Path | None = None) ->
         raise StepError("--hardware-compatible is for tensorrt; name GPUs for tensorrt-rtx with --target sm86,sm89")
     if options.version_compatible and rtx:
         raise StepError("--version-compatible is for tensorrt; build tensorrt-rtx engines again for every version")
+    if options.plugins and rtx:
+        raise StepError("--plugins is for tensorrt; tensorrt-rtx takes none and runs the operators' function bodies")
     if timing_cache is not None and rtx:
         raise StepError("--timing-cache is for tensorrt; tensorrt-rtx times nothing when it builds")
 
@@ -113,7 +116,9 @@ def build_engines(
         StepError: bad options or bundle, a graph that cannot be built, or nowhere to write.
     """
     check_options(options, timing_cache=timing_cache)
-    version = load_library(options).__version__
+    trt = load_library(options)
+    version = trt.__version__
+    problem = step_plugins.find_problem(trt) if options.plugins else None
     if timing_cache is not None and not timing_cache.exists():
         force = True  # only a build can write it
     _check_batch(read_bundle(bundle), bundle, options)
@@ -121,10 +126,10 @@ def build_engines(
         with _locked(bundle / _LOCK, waiting):
             manifest = read_bundle(bundle)  # another process may have built meanwhile
             present = manifest.engines.get(options.flavour)
-            if present is not None and not force and _is_current(present, manifest, bundle, options, version):
+            if present is not None and not force and _is_current(present, manifest, bundle, options, version, problem):
                 return present, False
             try:
-                engines = _build(bundle, manifest, options, timing_cache, device, progress)
+                engines = _build(bundle, manifest, options, timing_cache, device, progress, problem)
                 all_engines = {**manifest.engines, options.flavour: engines}
                 write_manifest(manifest.model_copy(update={"engines": all_engines}), bundle)
             finally:
@@ -158,14 +163,37 @@ def _locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
         lock.release()
 
 
-def _is_current(present: EngineSet, manifest: Manifest, bundle: Path, options: BuildOptions, version: str) -> bool:
+def _is_current(
+    present: EngineSet, manifest: Manifest, bundle: Path, options: BuildOptions, version: str, problem: str | None
+) -> bool:
     built_from = {name: record.onnx_sha256 for name, record in present.engines.items()}
     graphs = {name: record.sha256 for name, record in manifest.graphs.items()}
     same = present.options == options and present.version == version and built_from == graphs
+    same = same and (present.plugin_problem is None) == (problem is None)  # what kept the plugins out may be mended
     return same and find_damage(present, bundle) is None
 
 
 def _build(
+    bundle: Path,
+    manifest: Manifest,
+    options: BuildOptions,
+    timing_cache: Path | None,
+    device: int,
+    progress: Progress,
+    plugin_problem: str | None,
+) -> EngineSet:
+    """With the operators' function bodies where there is a problem with the plugins, or the library refuses them."""
+    if options.plugins and plugin_problem is None:
+        try:
+            return _build_graphs(bundle, manifest, options, timing_cache, device, progress)
+        except PluginsRefusedError as error:
+            plugin_problem = str(error)
+    without = options.model_copy(update={"plugins": False})
+    engines = _build_graphs(bundle, manifest, without, timing_cache, device, progress)
+    return engines.model_copy(update={"options": options, "plugin_problem": plugin_problem})
+
+
+def _build_graphs(
     bundle: Path,
     manifest: Manifest,
     options: BuildOptions,

@@ -3,7 +3,11 @@
 Needs NumPy alone until a kernel is compiled (cuda-bindings and NVRTC), registered (tensorrt) or run in PyTorch (torch).
 """
 
+from step_plugins import class_nms, roi_align
 from step_plugins.errors import PluginError
-from step_plugins.register import find_problem, register
+from step_plugins.registration import find_problem, register
 
-__all__ = ["PluginError", "find_problem", "register"]
+OPERATORS = (roi_align.NAME, class_nms.NAME)
+"""Names of the operators, in domain and plugin namespace `step`."""
+
+__all__ = ["OPERATORS", "PluginError", "find_problem", "register"]

@@ -8,8 +8,8 @@ read neighbouring channels, 16 bytes each; and a cell's weight is one number for
 taken too, for networks in which a reformat would cost more: TensorRT times both. The result is linear: the reshape
 [B, N, C, T, P, P] -> [B N, C, T, P, P] that follows is then free.
 
-Memory traffic of one call by `traffic_bytes`, of the released network's last step (B 1, N 34, T 9, C 832, 25 x 25 cells,
-P 7, fp16), and the time that it takes at the memory's full speed: calculated, not measured.
+Memory traffic of one call by `traffic_bytes`, of the released network's last step (B 1, N 34, T 9, C 832, 25 x 25
+cells, P 7, fp16), and the time that it takes at the memory's full speed: calculated, not measured.
 
     bytes                       A10 600 GB/s   L4 300 GB/s   RTX 4090 1008 GB/s   H100 3350 GB/s
     kernel           42.0 MB           70 us        140 us                42 us            13 us

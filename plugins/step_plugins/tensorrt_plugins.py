@@ -9,7 +9,7 @@ Shape legend: B clips, N tubes or boxes, T feature frames, C channels, H x W fea
 
 Source: https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/quickly-deployable-plugins.html
 """
-# mypy: disable-error-code="valid-type"
+# mypy: disable-error-code="valid-type, untyped-decorator"
 
 import importlib
 from typing import Any
@@ -127,9 +127,7 @@ def _check_input(trt: Any, plugin_id: str, name: str, tensor: Any, *, rank: int,
     allowed = [getattr(trt.DataType, dtype) for dtype in dtypes]
     found = len(tensor.shape_expr)
     require(found == rank, f"{plugin_id}: {name} has {found} dimensions; it must have {rank}")
-    require(
-        tensor.dtype in allowed, f"{plugin_id}: {name} is {tensor.dtype.name}; it must be {' or '.join(dtypes)}"
-    )
+    require(tensor.dtype in allowed, f"{plugin_id}: {name} is {tensor.dtype.name}; it must be {' or '.join(dtypes)}")
 
 
 def _largest(tensor: Any, axis: int) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 import onnx
 import pytest
 from click.testing import CliRunner
+from helpers import tensorrt_without_gpu
 from onnx import TensorProto, helper
 from step_export import build_cli, bundle_writer, engine_writer
 from step_export import cli as export_cli
@@ -28,9 +29,7 @@ from step.flavours import needs_typing_flag
 from step.graph_spec import FUSED
 
 pytest.importorskip("tensorrt_rtx")
-ROOT = Path(__file__).resolve().parents[2]
 RTX = BuildOptions(flavour="tensorrt-rtx")
-TENSORRT_ENV = ROOT / ".venv/tensorrt-without-gpu/env"
 STEP_BUILD = Path(sys.executable).with_name("step-build")
 
 
@@ -329,11 +328,8 @@ def test_the_build_process_sees_one_gpu(shown, device, expected, monkeypatch):
 
 
 def _step_build_with_tensorrt(*words: str | Path) -> "subprocess.CompletedProcess[str]":
-    """The command in a process that finds NVIDIA's real TensorRT 11 API; see shared/tools."""
-    if not TENSORRT_ENV.is_file():
-        pytest.skip(f"{TENSORRT_ENV} is not set up: ../shared/tools/tensorrt-without-gpu {TENSORRT_ENV.parent}")
-    script = f'. "{TENSORRT_ENV}" && exec "$@"'
-    command = ["bash", "-c", script, "bash", STEP_BUILD, *words]
+    """The command with NVIDIA's real TensorRT 11 API."""
+    command = tensorrt_without_gpu(STEP_BUILD, *words)
     return subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ)
 
 

@@ -15,9 +15,7 @@ NAN, INF = float("nan"), float("inf")
 @pytest.mark.parametrize("iou_threshold", [0.3, 0.4, 0.5, 0.7])
 def test_equals_golden(tactic, iou_threshold, golden_ops):
     boxes, scores = golden_ops["nms_boxes"][None], golden_ops["nms_scores"][None, :, None]
-    kept = host_kernels.class_nms_kept(
-        boxes, scores, score_threshold=0, iou_threshold=iou_threshold, tactic=tactic
-    )
+    kept = host_kernels.class_nms_kept(boxes, scores, score_threshold=0, iou_threshold=iou_threshold, tactic=tactic)
     expected = np.zeros_like(scores)
     keep = golden_ops[f"nms_keep_{iou_threshold}"]
     expected[0, keep] = scores[0, keep]
@@ -57,14 +55,10 @@ def test_keeps_what_the_matrix_products_keep(num_boxes):
     boxes, scores = _boxes(state, 4, num_boxes), _scores(state, (4, num_boxes, 30))
     boxes[0, 0, 1] = NAN
     boxes[1, 0] = (0, 0, INF, INF)
-    found = step_class_nms(
-        torch.from_numpy(boxes), torch.from_numpy(scores), score_threshold=0.01, iou_threshold=0.4
-    )
+    found = step_class_nms(torch.from_numpy(boxes), torch.from_numpy(scores), score_threshold=0.01, iou_threshold=0.4)
     kept = host_kernels.class_nms_kept(boxes, scores, score_threshold=0.01, iou_threshold=0.4)
     np.testing.assert_array_equal(kept, found.numpy())
-    np.testing.assert_array_equal(
-        class_nms.reference(boxes, scores, score_threshold=0.01, iou_threshold=0.4), kept
-    )
+    np.testing.assert_array_equal(class_nms.reference(boxes, scores, score_threshold=0.01, iou_threshold=0.4), kept)
 
 
 @pytest.mark.parametrize("num_boxes", [1, 34, 1024])
@@ -91,9 +85,7 @@ def test_scores_that_are_no_numbers():
     scores = np.array([NAN, INF, 0.9, 0.3], np.float32)[None, :, None]
     kept = host_kernels.class_nms_kept(boxes, scores, score_threshold=0.01, iou_threshold=0.4)
     assert kept[0, :, 0].tolist() == [0, INF, 0, pytest.approx(0.3)]
-    np.testing.assert_array_equal(
-        class_nms.reference(boxes, scores, score_threshold=0.01, iou_threshold=0.4), kept
-    )
+    np.testing.assert_array_equal(class_nms.reference(boxes, scores, score_threshold=0.01, iou_threshold=0.4), kept)
 
 
 @pytest.mark.parametrize("bad", [NAN, INF, -INF])
@@ -103,12 +95,8 @@ def test_boxes_that_are_not_finite(bad, corner):
     boxes, scores = _boxes(state, 1, 40), _scores(state, (1, 40, 8))
     boxes[0, ::5, corner] = bad
     kept = host_kernels.class_nms_kept(boxes, scores, score_threshold=0.01, iou_threshold=0.4)
-    np.testing.assert_array_equal(
-        kept, class_nms.reference(boxes, scores, score_threshold=0.01, iou_threshold=0.4)
-    )
-    found = step_class_nms(
-        torch.from_numpy(boxes), torch.from_numpy(scores), score_threshold=0.01, iou_threshold=0.4
-    )
+    np.testing.assert_array_equal(kept, class_nms.reference(boxes, scores, score_threshold=0.01, iou_threshold=0.4))
+    found = step_class_nms(torch.from_numpy(boxes), torch.from_numpy(scores), score_threshold=0.01, iou_threshold=0.4)
     np.testing.assert_array_equal(kept, found.numpy())
 
 

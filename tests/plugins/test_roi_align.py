@@ -66,7 +66,7 @@ def test_error_is_at_most_twice_torchvisions(channels_last, dtype, tactic, chann
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_error_is_at_most_twice_that_of_the_matrix_products(dtype):
-    """Against `step.ops.roi_align`, which the graphs' function bodies follow, on boxes that the validity rule allows."""
+    """Against `step.ops.roi_align`, which the graphs' function bodies follow; boxes as the validity rule leaves them."""
     state = np.random.RandomState(5)
     low = state.uniform(0, 300, (2, 50, 3, 2))
     boxes = np.concatenate((low, state.uniform(low + 2, 400)), -1).astype(np.float32)
@@ -131,9 +131,7 @@ def test_sizes_beyond_the_kernel(changes, message):
 
 def test_loads_are_as_wide_as_alignment_allows():
     def vector(half, pitch):
-        kernel = roi_align.kernel(
-            half=half, channels_last=True, pitch=pitch, max_cells=25, pool_size=7, tactic=1
-        )
+        kernel = roi_align.kernel(half=half, channels_last=True, pitch=pitch, max_cells=25, pool_size=7, tactic=1)
         return int(kernel.defines["VECTOR"])
 
     assert [vector(True, pitch) for pitch in (832, 20, 6, 7)] == [8, 4, 2, 1]
