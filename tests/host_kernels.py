@@ -24,11 +24,15 @@ def _library(source: str, defines: tuple[tuple[str, str], ...]) -> ctypes.CDLL:
         return ctypes.CDLL(str(library))
 
 
+def entry_point(kernel: Kernel):
+    """The kernel as a C function: its grid, then its own arguments."""
+    return getattr(_library(kernel.source, tuple(sorted(kernel.defines.items()))), kernel.entry)
+
+
 def run(kernel: Kernel, grid: tuple[int, int, int], arrays: tuple[NDArray, ...], ints: tuple[int, ...]) -> None:
     """Calls a kernel; the last array is its output, the integers stand before it."""
-    entry = getattr(_library(kernel.source, tuple(sorted(kernel.defines.items()))), kernel.entry)
     pointers = [ctypes.c_void_p(array.ctypes.data) for array in arrays]
-    entry(*grid, *pointers[:-1], *map(ctypes.c_int, ints), pointers[-1])
+    entry_point(kernel)(*grid, *pointers[:-1], *map(ctypes.c_int, ints), pointers[-1])
 
 
 def tube_roi_align(

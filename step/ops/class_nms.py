@@ -42,9 +42,8 @@ def pairwise_iou(boxes_xyxy: Tensor) -> Tensor:
     return inter / (area[..., :, None] + area[..., None, :] - inter)
 
 
-@torch.library.custom_op("step::class_nms", mutates_args=())
-def class_nms_op(boxes_xyxy: Tensor, scores: Tensor, score_threshold: float, iou_threshold: float) -> Tensor:
-    """The operator behind `class_nms`."""
+def matrix_nms(boxes_xyxy: Tensor, scores: Tensor, score_threshold: float, iou_threshold: float) -> Tensor:
+    """`class_nms` in standard operators, on any device."""
     num_boxes = boxes_xyxy.shape[1]
     overlaps = pairwise_iou(boxes_xyxy) >= iou_threshold  # [B, N, N]
     by_class = scores.transpose(1, 2)  # [B, K, N]
@@ -57,6 +56,12 @@ def class_nms_op(boxes_xyxy: Tensor, scores: Tensor, score_threshold: float, iou
     for _ in range(num_boxes - 1):
         keep = (takes_part - keep @ suppresses).clamp(min=0)
     return torch.where(keep.squeeze(-2) > 0, by_class, 0).transpose(1, 2).contiguous()
+
+
+@torch.library.custom_op("step::class_nms", mutates_args=())
+def class_nms_op(boxes_xyxy: Tensor, scores: Tensor, score_threshold: float, iou_threshold: float) -> Tensor:
+    """The operator behind `class_nms`."""
+    return matrix_nms(boxes_xyxy, scores, score_threshold, iou_threshold)
 
 
 @class_nms_op.register_fake

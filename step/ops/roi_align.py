@@ -35,7 +35,7 @@ def tube_roi_align(features: Tensor, tubes_px: Tensor, *, pool_size: int) -> Ten
     is what an exported graph contains and what a kernel can be registered for.
     """
     if torch.is_grad_enabled() and features.requires_grad:
-        return _pool(features, tubes_px, pool_size)
+        return matrix_roi_align(features, tubes_px, pool_size)
     pooled: Tensor = tube_roi_align_op(features, tubes_px, pool_size)
     return pooled
 
@@ -78,7 +78,8 @@ def axis_weights(low_px: Tensor, high_px: Tensor, *, cells: int, pool_size: int)
     return (hats * share[..., None]).sum(-2)
 
 
-def _pool(features: Tensor, tubes_px: Tensor, pool_size: int) -> Tensor:
+def matrix_roi_align(features: Tensor, tubes_px: Tensor, pool_size: int) -> Tensor:
+    """`tube_roi_align` in its differentiable form, on any device and in any floating-point type."""
     batch, frames, channels, height, width = features.shape
     num_tubes = tubes_px.shape[1]
     x1, y1, x2, y2 = tubes_px.unbind(-1)
@@ -99,7 +100,7 @@ def _pool(features: Tensor, tubes_px: Tensor, pool_size: int) -> Tensor:
 @torch.library.custom_op("step::tube_roi_align", mutates_args=())
 def tube_roi_align_op(features: Tensor, tubes_px: Tensor, pool_size: int) -> Tensor:
     """The operator behind `tube_roi_align`."""
-    return _pool(features, tubes_px, pool_size)
+    return matrix_roi_align(features, tubes_px, pool_size)
 
 
 @tube_roi_align_op.register_fake

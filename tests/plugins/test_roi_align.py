@@ -66,7 +66,7 @@ def test_error_is_at_most_twice_torchvisions(channels_last, dtype, tactic, chann
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_error_is_at_most_twice_that_of_the_matrix_products(dtype):
-    """Against `step.ops.roi_align`, which the graphs' function bodies follow; boxes as the validity rule leaves them."""
+    """Against `step.ops.roi_align`, which the graphs' function bodies follow; boxes as the validity rule has them."""
     state = np.random.RandomState(5)
     low = state.uniform(0, 300, (2, 50, 3, 2))
     boxes = np.concatenate((low, state.uniform(low + 2, 400)), -1).astype(np.float32)

@@ -10,6 +10,7 @@ from step import load_checkpoint
 from step.detections import Detections
 from step.errors import StepError
 from step_runtime.backends.base import Finished, Loop
+from step_runtime.backends.torch_kernels import use_kernels
 
 
 class TorchBackend:
@@ -38,14 +39,17 @@ class TorchBackend:
             raise StepError(f"--device is {device} but PyTorch sees no CUDA device; give --device cpu")
         self._detector = load_checkpoint(checkpoint).to(device)
         self.config = self._detector.config
-        self.device = device
+        self.device = self._device = device
+        if device.startswith("cuda"):
+            problem = use_kernels()
+            self.device += "" if problem is None else f", without the engines' kernels: {problem}"
         self._num_steps = num_steps if num_steps is not None else self.config.num_steps
         if not 1 <= self._num_steps <= self.config.num_steps:
             raise StepError(f"--steps is {num_steps}; this checkpoint has 1 to {self.config.num_steps}")
 
     def submit(self, frames: NDArray[np.uint8]) -> Finished:
         """See `Backend.submit`; the thresholds are the defaults of `step-export`."""
-        clips = torch.from_numpy(frames).to(self.device)
+        clips = torch.from_numpy(frames).to(self._device)
         detections = self._detector.detect(clips, num_steps=self._num_steps)
         return Finished(Detections(*(rows.cpu().numpy() for rows in detections)))
 

@@ -1,0 +1,40 @@
+"""The engines' own kernels for eager PyTorch on a GPU, in place of the operators' matrix products."""
+
+import torch
+from step_plugins import PluginError, torch_ops
+from step_plugins.nvrtc import nvrtc_version
+from torch import Tensor
+
+from step.ops.class_nms import class_nms_op, matrix_nms
+from step.ops.roi_align import matrix_roi_align, tube_roi_align_op
+
+
+def use_kernels() -> str | None:
+    """From now on `step::tube_roi_align` and `step::class_nms` run as kernels on CUDA tensors in this process.
+
+    Gradients still go through the matrix products, as do tensors that the kernels are not made for.
+
+    Returns:
+        Why the kernels cannot be compiled here, so that all stays as it was; None where they are used.
+    """
+    try:
+        nvrtc_version()
+    except PluginError as error:
+        return str(error)
+    torch.library.register_kernel(tube_roi_align_op, "cuda", _roi_align)
+    torch.library.register_kernel(class_nms_op, "cuda", _class_nms)
+    return None
+
+
+def _roi_align(features: Tensor, tubes_px: Tensor, pool_size: int) -> Tensor:
+    if torch_ops.takes_roi_align(features, pool_size):
+        pooled: Tensor = torch_ops.tube_roi_align_cuda(features, tubes_px, pool_size)
+        return pooled
+    return matrix_roi_align(features, tubes_px, pool_size)
+
+
+def _class_nms(boxes_xyxy: Tensor, scores: Tensor, score_threshold: float, iou_threshold: float) -> Tensor:
+    if torch_ops.takes_class_nms(scores):
+        kept: Tensor = torch_ops.class_nms_cuda(boxes_xyxy, scores, score_threshold, iou_threshold)
+        return kept
+    return matrix_nms(boxes_xyxy, scores, score_threshold, iou_threshold)
