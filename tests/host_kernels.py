@@ -25,18 +25,29 @@ def _library(source: str, defines: tuple[tuple[str, str], ...]) -> ctypes.CDLL:
 
 
 def entry_point(kernel: Kernel):
-    """The kernel as a C function: its grid, then its own arguments."""
+    """A kernel as a function of its grid, its arrays, of which the last is its output, and its sizes."""
+    function = c_function(kernel)
+
+    def call(grid: tuple[int, int, int], arrays: tuple[NDArray, ...], ints: tuple[int, ...]) -> None:
+        pointers = [ctypes.c_void_p(array.ctypes.data) for array in arrays]
+        function(*grid, *pointers[:-1], *map(ctypes.c_int, ints), pointers[-1])
+
+    return call
+
+
+def c_function(kernel: Kernel):
+    """A kernel as a C function: its grid, then its own arguments."""
     return getattr(_library(kernel.source, tuple(sorted(kernel.defines.items()))), kernel.entry)
 
 
-def run(kernel: Kernel, grid: tuple[int, int, int], arrays: tuple[NDArray, ...], ints: tuple[int, ...]) -> None:
-    """Calls a kernel; the last array is its output, the integers stand before it."""
-    pointers = [ctypes.c_void_p(array.ctypes.data) for array in arrays]
-    entry_point(kernel)(*grid, *pointers[:-1], *map(ctypes.c_int, ints), pointers[-1])
-
-
 def tube_roi_align(
-    features: NDArray, tubes_px: NDArray[np.float32], *, pool_size: int, channels_last: bool = True, tactic: int = 1
+    features: NDArray,
+    tubes_px: NDArray[np.float32],
+    *,
+    pool_size: int,
+    channels_last: bool = True,
+    tactic: int = 1,
+    entry_point=entry_point,
 ) -> NDArray:
     """[B, T, C, H, W] and [B, N, T, 4] -> [B, N, C, T, P, P]; the memory behind the result is checked."""
     batch, frames, channels, height, width = features.shape
@@ -60,7 +71,7 @@ def tube_roi_align(
     grid = roi_align.grid(batch=batch, tubes=tubes, frames=frames, channels=channels, tactic=tactic, ceil_div=ceil_div)
     ints = roi_align.arguments(tubes=tubes, frames=frames, channels=channels, height=height, width=width, pitch=pitch)
     pooled, check = _guarded((batch, tubes, channels, frames, pool_size, pool_size), features.dtype)
-    run(kernel, grid, (laid_out, np.ascontiguousarray(tubes_px), pooled), ints)
+    entry_point(kernel)(grid, (laid_out, np.ascontiguousarray(tubes_px), pooled), ints)
     check()
     return pooled
 
@@ -72,6 +83,7 @@ def class_nms_kept(
     score_threshold: float,
     iou_threshold: float,
     tactic: int = 1,
+    entry_point=entry_point,
 ) -> NDArray[np.float32]:
     """[B, N, 4] and [B, N, K] -> [B, N, K]; the memory behind the result is checked."""
     batch, boxes, classes = scores.shape
@@ -83,7 +95,7 @@ def class_nms_kept(
     kept, check = _guarded(scores.shape, np.float32)
     grid = class_nms.grid(batch=batch, classes=classes)
     ints = class_nms.arguments(boxes=boxes, classes=classes)
-    run(kernel, grid, (aligned, np.ascontiguousarray(scores), kept), ints)
+    entry_point(kernel)(grid, (aligned, np.ascontiguousarray(scores), kept), ints)
     check()
     return kept
 

@@ -7,6 +7,7 @@ from typing import Any
 from step_plugins.errors import PluginError
 from step_plugins.nvrtc import nvrtc_version
 
+_DEFAULT_CUDA = 13  # of the extra `plugins`; others have an extra of their own
 _FIRST_VERSION = (10, 8)  # of TensorRT, with plugins that are compiled ahead of time
 
 
@@ -44,7 +45,7 @@ def find_problem(trt: Any) -> str | None:
     if cuda_major is not None and cuda_major != nvrtc_major:
         return (
             f"NVRTC is of CUDA {nvrtc_major}, tensorrt {trt.__version__} of CUDA {cuda_major}; "
-            f"pip install 'cuda-bindings=={cuda_major}.*' and NVRTC of CUDA {cuda_major}"
+            f"pip install 'step-trt[plugins{'' if cuda_major == _DEFAULT_CUDA else f'-cu{cuda_major}'}]'"
         )
     return None
 

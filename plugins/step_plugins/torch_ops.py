@@ -45,6 +45,11 @@ def tube_roi_align(features: Tensor, tubes_px: Tensor, pool_size: int) -> Tensor
 @tube_roi_align.register_kernel("cuda")
 def tube_roi_align_cuda(features: Tensor, tubes_px: Tensor, pool_size: int) -> Tensor:
     """See `tube_roi_align`."""
+    return launch_roi_align(features, tubes_px, pool_size, tactic=_TACTIC)
+
+
+def launch_roi_align(features: Tensor, tubes_px: Tensor, pool_size: int, *, tactic: int) -> Tensor:
+    """`tube_roi_align` on a GPU in one of the ways that TensorRT chooses from, `step_plugins.roi_align.TACTICS`."""
     _check_roi_align(features, tubes_px)
     batch, frames, channels, height, width = features.shape
     tubes = tubes_px.shape[1]
@@ -54,9 +59,9 @@ def tube_roi_align_cuda(features: Tensor, tubes_px: Tensor, pool_size: int) -> T
         pitch=channels,
         max_cells=max(height, width),
         pool_size=pool_size,
-        tactic=_TACTIC,
+        tactic=tactic,
     )
-    grid = roi_align.grid(batch=batch, tubes=tubes, frames=frames, channels=channels, tactic=_TACTIC, ceil_div=ceil_div)
+    grid = roi_align.grid(batch=batch, tubes=tubes, frames=frames, channels=channels, tactic=tactic, ceil_div=ceil_div)
     sizes = roi_align.arguments(
         tubes=tubes, frames=frames, channels=channels, height=height, width=width, pitch=channels
     )

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 import onnxruntime as ort
+from step_plugins import PluginError
+from step_plugins.nvrtc import nvrtc_version
 
 from step.bundle import Manifest, read_bundle
 from step.engines import EngineSet, find_damage
@@ -94,6 +96,11 @@ def _libraries() -> Iterator[Finding]:
     yield Finding(
         "libraries", "onnxruntime", "ok", f"{ort.__version__}, providers that load: {', '.join(_providers())}"
     )
+    try:
+        major, minor = nvrtc_version()
+        yield Finding("libraries", "NVRTC", "ok", f"of CUDA {major}.{minor}; compiles the operators' kernels")
+    except PluginError as error:
+        yield Finding("libraries", "NVRTC", "absent", f"{error} (for TensorRT plugins)")
     for package, purpose in (
         ("cuda-bindings", "for the TensorRT backends"),
         ("torch", "for step-export"),
@@ -178,10 +185,11 @@ def _describe_engines(engines: EngineSet) -> str:
     later = ", and later" if not options.targets and options.flavour == "tensorrt-rtx" else ""
     memory = f", {max(scratch) / 1e6:.0f} MB scratch" if scratch else ""
     plugins = sorted({name for record in engines.engines.values() for name in record.plugins})
+    without = "none" if engines.plugin_problem is None else f"none ({engines.plugin_problem})"
     return (
         f"{', '.join(engines.engines)}; version {engines.version}, {engines.precision}, {batch}, for "
         f"{', '.join(engines.compute_capabilities) or 'an unknown GPU'}{later}; {size_mb:.0f} MB{memory}, "
-        f"plugins: {', '.join(plugins) or 'none'}"
+        f"plugins: {', '.join(plugins) or without}"
     )
 
 

@@ -116,7 +116,7 @@ def test_a_damaged_engine_is_built_again(built, tmp_path):
     path.write_bytes(path.read_bytes()[:-1])
     manifest = read_bundle(bundle)
     assert not engine_writer._is_current(
-        manifest.engines["tensorrt-rtx"], manifest, bundle, built[1].options, built[1].version
+        manifest.engines["tensorrt-rtx"], manifest, bundle, built[1].options, built[1].version, None
     )
 
 
@@ -340,6 +340,9 @@ def test_tensorrt_11(fused_bundle):
     assert done.returncode == 0, done.stderr
     engines = read_bundle(fused_bundle).engines["tensorrt"]
     assert engines.version.startswith("11.")
+    # the libraries under this API take no plugins, and say so
+    assert "does not take step::TubeRoIAlign as a plugin" in engines.plugin_problem
+    assert done.stdout.count(engines.plugin_problem) == 1
     assert engines.options.max_batch == 2
     assert engines.gpu is None
     assert engines.engines["fused"].layers["CONVOLUTION"] == 129
@@ -347,9 +350,11 @@ def test_tensorrt_11(fused_bundle):
 
 
 def test_tensorrt_11_hardware_compatible(fused_bundle):
-    done = _step_build_with_tensorrt(fused_bundle, "--engine", "tensorrt", "--hardware-compatible")
+    done = _step_build_with_tensorrt(fused_bundle, "--engine", "tensorrt", "--hardware-compatible", "--no-plugins")
     assert done.returncode == 0, done.stderr
-    assert read_bundle(fused_bundle).engines["tensorrt"].options.hardware_compatible
+    engines = read_bundle(fused_bundle).engines["tensorrt"]
+    assert engines.options.hardware_compatible
+    assert engines.plugin_problem is None
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def on_the_host(monkeypatch):
 
     def host_launch(kernel, grid, arguments, *, device, stream):
         launches.append((kernel, grid, stream))
-        host_kernels.entry_point(kernel)(*grid, *arguments)
+        host_kernels.c_function(kernel)(*grid, *arguments)
 
     monkeypatch.setattr(torch_ops, "launch", host_launch)
     monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())

@@ -40,12 +40,19 @@ def flavour(request):
     return request.param
 
 
-@pytest.fixture(scope="module", params=["fp32", "fp16"])
+@pytest.fixture(scope="module", params=["fp32 plugins", "fp16 plugins", "fp32 bodies", "fp16 bodies"])
 def engine_bundle(request, flavour, golden_checkpoint, tmp_path_factory) -> Path:
     """The full-size model with engines for 1 to 2 clips; without TF32, whose ten bits are half's."""
-    bundle = tmp_path_factory.mktemp("gpu") / f"{flavour}-{request.param}"
-    export_bundle(golden_checkpoint, bundle, ExportSettings(precision=request.param, verify=False))
-    build_engines(bundle, BuildOptions(flavour=flavour, opt_batch=1, max_batch=2, tf32=False))
+    precision, operators = request.param.split()
+    plugins = operators == "plugins"
+    if plugins and flavour == "tensorrt-rtx":
+        pytest.skip("tensorrt-rtx takes no plugins")
+    bundle = tmp_path_factory.mktemp("gpu") / f"{flavour}-{precision}-{operators}"
+    export_bundle(golden_checkpoint, bundle, ExportSettings(precision=precision, verify=False))
+    options = BuildOptions(flavour=flavour, opt_batch=1, max_batch=2, tf32=False, plugins=plugins)
+    engines, _ = build_engines(bundle, options)
+    assert engines.plugin_problem is None
+    assert bool(engines.engines["fused"].plugins) == plugins
     return bundle
 
 

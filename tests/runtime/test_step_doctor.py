@@ -49,6 +49,7 @@ def test_a_machine_without_a_gpu(without_gpu, tiny_bundle, make_video):
     assert found["machine", "GPU"].status == "absent"
     assert "no NVIDIA driver" in found["machine", "GPU"].text
     assert "providers that load: CPUExecutionProvider" in found["libraries", "onnxruntime"].text
+    assert found["libraries", "NVRTC"].text == "of CUDA 13.0; compiles the operators' kernels"
     assert found["bundle", "integrity"].status == "ok"
     assert "3 steps, 60 classes, clips of 36 frames at 12 fps, 64 px" in found["bundle", "model"].text
     for name in ("tensorrt", "tensorrt-rtx", "onnxruntime on CUDA"):
