@@ -57,7 +57,7 @@ def floors(batch: int) -> Table:
     table = _table(f"Calculated, not measured: {batch} clip(s); us at each card's memory bandwidth", ("MB", *GB_PER_S))
     for operator, ways in traffic(batch).items():
         for way, count in ways.items():
-                times = (f"{count / speed / 1e3:.3g}" for speed in GB_PER_S.values())
+            times = (f"{count / speed / 1e3:.3g}" for speed in GB_PER_S.values())
             table.add_row(operator, way, f"{count / 1e6:.3g}", *times)
     return table
 

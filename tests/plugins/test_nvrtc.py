@@ -1,5 +1,6 @@
 """Compiling to PTX without a GPU, the cache, and what ptxas makes of every variant."""
 
+import functools
 import itertools
 import re
 import shutil
@@ -38,6 +39,11 @@ PARAMETERS = {  # pointers are 64 bits, sizes 32
 A_DEFINE = {"THREADS": "64", "MAX_BOXES": "32", "SCORE_THRESHOLD": "0.01f", "IOU_THRESHOLD": "0.4f"}
 
 
+@functools.cache
+def _ptx(name):
+    return KERNELS[name].ptx()
+
+
 @pytest.fixture(autouse=True)
 def cache_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("STEP_PLUGINS_CACHE", str(tmp_path / "ptx"))
@@ -59,7 +65,7 @@ def test_every_variant_compiles_for_compute_80(kernel):
 def test_resources(architecture, tmp_path):
     """No spills, at most 64 registers and 48 KB of shared memory, for every variant."""
     for name, kernel in KERNELS.items():
-        used = resources(kernel.ptx(), architecture, tmp_path)
+        used = resources(_ptx(name), architecture, tmp_path)
         assert used["spilled_bytes"] == 0, name
         assert used["registers"] <= 64, name
         assert used["shared_bytes"] <= 48 * 1024, name
@@ -83,7 +89,7 @@ def resources(ptx, architecture, folder):
 
 def test_loads_of_aligned_features_are_16_bytes():
     for half in ("half", "float"):
-        text = ROI_ALIGN[f"{half}-channels_last-1"].ptx().decode()
+        text = _ptx(f"{half}-channels_last-1").decode()
         assert re.search(r"ld\.global(\.nc)?\.(v4\.[bfu]32|v2\.[bu]64|v8\.[bu]16)", text), half
 
 
