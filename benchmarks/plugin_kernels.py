@@ -29,7 +29,7 @@ def traffic(batch: int) -> dict[str, dict[str, float]]:
     rows = {}
     for half in (True, False):
         for frames in (3, 9):
-            rows[f"roi_align {'fp16' if half else 'fp32'}, T {frames}"] = roi_align.traffic_bytes(
+            rows[f"align {'fp16' if half else 'fp32'} T{frames}"] = roi_align.traffic_bytes(
                 batch=batch,
                 tubes=TUBES,
                 frames=frames,
@@ -39,7 +39,7 @@ def traffic(batch: int) -> dict[str, dict[str, float]]:
                 pool_size=POOL_SIZE,
                 half=half,
             )
-    rows["class_nms"] = class_nms.traffic_bytes(batch=batch, boxes=TUBES, classes=CLASSES)
+    rows["nms"] = class_nms.traffic_bytes(batch=batch, boxes=TUBES, classes=CLASSES)
     return rows
 
 
@@ -54,10 +54,10 @@ def _table(title: str, columns: tuple[str, ...]) -> Table:
 
 def floors(batch: int) -> Table:
     """The traffic, and the time that it takes at the full speed of some cards' memory."""
-    table = _table(f"Calculated, not measured: {batch} clip(s); us at each card's memory bandwidth", ("MB", *GB_PER_S))
+    table = _table(f"Calculated, not measured: {batch} clip(s); us at each card's bandwidth", ("MB", *GB_PER_S))
     for operator, ways in traffic(batch).items():
         for way, count in ways.items():
-            times = (f"{count / speed / 1e3:.3g}" for speed in GB_PER_S.values())
+            times = (f"{count / speed / 1e3:.2f}" for speed in GB_PER_S.values())
             table.add_row(operator, way, f"{count / 1e6:.3g}", *times)
     return table
 
@@ -68,7 +68,7 @@ def measure(batch: int, runs: int) -> Table:
     generator = torch.Generator("cuda").manual_seed(0)
     for half in (True, False):
         for frames in (3, 9):
-            name = f"roi_align {'fp16' if half else 'fp32'}, T {frames}"
+            name = f"align {'fp16' if half else 'fp32'} T{frames}"
             shape = (batch, frames, CELLS, CELLS, CHANNELS)
             memory = torch.randn(shape, device="cuda", generator=generator).to(torch.float16 if half else torch.float32)
             features = memory.permute(0, 1, 4, 2, 3)  # channels last, as the backbone gives them
@@ -81,9 +81,9 @@ def measure(batch: int, runs: int) -> Table:
     low = 250 * torch.rand(batch, TUBES, 2, device="cuda", generator=generator)
     boxes = torch.cat((low, low + 130), -1)
     scores = torch.rand(batch, TUBES, CLASSES, device="cuda", generator=generator)
-    count = traffic(batch)["class_nms"]["kernel"]
-    _row(table, "class_nms", "kernel", count, runs, lambda: torch_ops.class_nms_cuda(boxes, scores, 0.01, 0.4))
-    _row(table, "class_nms", "matrix products", count, runs, lambda: matrix_nms(boxes, scores, 0.01, 0.4))
+    count = traffic(batch)["nms"]["kernel"]
+    _row(table, "nms", "kernel", count, runs, lambda: torch_ops.class_nms_cuda(boxes, scores, 0.01, 0.4))
+    _row(table, "nms", "matrix products", count, runs, lambda: matrix_nms(boxes, scores, 0.01, 0.4))
     return table
 
 

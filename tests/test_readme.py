@@ -20,6 +20,7 @@ SHORTER = {
     "--runs 100": "--runs 1",
     "--minutes 10": "--minutes 0.05",
     "-o bundle-rtx": "-o bundle-rtx --graphs fused --no-verify",
+    "-o bundle-standard": "-o bundle-standard --graphs fused --no-verify",
 }
 
 
@@ -93,8 +94,8 @@ def test_every_file_of_the_tree_exists_and_is_listed():
         listed |= {top / name.strip() for name in entry.split(",")}
     existing = {
         path.relative_to(ROOT)
-        for folder in ("step", "export/step_export", "runtime/step_runtime")
-        for path in (ROOT / folder).rglob("*.py")
-        if path.name != "__init__.py"
+        for folder in ("step", "export/step_export", "runtime/step_runtime", "plugins/step_plugins")
+        for path in (ROOT / folder).rglob("*.*")
+        if path.suffix in (".py", ".cu", ".cuh") and path.name != "__init__.py"
     }
     assert listed == existing

@@ -1,37 +1,14 @@
 """Compiling to PTX without a GPU, the cache, and what ptxas makes of every variant."""
 
 import functools
-import itertools
 import re
 import shutil
-import subprocess
 
 import pytest
+from plugin_resources import ARCHITECTURES, resources, variants
 from step_plugins import PluginError, class_nms, nvrtc, roi_align
 
-ROI_ALIGN = {
-    f"{'half' if half else 'float'}-{'channels_last' if last else 'linear'}-{tactic}": roi_align.kernel(
-        half=half, channels_last=last, pitch=832, max_cells=25, pool_size=7, tactic=tactic
-    )
-    for half, last, tactic in itertools.product((True, False), (True, False), roi_align.TACTICS)
-}
-LARGEST_ROI_ALIGN = {
-    f"largest-{tactic}": roi_align.kernel(
-        half=False,
-        channels_last=True,
-        pitch=7,
-        max_cells=roi_align.MAX_CELLS,
-        pool_size=roi_align.MAX_POOL_SIZE,
-        tactic=tactic,
-    )
-    for tactic in roi_align.TACTICS
-}
-CLASS_NMS = {
-    f"nms-{boxes}-{tactic}": class_nms.kernel(max_boxes=boxes, score_threshold=0.01, iou_threshold=0.4, tactic=tactic)
-    for boxes, tactic in itertools.product((34, 1024), class_nms.TACTICS)
-}
-KERNELS = {**ROI_ALIGN, **LARGEST_ROI_ALIGN, **CLASS_NMS}
-ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
+KERNELS = variants()
 PARAMETERS = {  # pointers are 64 bits, sizes 32
     roi_align.ENTRY: ["u64", "u64", "u32", "u32", "u32", "u32", "u32", "u32", "u64"],
     class_nms.ENTRY: ["u64", "u64", "u32", "u32", "u64"],
@@ -62,34 +39,19 @@ def test_every_variant_compiles_for_compute_80(kernel):
 
 @pytest.mark.skipif(shutil.which("ptxas") is None, reason="ptxas (of the CUDA toolkit) is not here")
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_resources(architecture, tmp_path):
+def test_resources(architecture):
     """No spills, at most 64 registers and 48 KB of shared memory, for every variant."""
     for name, kernel in KERNELS.items():
-        used = resources(_ptx(name), architecture, tmp_path)
+        used = resources(_ptx(name), architecture)
         assert used["spilled_bytes"] == 0, name
         assert used["registers"] <= 64, name
         assert used["shared_bytes"] <= 48 * 1024, name
         assert used["registers"] * kernel.threads <= 65536
 
 
-def resources(ptx, architecture, folder):
-    (folder / "kernel.ptx").write_bytes(ptx)
-    command = ["ptxas", "-v", f"-arch={architecture}", folder / "kernel.ptx", "-o", folder / "kernel.cubin"]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stderr
-    spilled = [int(size) for size in re.findall(r"(\d+) bytes spill", said)]
-    stack = [int(size) for size in re.findall(r"(\d+) bytes stack frame", said)]
-    shared = re.search(r"(\d+) bytes smem", said)
-    registers = re.search(r"Used (\d+) registers", said)
-    return {
-        "registers": int(registers[1]),
-        "shared_bytes": int(shared[1]) if shared else 0,
-        "spilled_bytes": sum(spilled) + sum(stack),
-    }
-
-
 def test_loads_of_aligned_features_are_16_bytes():
-    for half in ("half", "float"):
-        text = _ptx(f"{half}-channels_last-1").decode()
+    for half in ("fp16", "fp32"):
+        text = _ptx(f"roi_align {half} channels last 1").decode()
         assert re.search(r"ld\.global(\.nc)?\.(v4\.[bfu]32|v2\.[bu]64|v8\.[bu]16)", text), half
 
 

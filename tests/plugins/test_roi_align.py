@@ -56,11 +56,14 @@ def test_error_is_at_most_twice_torchvisions(channels_last, dtype, tactic, chann
         features, boxes, pool_size=pool_size, channels_last=channels_last, tactic=tactic
     )
     exact = _torchvision(features.astype(np.float64), boxes, pool_size)
-    theirs = np.abs(_torchvision(features, boxes, pool_size) - exact)
+    # torchvision's own half arithmetic misses by more than 1 (it places the points in half, too); under autocast it
+    # computes in float32, after which its result is rounded.
+    theirs = np.abs(_torchvision(features.astype(np.float32), boxes, pool_size).astype(dtype) - exact)
     mine = np.abs(found - exact)
     assert found.dtype == dtype
     assert mine.max() <= 2 * theirs.max()
     assert mine.mean() <= 2 * theirs.mean()
+    assert mine.max() <= 2 * np.abs(_torchvision(features, boxes, pool_size) - exact).max()
     np.testing.assert_allclose(roi_align.reference(features, boxes, pool_size=pool_size), exact, atol=1e-9)
 
 
