@@ -280,6 +280,8 @@ def _last_error(log: Log) -> str:
 
 
 def _advice(why: str) -> str:
+    if "plugin" in why.lower():
+        return "; build without plugins: --no-plugins"
     if "workspace" in why.lower():
         return "; give a larger --workspace, or leave it out"
     if "nvinfer_lean" in why:

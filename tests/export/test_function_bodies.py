@@ -8,8 +8,9 @@ import torch
 from onnx import TensorProto, helper
 from step_export.ops import class_nms as nms_function
 from step_export.ops import roi_align as align_function
+from step_plugins import class_nms as nms_plugin
+from step_plugins import roi_align as align_plugin
 
-from step.ops.class_nms import class_nms
 from step.ops.roi_align import tube_roi_align
 
 OPSET = 20
@@ -51,10 +52,10 @@ def test_roi_align(batch, tubes, frames):
     boxes = _random_tubes(state, (batch, tubes, frames))
     function = align_function.function_body(opset=OPSET, channels=channels, feature_size=size, pool_size=pool)
     found = _run(function, {"pool_size": pool}, features, boxes, rank=6)
-    exact = tube_roi_align(torch.from_numpy(features).double(), torch.from_numpy(boxes).double(), pool_size=pool)
+    exact = align_plugin.reference(features, boxes, pool_size=pool)
     same = tube_roi_align(torch.from_numpy(features), torch.from_numpy(boxes), pool_size=pool).numpy()
-    allowed = 2 * np.abs(same - exact.numpy()).max()
-    assert np.abs(found - exact.numpy()).max() <= max(allowed, 1e-6)
+    allowed = 2 * np.abs(same - exact).max()
+    assert np.abs(found - exact).max() <= max(allowed, 1e-6)
 
 
 def test_roi_align_of_half_features():
@@ -63,10 +64,22 @@ def test_roi_align_of_half_features():
     boxes = _random_tubes(state, (1, 5, 3))
     function = align_function.function_body(opset=OPSET, channels=6, feature_size=13, pool_size=7)
     found = _run(function, {"pool_size": 7}, features, boxes, rank=6)
-    exact = tube_roi_align(torch.from_numpy(features).double(), torch.from_numpy(boxes).double(), pool_size=7).numpy()
+    exact = align_plugin.reference(features, boxes, pool_size=7)
     same = tube_roi_align(torch.from_numpy(features), torch.from_numpy(boxes), pool_size=7).double().numpy()
     assert found.dtype == np.float16
     assert np.abs(found - exact).max() <= 2 * np.abs(same - exact).max()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_roi_align_of_boxes_that_are_not_finite(bad, dtype):
+    boxes = np.full((1, 6, 1, 4), (8, 8, 60, 60), np.float32)
+    boxes[0, :4, 0] = np.where(np.eye(4, dtype=bool), bad, boxes[0, :4, 0])
+    boxes[0, 4] = bad
+    function = align_function.function_body(opset=OPSET, channels=2, feature_size=6, pool_size=7)
+    found = _run(function, {"pool_size": 7}, np.ones((1, 1, 2, 6, 6), dtype), boxes, rank=6)
+    assert not found[:, :5].any()
+    np.testing.assert_allclose(found[:, 5], 1, rtol=2e-3 if dtype == np.float16 else 1e-6)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -79,8 +92,8 @@ def test_class_nms(seed):
     thresholds = {"score_threshold": 0.05, "iou_threshold": 0.4}
     function = nms_function.function_body(opset=OPSET, num_boxes=count, **thresholds)
     found = _run(function, thresholds, boxes, scores, rank=3)
-    expected = class_nms(torch.from_numpy(boxes), torch.from_numpy(scores), **thresholds)
-    assert np.array_equal(found, expected.numpy())
+    expected = nms_plugin.reference(boxes, scores, **thresholds)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_class_nms_follows_a_chain_as_deep_as_there_are_boxes():
