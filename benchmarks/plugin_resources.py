@@ -25,7 +25,8 @@ def variants() -> dict[str, Kernel]:
     """What TensorRT is offered for the released network, and the largest that each kernel is made for."""
     kernels = {}
     for half, last, tactic in itertools.product((True, False), (True, False), roi_align.TACTICS):
-        name = f"roi_align {'fp16' if half else 'fp32'} {'channels last' if last else 'linear'} {tactic}"
+        layout = "LINEAR" if not last else "HWC8" if half else "HWC"
+        name = f"roi_align {'fp16' if half else 'fp32'} {layout} {tactic}"
         kernels[name] = roi_align.kernel(
             half=half, channels_last=last, pitch=832, max_cells=25, pool_size=7, tactic=tactic
         )

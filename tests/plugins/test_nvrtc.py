@@ -50,8 +50,8 @@ def test_resources(architecture):
 
 
 def test_loads_of_aligned_features_are_16_bytes():
-    for half in ("fp16", "fp32"):
-        text = _ptx(f"roi_align {half} channels last 1").decode()
+    for half in ("fp16 HWC8", "fp32 HWC"):
+        text = _ptx(f"roi_align {half} 1").decode()
         assert re.search(r"ld\.global(\.nc)?\.(v4\.[bfu]32|v2\.[bu]64|v8\.[bu]16)", text), half
 
 

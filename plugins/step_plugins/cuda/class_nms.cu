@@ -11,6 +11,7 @@ namespace step {
 
 constexpr int kWord = 32;
 constexpr int kWords = MAX_BOXES / kWord;
+static_assert(kWords <= kWord, "one word of bits per member of a word");
 constexpr unsigned short kNoRank = 0xffff;
 
 struct NmsShared {
@@ -19,6 +20,7 @@ struct NmsShared {
     unsigned short rank_of[MAX_BOXES];  // by box; kNoRank where it takes no part
     unsigned short box_at[MAX_BOXES];   // by rank
     unsigned struck[kWords];            // bit by rank
+    unsigned struck_before[kWords];     // as they were before the 32 at hand, for reading while others are struck
     unsigned kept[kWords];              // bit by rank
     unsigned overlapped_by[kWord];      // per member of the 32 at hand: bits of the earlier members that overlap it
     int count;                          // boxes that take part
@@ -53,7 +55,10 @@ STEP_HD void class_nms_block(const Block<THREADS> &block, NmsShared &shared, con
     });
     for (int first = 0; first < shared.count; first += kWord) {
         const int members = smaller(kWord, shared.count - first);
-        block.each_item(kWord, [&](int i) { shared.overlapped_by[i] = 0; });
+        block.each_item(kWord, [&](int i) {
+            shared.overlapped_by[i] = 0;
+            if (i < kWords) shared.struck_before[i] = shared.struck[i];
+        });
         block.each_item(members * kWord, [&](int pair) {
             const int mine = pair / kWord, earlier = pair % kWord;
             if (earlier >= mine) return;
@@ -63,7 +68,7 @@ STEP_HD void class_nms_block(const Block<THREADS> &block, NmsShared &shared, con
         });
         block.each_thread([&](int thread) {
             if (thread != 0) return;
-            const unsigned struck = shared.struck[first / kWord];
+            const unsigned struck = shared.struck_before[first / kWord];
             unsigned kept = 0;
             for (int i = 0; i < members; ++i)
                 if (!(struck >> i & 1u) && !(shared.overlapped_by[i] & kept)) kept |= 1u << i;
@@ -71,7 +76,7 @@ STEP_HD void class_nms_block(const Block<THREADS> &block, NmsShared &shared, con
         });
         block.each_item(shared.count - first - members, [&](int further) {
             const int rank = first + members + further;
-            if (shared.struck[rank / kWord] >> rank % kWord & 1u) return;
+            if (shared.struck_before[rank / kWord] >> rank % kWord & 1u) return;
             const Box &box = shared.boxes[shared.box_at[rank]];
             for (int i = 0; i < members; ++i) {
                 if (!(shared.kept[first / kWord] >> i & 1u)) continue;
