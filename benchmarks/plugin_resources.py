@@ -77,7 +77,7 @@ def main() -> None:
         spilled = max(row["spilled_bytes"] for row in used)
         counts = (str(row["registers"]) for row in used)
         table.add_row(name, str(kernel.threads), *counts, " ".join(map(str, sorted(shared))), str(spilled))
-    Console().print(table)
+    Console(width=100).print(table)
 
 
 if __name__ == "__main__":
