@@ -5,6 +5,7 @@ The other end is `python -m step_export.build_worker`, which holds the TensorRT 
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -85,6 +86,12 @@ def run_build(request: BuildRequest, progress: Callable[[str, float], None]) -> 
     ):
         try:
             result = _listen(process, request, progress)
+        except StepError as error:
+            _stop(process)
+            refusal = _plugin_error(stderr)  # the library tells of an exception in a plugin there, and only there
+            if refusal is None:
+                raise
+            raise PluginsRefusedError(refusal) from error
         except BaseException:
             _stop(process)
             raise
@@ -133,6 +140,12 @@ def _stop(process: "subprocess.Popen[str]") -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def _plugin_error(stderr: IO[str]) -> str | None:
+    stderr.seek(0)
+    found = re.search(r"\bPluginError: (.*)", stderr.read())
+    return None if found is None else found[1].strip()
 
 
 def _crash_message(returncode: int, request: BuildRequest, stderr: IO[str]) -> str:

@@ -115,7 +115,8 @@ class EngineSet(Record):
         platform: where it was built, as `this_platform` names it.
         gpu: name of the GPU that it was tuned on; None where none was seen (tensorrt-rtx needs none).
         compute_capabilities: of the GPUs that it runs on.
-        plugin_problem: why the operators' function bodies were built although plugins were asked for; None if not so.
+        plugin_problem: why operators' function bodies were built although plugins were asked for; None if not so.
+        plugins_unfit: whether that lies in the model or the library, so that a second build would end the same.
     """
 
     options: BuildOptions
@@ -125,6 +126,7 @@ class EngineSet(Record):
     compute_capabilities: tuple[str, ...]
     precision: Precision
     plugin_problem: str | None = None
+    plugins_unfit: bool = False
     engines: dict[str, EngineRecord]
 
 

@@ -175,6 +175,7 @@ class FakeTensorRT:
     path and its batch."""
 
     cuda: FakeCuda
+    __name__ = "tensorrt"
     __version__: str = VERSION
     refuse_capture: bool = False
     saved_caches: list[bytes] = field(default_factory=list)

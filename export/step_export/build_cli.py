@@ -63,9 +63,7 @@ def build_with_bar(bundle: Path, options: BuildOptions, *, timing_cache: Path | 
     if not built:
         console.print(escape(f"{bundle}: these engines are already there (--force builds them again)"))
     if engines.plugin_problem is not None:
-        console.print(
-            f"Without plugins, with the function bodies instead: {engines.plugin_problem}", soft_wrap=True, markup=False
-        )
+        console.print(f"Function bodies instead of plugins: {engines.plugin_problem}", soft_wrap=True, markup=False)
     console.print(_engine_table(engines))
     console.print(
         f"Run them: step-run VIDEO --model {bundle} --backend {options.flavour}", soft_wrap=True, markup=False

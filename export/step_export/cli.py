@@ -86,7 +86,9 @@ def main(
     build_options: BuildOptions | None = None
     if engine != "none":
         # What is wrong here is said now, not after minutes of exporting.
-        build_options = choices.options(cast(Flavour, engine), batch=batch)
+        # --plugins is about the graphs, too: tensorrt-rtx then builds their bodies.
+        of_engine = dataclasses.replace(choices, plugins=None) if engine == "tensorrt-rtx" else choices
+        build_options = of_engine.options(cast(Flavour, engine), batch=batch)
         load_library(build_options)
     elif dataclasses.replace(choices, plugins=None) != BuildChoices():
         raise StepError("options of an engine build, but no --engine; give --engine tensorrt or tensorrt-rtx")

@@ -10,4 +10,4 @@ from step_plugins.registration import find_problem, register
 OPERATORS = (roi_align.NAME, class_nms.NAME)
 """Names of the operators, in domain and plugin namespace `step`."""
 
-__all__ = ["OPERATORS", "PluginError", "find_problem", "register"]
+__all__ = ["OPERATORS", "PluginError", "class_nms", "find_problem", "register", "roi_align"]

@@ -30,6 +30,27 @@ TACTICS = {1: 64, 2: 128, 3: 256}
 """Threads of a block, by TensorRT's tactic number."""
 
 
+def check_limits(*, boxes: int, score_threshold: float, iou_threshold: float) -> None:
+    """Refuses what the kernel is not made for.
+
+    Args:
+        boxes: N.
+        score_threshold, iou_threshold: see `reference`.
+
+    Raises:
+        PluginError: which value, and what is allowed.
+    """
+    require(0 <= boxes <= MAX_BOXES, f"step::{NAME}: there are {boxes} boxes a clip; up to {MAX_BOXES} are supported")
+    require(
+        0 <= score_threshold <= float(np.finfo(np.float32).max),
+        f"step::{NAME}: score_threshold is {score_threshold}; it must be a float32 number of at least 0",
+    )
+    require(
+        float(np.finfo(np.float32).tiny) <= iou_threshold <= 1,
+        f"step::{NAME}: iou_threshold is {iou_threshold}; it must be above 0 and at most 1",
+    )
+
+
 def kernel(*, max_boxes: int, score_threshold: float, iou_threshold: float, tactic: int) -> Kernel:
     """One variant.
 
@@ -40,25 +61,18 @@ def kernel(*, max_boxes: int, score_threshold: float, iou_threshold: float, tact
         tactic: one of `TACTICS`.
 
     Raises:
-        PluginError: a value beyond what the kernel is made for.
+        PluginError: see `check_limits`.
     """
-    require(
-        1 <= max_boxes <= MAX_BOXES, f"step::{NAME}: there are {max_boxes} boxes a clip; 1 to {MAX_BOXES} are supported"
-    )
-    require(
-        0 <= score_threshold < float("inf"),
-        f"step::{NAME}: score_threshold is {score_threshold}; it must be a number of at least 0",
-    )
-    require(0 < iou_threshold <= 1, f"step::{NAME}: iou_threshold is {iou_threshold}; it must be above 0 and at most 1")
+    check_limits(boxes=max_boxes, score_threshold=score_threshold, iou_threshold=iou_threshold)
     require(tactic in TACTICS, f"step::{NAME}: there is no tactic {tactic}; there are {sorted(TACTICS)}")
     return Kernel(
         source=SOURCE,
         entry=ENTRY,
         defines={
             "THREADS": str(TACTICS[tactic]),
-            "MAX_BOXES": str(32 * ceil_div(max_boxes, 32)),
-            "SCORE_THRESHOLD": float_literal(score_threshold),
-            "IOU_THRESHOLD": float_literal(iou_threshold),
+            "MAX_BOXES": str(32 * ceil_div(max(max_boxes, 1), 32)),
+            "SCORE_THRESHOLD": float_literal(np.float32(score_threshold)),
+            "IOU_THRESHOLD": float_literal(np.float32(iou_threshold)),
         },
         threads=TACTICS[tactic],
     )

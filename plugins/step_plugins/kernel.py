@@ -2,7 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
+
+import numpy as np
 
 from step_plugins.errors import PluginError
 from step_plugins.nvrtc import compile_ptx
@@ -28,8 +31,13 @@ class Kernel:
     threads: int
 
     def ptx(self) -> bytes:
-        """See `step_plugins.nvrtc.compile_ptx`."""
-        return compile_ptx(self.source, self.defines)
+        """See `step_plugins.nvrtc.compile_ptx`; kept in this process, too."""
+        return _ptx(self.source, tuple(self.defines.items()))
+
+
+@cache
+def _ptx(source: str, defines: tuple[tuple[str, str], ...]) -> bytes:
+    return compile_ptx(source, dict(defines))
 
 
 def ceil_div(dividend: int, divisor: int) -> int:
@@ -37,14 +45,14 @@ def ceil_div(dividend: int, divisor: int) -> int:
     return -(-dividend // divisor)
 
 
-def float_literal(value: float) -> str:
-    """A float32 constant of CUDA C++ with all its digits."""
+def float_literal(value: np.float32) -> str:
+    """A constant of CUDA C++ with all its digits."""
     return f"{float(value)!r}f"
 
 
-def require(condition: bool, message: str) -> None:
+def require(condition: object, message: str) -> None:
     """Raises:
-    PluginError: with `message`, unless `condition` holds.
+    PluginError: with `message`, unless `condition` is true.
     """
     if not condition:
         raise PluginError(message)

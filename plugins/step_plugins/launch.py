@@ -33,25 +33,48 @@ def launch(
         return  # nothing to compute, and the driver takes no empty grid
     from cuda.bindings import driver
 
-    function = _load(kernel.ptx(), kernel.entry, device)
+    function = load(kernel, device=device)
     values = tuple(argument.value for argument in arguments)
     types = tuple(type(argument) for argument in arguments)
     (status,) = driver.cuLaunchKernel(function, *grid, kernel.threads, 1, 1, 0, stream, (values, types), 0)
-    _check(driver, status, "cuLaunchKernel", kernel.entry)
+    _check(driver, status, f"cuLaunchKernel of {kernel.entry}")
+
+
+def load(kernel: Kernel, *, device: int) -> Any:
+    """The kernel's handle; the driver compiles its PTX for the GPU.
+
+    Raises:
+        PluginError: the driver refused, an old one because it does not know the PTX's version.
+    """
+    from cuda.bindings import driver
+
+    _need_context(driver, device)
+    return _load(kernel.ptx(), kernel.entry, device)
+
+
+def _need_context(driver: Any, device: int) -> None:
+    """The context that PyTorch and CUDA's runtime use has to be current in this thread, which may be new to CUDA."""
+    status, context = driver.cuCtxGetCurrent()
+    _check(driver, status, "cuCtxGetCurrent")
+    if int(context) == 0:
+        status, context = driver.cuDevicePrimaryCtxRetain(device)
+        _check(driver, status, "cuDevicePrimaryCtxRetain")
+        (status,) = driver.cuCtxSetCurrent(context)
+        _check(driver, status, "cuCtxSetCurrent")
 
 
 @cache
 def _load(ptx: bytes, entry: str, device: int) -> Any:  # noqa: ARG001 - a module belongs to one device's context
-    """The kernel's handle; the driver compiles the PTX for its GPU. Loaded modules stay until the process ends."""
+    """Loaded modules stay until the process ends."""
     from cuda.bindings import driver
 
     status, module = driver.cuModuleLoadData(ptx + b"\0")
-    _check(driver, status, "cuModuleLoadData", entry)
+    _check(driver, status, f"cuModuleLoadData of {entry}")
     status, function = driver.cuModuleGetFunction(module, entry.encode())
-    _check(driver, status, "cuModuleGetFunction", entry)
+    _check(driver, status, f"cuModuleGetFunction of {entry}")
     return function
 
 
-def _check(driver: Any, status: Any, call: str, entry: str) -> None:
+def _check(driver: Any, status: Any, call: str) -> None:
     if status != driver.CUresult.CUDA_SUCCESS:
-        raise PluginError(f"{call} of {entry} answered {status.name}; update the NVIDIA driver, or run without it")
+        raise PluginError(f"{call} answered {status.name}; update the NVIDIA driver")

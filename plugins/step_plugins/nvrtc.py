@@ -49,7 +49,11 @@ def cache_folder() -> Path:
     named = os.environ.get("STEP_PLUGINS_CACHE")
     if named:
         return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "step-trt" / "ptx"
+    home = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(home) if home else Path.home() / ".cache") / "step-trt" / "ptx"
+    except RuntimeError:  # a container's user without a home
+        return Path(tempfile.gettempdir()) / "step-trt" / "ptx"
 
 
 @cache
@@ -63,7 +67,7 @@ def nvrtc_version() -> tuple[int, int]:
     try:
         status, major, minor = nvrtc.nvrtcVersion()
     except RuntimeError as error:  # cuda.pathfinder's word for a library that it does not find
-        raise PluginError(f"NVRTC is not installed ({_first_line(error)}); {_INSTALL}") from error
+        raise PluginError(f"NVRTC is not installed (CUDA's libnvrtc was not found); {_INSTALL}") from error
     _check(nvrtc, status, "nvrtcVersion")
     return int(major), int(minor)
 
@@ -146,7 +150,3 @@ def _write_cache(path: Path, ptx: bytes) -> None:
 
 def _digest_line(ptx: bytes) -> bytes:
     return b"// sha256 " + hashlib.sha256(ptx).hexdigest().encode()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

@@ -3,8 +3,8 @@
 Shape legend: B clips, N tubes, T feature frames, C channels, H x W feature cells, P bins a side.
 
 Layout: the kernel prefers channels-last features ([B, T, H, W, C]; TensorRT's HWC8 for fp16, HWC for fp32). The 3D
-convolution before it works in that layout on tensor cores, so no reformat stands between; neighbouring threads then
-read neighbouring channels, 16 bytes each; and a cell's weight is one number for all of them. Linear features are
+convolution before it works in that layout on tensor cores, so that no reformat need stand between; neighbouring threads
+then read neighbouring channels, 16 bytes each; and a cell's weight is one number for all of them. Linear features are
 taken too, for networks in which a reformat would cost more: TensorRT times both. The result is linear: the reshape
 [B, N, C, T, P, P] -> [B N, C, T, P, P] that follows is then free.
 
@@ -53,6 +53,23 @@ TACTICS = {1: Tile(64, 128), 2: Tile(32, 128), 3: Tile(128, 256)}
 """What TensorRT chooses among by timing, under its tactic numbers, which start at 1."""
 
 
+def check_limits(*, pool_size: int, max_cells: int) -> None:
+    """Refuses what the kernel is not made for.
+
+    Args:
+        pool_size: P.
+        max_cells: the larger of H and W.
+
+    Raises:
+        PluginError: which value, and what is allowed.
+    """
+    require(1 <= pool_size <= MAX_POOL_SIZE, f"step::{NAME}: pool_size is {pool_size}; it can be 1 to {MAX_POOL_SIZE}")
+    require(
+        1 <= max_cells <= MAX_CELLS,
+        f"step::{NAME}: the features are {max_cells} cells high or wide; 1 to {MAX_CELLS} are supported",
+    )
+
+
 def kernel(*, half: bool, channels_last: bool, pitch: int, max_cells: int, pool_size: int, tactic: int) -> Kernel:
     """One variant.
 
@@ -65,13 +82,9 @@ def kernel(*, half: bool, channels_last: bool, pitch: int, max_cells: int, pool_
         tactic: one of `TACTICS`.
 
     Raises:
-        PluginError: a size beyond what the kernel is made for.
+        PluginError: see `check_limits`.
     """
-    require(1 <= pool_size <= MAX_POOL_SIZE, f"step::{NAME}: pool_size is {pool_size}; it can be 1 to {MAX_POOL_SIZE}")
-    require(
-        1 <= max_cells <= MAX_CELLS,
-        f"step::{NAME}: the features are {max_cells} cells high or wide; 1 to {MAX_CELLS} are supported",
-    )
+    check_limits(pool_size=pool_size, max_cells=max_cells)
     require(tactic in TACTICS, f"step::{NAME}: there is no tactic {tactic}; there are {sorted(TACTICS)}")
     tile = TACTICS[tactic]
     return Kernel(
@@ -137,16 +150,19 @@ def reference(
 
 def _axis_weights(low: Any, high: Any, cells: int, pool_size: int) -> NDArray[Any]:
     """[P, cells]: the mean over a bin's sampling points of the hats around them."""
-    size = max(high - low, low.dtype.type(1))
-    bin_size = size / pool_size
-    num_points = int(np.ceil(bin_size))
-    bins = np.arange(pool_size, dtype=low.dtype)[:, None]
-    points = np.arange(num_points, dtype=low.dtype) + low.dtype.type(0.5)
-    positions = (low + bins * bin_size) + points * bin_size / num_points  # [P, points]
-    inside = (positions >= -1) & (positions <= cells)
-    positions = positions.clip(0, cells - 1)
-    hats = np.maximum(1 - np.abs(positions[:, :, None] - np.arange(cells, dtype=low.dtype)), 0)
-    weights: NDArray[Any] = (hats * inside[:, :, None]).sum(1) / num_points
+    bin_size = max(high - low, low.dtype.type(1)) / pool_size
+    num_points = np.ceil(bin_size)
+    weights = np.zeros((pool_size, cells), low.dtype)
+    for index in range(pool_size):
+        start = low + index * bin_size
+        # Of a RoI far larger than the map, only the points that can lie on it, and a few more.
+        first = max(np.floor((-1 - start) * num_points / bin_size - 0.5) - 1, 0)
+        last = min(np.ceil((cells - start) * num_points / bin_size - 0.5) + 1, num_points - 1)
+        points = np.arange(first, last + 1, dtype=low.dtype) + low.dtype.type(0.5)
+        positions = start + points * bin_size / num_points
+        positions = positions[(positions >= -1) & (positions <= cells)].clip(0, cells - 1)
+        hats = np.maximum(1 - np.abs(positions[:, None] - np.arange(cells, dtype=low.dtype)), 0)
+        weights[index] = hats.sum(0) / num_points
     return weights
 
 

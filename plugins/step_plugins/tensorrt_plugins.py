@@ -36,6 +36,7 @@ def _register_roi_align(trt: Any, trtp: Any) -> None:
     def describe(features: trtp.TensorDesc, tubes_px: trtp.TensorDesc, pool_size: int) -> trtp.TensorDesc:
         _check_input(trt, plugin_id, "features", features, rank=5, dtypes=("FLOAT", "HALF"))
         _check_input(trt, plugin_id, "tubes_px", tubes_px, rank=4, dtypes=("FLOAT",))
+        roi_align.check_limits(pool_size=pool_size, max_cells=1)  # the map's size is checked when it is known
         batch, frames, channels = (features.shape_expr[axis] for axis in range(3))
         shape = (batch, tubes_px.shape_expr[1], channels, frames, pool_size, pool_size)
         return trtp.from_shape_expr(shape, features.dtype)
@@ -88,10 +89,13 @@ def _register_roi_align(trt: Any, trtp: Any) -> None:
 def _register_class_nms(trt: Any, trtp: Any) -> None:
     plugin_id = f"{NAMESPACE}::{class_nms.NAME}"
 
+    # The attributes stand in the order of their names, as in the ONNX nodes: TensorRT hands them to `implement` by
+    # position, and both are floats.
     @trtp.register(plugin_id)
     def describe(
-        boxes_xyxy: trtp.TensorDesc, scores: trtp.TensorDesc, score_threshold: float, iou_threshold: float
+        boxes_xyxy: trtp.TensorDesc, scores: trtp.TensorDesc, iou_threshold: float, score_threshold: float
     ) -> trtp.TensorDesc:
+        class_nms.check_limits(boxes=0, score_threshold=score_threshold, iou_threshold=iou_threshold)
         _check_input(trt, plugin_id, "boxes_xyxy", boxes_xyxy, rank=3, dtypes=("FLOAT",))
         _check_input(trt, plugin_id, "scores", scores, rank=3, dtypes=("FLOAT",))
         return scores.like()
@@ -106,8 +110,8 @@ def _register_class_nms(trt: Any, trtp: Any) -> None:
     def implement(
         boxes_xyxy: trtp.TensorDesc,
         scores: trtp.TensorDesc,
-        score_threshold: float,
         iou_threshold: float,
+        score_threshold: float,
         outputs: tuple[trtp.TensorDesc],
         tactic: int,
     ) -> tuple[str | bytes, str | bytes, trtp.KernelLaunchParams, trtp.SymIntExprs]:

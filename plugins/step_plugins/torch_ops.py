@@ -38,6 +38,7 @@ def tube_roi_align(features: Tensor, tubes_px: Tensor, pool_size: int) -> Tensor
         PluginError: another dtype or shape, or more than the kernel is made for.
     """
     _check_roi_align(features, tubes_px)
+    roi_align.check_limits(pool_size=pool_size, max_cells=max(features.shape[-2:]))
     pooled = roi_align.reference(features.numpy(), tubes_px.numpy(), pool_size=pool_size, dtype=np.float32)
     return torch.from_numpy(pooled).to(features.dtype)
 
@@ -94,6 +95,7 @@ def class_nms(boxes_xyxy: Tensor, scores: Tensor, score_threshold: float, iou_th
         PluginError: another dtype or shape, or more than the kernel is made for.
     """
     _check_nms(boxes_xyxy, scores)
+    nms.check_limits(boxes=scores.shape[1], score_threshold=score_threshold, iou_threshold=iou_threshold)
     kept = nms.reference(
         boxes_xyxy.numpy(), scores.numpy(), score_threshold=score_threshold, iou_threshold=iou_threshold
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import onnxruntime as ort
-from step_plugins import PluginError
+from step_plugins import PluginError, find_problem
 from step_plugins.nvrtc import nvrtc_version
 
 from step.bundle import Manifest, read_bundle
@@ -90,7 +90,12 @@ def _machine() -> Iterator[Finding]:
 def _libraries() -> Iterator[Finding]:
     for flavour in FLAVOURS:
         try:
-            yield Finding("libraries", flavour, "ok", load_flavour(flavour).__version__)
+            trt = load_flavour(flavour)
+            yield Finding("libraries", flavour, "ok", trt.__version__)
+            if flavour == "tensorrt":
+                problem = find_problem(trt)
+                status: Status = "ok" if problem is None else "absent"
+                yield Finding("libraries", "plugins", status, problem or "can be compiled for TensorRT's engines")
         except StepError as error:
             yield Finding("libraries", flavour, "absent", str(error))
     yield Finding(

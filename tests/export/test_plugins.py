@@ -17,8 +17,8 @@ from step_export.build_cli import main as step_build
 from step_export.bundle_writer import ExportSettings, export_bundle
 from step_export.cli import main as step_export
 
-from step import StepError
-from step.build_process import BuildResult, PluginsRefusedError
+from step import StepError, build_process
+from step.build_process import BuildRequest, BuildResult, PluginsRefusedError
 from step.bundle import read_bundle
 from step.engines import BuildOptions
 from step.graph_spec import FUSED
@@ -118,7 +118,7 @@ class Library:
 @pytest.fixture
 def builds(monkeypatch):
     """Builds that only write down what was asked; `refuse` has the first be refused."""
-    state = SimpleNamespace(asked=[], refuse=False, problem=None)
+    state = SimpleNamespace(asked=[], refuse=False, problem=None, plugin_layers=4)
 
     def run_build(request, report):
         state.asked.append(request.options.plugins)
@@ -132,7 +132,7 @@ def builds(monkeypatch):
             gpu=None,
             compute_capability=None,
             build_s=1.0,
-            layers={},
+            layers={"PLUGIN_V3": state.plugin_layers} if request.options.plugins else {},
             plugins=("node_tube_roi_align",) if request.options.plugins else (),
             scratch_bytes=None,
             weights_bytes=None,
@@ -157,7 +157,7 @@ def test_plugins_are_the_default(builds, own_bundle):
     assert engines.options.plugins
     assert engines.plugin_problem is None
     assert engines.engines[FUSED].plugins == ("node_tube_roi_align",)
-    assert "Without plugins" not in done.output
+    assert "Function bodies" not in done.output
 
 
 def test_function_bodies_are_chosen(builds, own_bundle):
@@ -202,8 +202,64 @@ def test_a_library_that_refuses_them(builds, own_bundle):
     assert builds.asked == [True, False]
     problem = read_bundle(own_bundle).engines["tensorrt"].plugin_problem
     assert "does not take step::TubeRoIAlign as a plugin (it cannot)" in problem
-    assert done.output.count("Without plugins, with the function bodies instead") == 1
+    assert done.output.count("Function bodies instead of plugins") == 1
+    _, built = engine_writer.build_engines(own_bundle, TENSORRT)  # it would refuse them again
+    assert not built
     assert [path.name for path in (own_bundle / "engines").iterdir() if path.name.startswith(".")] == []
+
+
+def test_fewer_plugins_than_operators_are_told(builds, own_bundle):
+    """A library that takes function bodies without a word, or graphs without nodes."""
+    builds.plugin_layers = 1
+    done = CliRunner().invoke(step_build, [str(own_bundle), "--engine", "tensorrt"])
+    assert done.exit_code == 0, done.output
+    message = "tensorrt 11.4.0.106 took 1 of the 4 operators of fused as plugins"
+    assert message in done.output
+    assert message in read_bundle(own_bundle).engines["tensorrt"].plugin_problem
+    assert not engine_writer.build_engines(own_bundle, TENSORRT)[1]
+
+
+def test_a_model_beyond_the_kernels_is_built_with_bodies(builds, own_bundle, monkeypatch):
+    monkeypatch.setattr(engine_writer.step_plugins.roi_align, "MAX_POOL_SIZE", 6)
+    engines, _ = engine_writer.build_engines(own_bundle, TENSORRT)
+    assert builds.asked == [False]
+    assert engines.plugin_problem == "step::TubeRoIAlign: pool_size is 7; it can be 1 to 6"
+    assert not engine_writer.build_engines(own_bundle, TENSORRT)[1]
+
+
+def test_an_exception_in_a_plugin_is_a_refusal(own_bundle, tmp_path, monkeypatch):
+    """TensorRT tells of it on standard error only; its own message does not say why."""
+    script = tmp_path / "worker.py"
+    script.write_text(
+        "import json, sys\n"
+        "sys.stdin.readline()\n"
+        "print('[ERROR] Exception caught in get_output_shapes(): PluginError: step::ClassNms: why', file=sys.stderr)\n"
+        "print(json.dumps({'error': 'it could not build'}))\n"
+    )
+    popen = subprocess.Popen
+    monkeypatch.setattr(
+        build_process.subprocess, "Popen", lambda _command, **options: popen([sys.executable, str(script)], **options)
+    )
+    files = {name: tmp_path / name for name in ("onnx_file", "engine_file", "log_file", "layers_file")}
+    with pytest.raises(PluginsRefusedError, match="^step::ClassNms: why$"):
+        build_process.run_build(BuildRequest(options=TENSORRT, **files), lambda _phase, _fraction: None)
+
+
+def test_the_operators_of_every_graph_are_counted(tiny_bundle):
+    manifest = read_bundle(tiny_bundle)
+    for name, graph in manifest.graphs.items():
+        nodes = onnx.load(tiny_bundle / graph.file).graph.node
+        assert sum(node.domain == "step" for node in nodes) == engine_writer.count_operators(name, manifest)
+
+
+def test_nodes_for_plugins_and_rtx_engines_in_one_call(tiny_checkpoint, tmp_path):
+    pytest.importorskip("tensorrt_rtx")
+    words = [str(tiny_checkpoint), "-o", str(tmp_path / "b"), "--graphs", "fused", "--no-verify"]
+    done = CliRunner().invoke(step_export, [*words, "--plugins", "--engine", "tensorrt-rtx"])
+    assert done.exit_code == 0, done.output
+    assert "step" in _domains(tmp_path / "b")[0]
+    engines = read_bundle(tmp_path / "b").engines["tensorrt-rtx"]
+    assert engines.engines[FUSED].plugins == ()
 
 
 def test_rtx_takes_none(own_bundle):

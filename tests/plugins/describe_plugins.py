@@ -4,6 +4,7 @@ Run by a test in a process of its own, in which `tensorrt` is NVIDIA's real Pyth
 library hands to a plugin and cannot be made in Python stands in here: sizes (`Size`) and what receives the launch.
 """
 
+import hashlib
 import json
 import sys
 from types import SimpleNamespace
@@ -66,11 +67,12 @@ SIZES = Sizes()
 def make(name, attributes):
     """The plugin as the ONNX parser makes it, with no wish for JIT or AOT spoken."""
     kinds = {int: (np.int64, trt.PluginFieldType.INT64), float: (np.float32, trt.PluginFieldType.FLOAT32)}
-    fields = [
-        trt.PluginField(key, np.array([value], kinds[type(value)][0]), kinds[type(value)][1])
-        for key, value in attributes.items()
-    ]
     creator = trt.get_plugin_registry().get_creator(name, "1", "step")
+    fields = [
+        trt.PluginField(field.name, np.array([value], kinds[type(value)][0]), kinds[type(value)][1])
+        for field in creator.field_names
+        for value in [attributes[field.name]]
+    ]
     request = trt.QuickPluginCreationRequest.UNKNOWN
     return creator.create_plugin(name, "step", trt.PluginFieldCollection(fields), trt.TensorRTPhase.BUILD, request)
 
@@ -118,7 +120,7 @@ def describe(name, attributes, inputs, sizes):
                     "formats": [found.format.name for found in combination],
                     "tactic": tactic,
                     "entry": entry,
-                    "ptx_entry": f".entry {entry}(" in ptx.decode(),
+                    "ptx_sha256": hashlib.sha256(ptx).hexdigest(),
                     "threads_in_ptx": int(ptx.decode().split(".maxntid ")[1].split(",")[0]),
                     "launch": [
                         {axis: expression.at(named) for axis, expression in vars(launch).items()} for named in sizes

@@ -74,6 +74,17 @@ def test_all_scores_equal(num_boxes):
     np.testing.assert_array_equal(kept, scores)
 
 
+@pytest.mark.parametrize("between", [0, 5, 31, 40])
+def test_an_overlap_of_exactly_the_threshold_suppresses(between):
+    """10 x 10 and 10 x 5 pixels within: IoU 1/2. Boxes between them in rank put them in different words of bits."""
+    far = [[1000 * (i + 1), 0, 1000 * (i + 1) + 9, 9] for i in range(between)]
+    boxes = np.array([[0, 0, 9, 9], *far, [0, 0, 9, 4]], np.float32)[None]
+    scores = np.linspace(0.9, 0.5, between + 2, dtype=np.float32)[None, :, None]
+    for iou_threshold, kept in ((0.5, between + 1), (np.nextafter(np.float32(0.5), np.float32(1)), between + 2)):
+        found = host_kernels.class_nms_kept(boxes, scores, score_threshold=0.01, iou_threshold=float(iou_threshold))
+        assert np.count_nonzero(found) == kept
+
+
 def test_nothing_to_keep():
     boxes = np.tile(np.array([10, 10, 50, 60], np.float32), (2, 40, 1))
     scores = np.full((2, 40, 3), 0.01, np.float32)  # at the threshold, not above it
@@ -103,8 +114,10 @@ def test_boxes_that_are_not_finite(bad, corner):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"max_boxes": 1025}, "step::ClassNms: there are 1025 boxes a clip; 1 to 1024 are supported"),
-        ({"score_threshold": -0.1}, "score_threshold is -0.1; it must be a number of at least 0"),
+        ({"max_boxes": 1025}, "step::ClassNms: there are 1025 boxes a clip; up to 1024 are supported"),
+        ({"score_threshold": -0.1}, "score_threshold is -0.1; it must be a float32 number of at least 0"),
+        ({"score_threshold": 1e300}, "score_threshold is 1e.300"),
+        ({"iou_threshold": 1e-50}, "iou_threshold is 1e-50; it must be above 0"),
         ({"score_threshold": NAN}, "score_threshold is nan"),
         ({"iou_threshold": 0.0}, "iou_threshold is 0.0; it must be above 0 and at most 1"),
         ({"tactic": 9}, "there is no tactic 9"),

@@ -95,6 +95,16 @@ def test_the_cache_is_the_users(monkeypatch, tmp_path):
     assert nvrtc.cache_folder() == tmp_path / "step-trt" / "ptx"
 
 
+def test_a_user_without_a_home(monkeypatch):
+    def nowhere():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("STEP_PLUGINS_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(nvrtc.Path, "home", nowhere)
+    assert nvrtc.cache_folder().parts[-2:] == ("step-trt", "ptx")
+
+
 def test_a_source_that_does_not_compile(cache_folder):
     with pytest.raises(PluginError, match="class_nms.cu does not compile with .*THREADS"):
         nvrtc.compile_ptx("class_nms.cu", {**A_DEFINE, "MAX_BOXES": "many"})
@@ -109,7 +119,7 @@ def test_without_nvrtc(monkeypatch):
 
     nvrtc.nvrtc_version.cache_clear()
     monkeypatch.setattr(nvrtc, "_load", NoLibrary)
-    with pytest.raises(PluginError, match=r"^NVRTC is not installed \(Failure finding libnvrtc.so\); pip install"):
+    with pytest.raises(PluginError, match="^NVRTC is not installed .*libnvrtc was not found.*; pip install"):
         nvrtc.nvrtc_version()
     nvrtc.nvrtc_version.cache_clear()
 

@@ -1,5 +1,6 @@
 """NVIDIA's real `tensorrt.plugin` code registers, validates and evaluates both plugins, on a CPU."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -15,11 +16,11 @@ DYNAMIC = [{"B": 1, "N": 1}, {"B": 3, "N": 34}, {"B": 8, "N": 200}]
 NMS = {"score_threshold": 0.01, "iou_threshold": 0.4}
 
 
-def _roi_align_case(dtype, channels=832, side=25, frames=3):
+def _roi_align_case(dtype, channels=832, height=25, width=25, frames=3, pool_size=7):
     return {
         "name": "TubeRoIAlign",
-        "attributes": {"pool_size": 7},
-        "inputs": [[dtype, ["B", frames, channels, side, side]], ["FLOAT", ["B", "N", frames, 4]]],
+        "attributes": {"pool_size": pool_size},
+        "inputs": [[dtype, ["B", frames, channels, height, width]], ["FLOAT", ["B", "N", frames, 4]]],
         "sizes": DYNAMIC,
     }
 
@@ -36,12 +37,15 @@ def _nms_case(boxes, classes):
 DESCRIBE = [
     _roi_align_case("HALF"),
     _roi_align_case("FLOAT"),
-    _roi_align_case("HALF", channels=100, side=13, frames=9),
-    _roi_align_case("FLOAT", channels=100, side=13, frames=9),
+    _roi_align_case("HALF", channels=100, height=13, width=40, frames=9, pool_size=3),
+    _roi_align_case("FLOAT", channels=102, height=70, width=40, frames=9),
+    {**_nms_case(34, 24), "attributes": {"score_threshold": 0.3, "iou_threshold": 0.7}},
     _nms_case("N", 60),
     _nms_case(34, 24),
 ]
 REFUSE = {
+    "step::TubeRoIAlign: pool_size is 9; it can be 1 to 8": [["HALF", [1] * 5], ["FLOAT", [1] * 4]],
+    "step::ClassNms: iou_threshold is 2.0; it must be above 0 and at most 1": [["FLOAT", [1] * 3]] * 2,
     "step::TubeRoIAlign: features is INT8; it must be FLOAT or HALF": [["INT8", [1] * 5], ["FLOAT", [1] * 4]],
     "step::TubeRoIAlign: tubes_px is HALF; it must be FLOAT": [["HALF", [1] * 5], ["HALF", [1] * 4]],
     "step::TubeRoIAlign: features has 4 dimensions; it must have 5": [["HALF", [1] * 4], ["FLOAT", [1] * 4]],
@@ -51,13 +55,17 @@ REFUSE = {
 }
 
 
+def _refused_case(message, inputs):
+    name = message.split(":")[2]
+    attributes = {"pool_size": 9 if "pool_size" in message else 7}
+    if name == "ClassNms":
+        attributes = {**NMS, "iou_threshold": 2.0} if "iou_threshold" in message else NMS
+    return {"name": name, "attributes": attributes, "inputs": inputs}
+
+
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
-    refuse = [
-        {"name": name, "attributes": {"pool_size": 7} if name == "TubeRoIAlign" else NMS, "inputs": inputs}
-        for message, inputs in REFUSE.items()
-        for name in [message.split(":")[2]]
-    ]
+    refuse = [_refused_case(message, inputs) for message, inputs in REFUSE.items()]
     cache = tmp_path_factory.mktemp("ptx")
     done = subprocess.run(
         tensorrt_without_gpu(sys.executable, HERE / "describe_plugins.py"),
@@ -84,7 +92,8 @@ def test_roi_aligns_shape(index, answers):
     case, found = DESCRIBE[index], answers["described"][index]
     dtype, (_, frames, channels, _, _) = case["inputs"][0]
     assert found["output_dtype"] == dtype
-    assert found["output_shape"] == [[size["B"], size["N"], channels, frames, 7, 7] for size in DYNAMIC]
+    side = case["attributes"]["pool_size"]
+    assert found["output_shape"] == [[size["B"], size["N"], channels, frames, side, side] for size in DYNAMIC]
 
 
 @pytest.mark.parametrize("index", range(4))
@@ -99,12 +108,40 @@ def test_roi_aligns_combinations(index, answers):
 
 
 @pytest.mark.parametrize("index", range(4))
+def test_roi_aligns_kernel(index, answers):
+    """The very PTX of the variant that these types, this layout and these sizes want."""
+    dtype, (_, _, channels, height, width) = DESCRIBE[index]["inputs"][0]
+    for found in answers["described"][index]["kernels"]:
+        wanted = roi_align.kernel(
+            half=dtype == "HALF",
+            channels_last=found["formats"][0] != "LINEAR",
+            pitch=-(-channels // 8) * 8 if dtype == "HALF" else channels,
+            max_cells=max(height, width),
+            pool_size=DESCRIBE[index]["attributes"]["pool_size"],
+            tactic=found["tactic"],
+        )
+        assert found["ptx_sha256"] == hashlib.sha256(wanted.ptx()).hexdigest()
+
+
+@pytest.mark.parametrize("index", [4, 5, 6])
+def test_nms_kernel(index, answers):
+    """For the most boxes that the profile allows, with the thresholds where they belong."""
+    boxes = DESCRIBE[index]["inputs"][1][1][1]
+    for found in answers["described"][index]["kernels"]:
+        wanted = class_nms.kernel(
+            max_boxes=DYNAMIC[-1]["N"] if boxes == "N" else boxes,
+            tactic=found["tactic"],
+            **DESCRIBE[index]["attributes"],
+        )
+        assert found["ptx_sha256"] == hashlib.sha256(wanted.ptx()).hexdigest()
+
+
+@pytest.mark.parametrize("index", range(4))
 def test_roi_aligns_launch(index, answers):
     dtype, (_, frames, channels, height, width) = DESCRIBE[index]["inputs"][0]
     for kernel in answers["described"][index]["kernels"]:
         tile = roi_align.TACTICS[kernel["tactic"]]
         assert kernel["entry"] == roi_align.ENTRY
-        assert kernel["ptx_entry"]
         assert kernel["threads_in_ptx"] == tile.threads
         pitch = -(-channels // 8) * 8 if dtype == "HALF" else channels
         for size, launch, arguments in zip(DYNAMIC, kernel["launch"], kernel["arguments"], strict=True):
@@ -115,7 +152,7 @@ def test_roi_aligns_launch(index, answers):
             assert arguments == [size["N"], frames, channels, height, width, pitch]
 
 
-@pytest.mark.parametrize("index", [4, 5])
+@pytest.mark.parametrize("index", [4, 5, 6])
 def test_nms(index, answers):
     case, found = DESCRIBE[index], answers["described"][index]
     _, (_, boxes, classes) = case["inputs"][1]
@@ -127,7 +164,6 @@ def test_nms(index, answers):
         assert kernel["types"] == ["FLOAT"] * 3
         assert kernel["formats"] == ["LINEAR"] * 3
         assert kernel["entry"] == class_nms.ENTRY
-        assert kernel["ptx_entry"]
         assert kernel["threads_in_ptx"] == class_nms.TACTICS[kernel["tactic"]]
         for size, count, launch, arguments in zip(DYNAMIC, counts, kernel["launch"], kernel["arguments"], strict=True):
             assert (launch["grid_x"], launch["grid_y"], launch["grid_z"]) == (classes, size["B"], 1)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from cuda import bindings
 from cuda.bindings import nvrtc as _nvrtc  # noqa: F401 - loads with the real driver module beside it
-from step_plugins import PluginError, launch, roi_align, torch_ops
+from step_plugins import PluginError, kernel, launch, roi_align, torch_ops
 from step_runtime.backends import torch_kernels
 
 from step.ops.class_nms import class_nms as step_class_nms
@@ -79,10 +79,10 @@ def test_roi_align_is_launched_with_the_arguments_that_the_kernel_takes(dtype, c
     found = torch_ops.tube_roi_align_cuda(features, tubes, 7)
     expected = torch_ops.tube_roi_align(features, tubes, 7)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-3 if dtype == torch.float16 else 0)
-    ((kernel, grid, stream),) = on_the_host
+    ((launched, grid, stream),) = on_the_host
     assert grid == (-(-channels // roi_align.TACTICS[1].channels) * 5, 3, 2)
     assert stream == 77
-    assert kernel.defines["CHANNELS_LAST"] == "1"
+    assert launched.defines["CHANNELS_LAST"] == "1"
 
 
 def test_channels_last_features_are_not_copied(on_the_host, monkeypatch):
@@ -141,15 +141,17 @@ class FakeDriver:
 
     CUresult = SimpleNamespace(CUDA_SUCCESS="success")
 
-    def __init__(self, refused=None):
-        self.refused, self.calls = refused, []
+    def __init__(self, refused=None, context=1):
+        self.refused, self.context, self.calls = refused, context, []
 
     def __getattr__(self, call):
         status = SimpleNamespace(name="CUDA_ERROR_UNSUPPORTED_PTX_VERSION") if call == self.refused else "success"
 
         def answer(*arguments):
             self.calls.append((call, arguments))
-            return (status,) if call == "cuLaunchKernel" else (status, call)
+            if call in ("cuLaunchKernel", "cuCtxSetCurrent"):
+                return (status,)
+            return (status, {"cuCtxGetCurrent": self.context}.get(call, call))
 
         return answer
 
@@ -172,13 +174,36 @@ def _kernel():
 
 
 def test_launch(driver):
-    fake, kernel = driver(), _kernel()
+    fake, made = driver(), _kernel()
     for _ in range(2):
-        launch.launch(kernel, (4, 3, 2), (ctypes.c_void_p(4096), ctypes.c_int(9)), device=0, stream=5)
-    assert [call for call, _ in fake.calls] == ["cuModuleLoadData", "cuModuleGetFunction"] + ["cuLaunchKernel"] * 2
-    assert fake.calls[0][1][0].endswith(b"\0")
+        launch.launch(made, (4, 3, 2), (ctypes.c_void_p(4096), ctypes.c_int(9)), device=0, stream=5)
+    calls = [call for call, _ in fake.calls if call != "cuCtxGetCurrent"]
+    assert calls == ["cuModuleLoadData", "cuModuleGetFunction"] + ["cuLaunchKernel"] * 2
+    assert fake.calls[1][1][0].endswith(b"\0")
     values = ((4096, 9), (ctypes.c_void_p, ctypes.c_int))
-    assert fake.calls[-1][1] == ("cuModuleGetFunction", 4, 3, 2, kernel.threads, 1, 1, 0, 5, values, 0)
+    assert fake.calls[-1][1] == ("cuModuleGetFunction", 4, 3, 2, made.threads, 1, 1, 0, 5, values, 0)
+
+
+def test_a_thread_that_is_new_to_cuda(driver):
+    fake = driver(context=0)
+    launch.launch(_kernel(), (1, 1, 1), (), device=2, stream=5)
+    assert [call for call, _ in fake.calls][:3] == ["cuCtxGetCurrent", "cuDevicePrimaryCtxRetain", "cuCtxSetCurrent"]
+    assert fake.calls[1][1] == (2,)
+    assert fake.calls[2][1] == ("cuDevicePrimaryCtxRetain",)
+
+
+def test_a_kernel_is_compiled_once_in_a_process(driver, monkeypatch, tmp_path):
+    """Even where the cache on disk cannot be written."""
+    driver()
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("STEP_PLUGINS_CACHE", str(tmp_path / "file"))
+    compiled = []
+    monkeypatch.setattr(kernel, "compile_ptx", lambda *arguments: compiled.append(arguments) or b"ptx")
+    kernel._ptx.cache_clear()
+    for _ in range(3):
+        launch.launch(_kernel(), (1, 1, 1), (), device=0, stream=5)
+    kernel._ptx.cache_clear()
+    assert len(compiled) == 1
 
 
 def test_nothing_is_launched_for_an_empty_batch(driver):
@@ -187,10 +212,11 @@ def test_nothing_is_launched_for_an_empty_batch(driver):
     assert not fake.calls
 
 
-@pytest.mark.parametrize("call", ["cuModuleLoadData", "cuModuleGetFunction", "cuLaunchKernel"])
+@pytest.mark.parametrize("call", ["cuCtxGetCurrent", "cuModuleLoadData", "cuModuleGetFunction", "cuLaunchKernel"])
 def test_the_drivers_refusal(call, driver):
     driver(refused=call)
-    message = f"{call} of step_tube_roi_align answered CUDA_ERROR_UNSUPPORTED_PTX_VERSION; update the NVIDIA driver"
+    of = "" if call == "cuCtxGetCurrent" else " of step_tube_roi_align"
+    message = f"{call}{of} answered CUDA_ERROR_UNSUPPORTED_PTX_VERSION; update the NVIDIA driver"
     with pytest.raises(PluginError, match=message):
         launch.launch(_kernel(), (1, 1, 1), (), device=0, stream=0)
 
@@ -198,13 +224,16 @@ def test_the_drivers_refusal(call, driver):
 def test_steps_operators_run_the_kernels_on_a_gpu():
     """Registered in a process of its own, because that cannot be taken back."""
     code = """
+import contextlib
 import torch
-from step_runtime.backends.torch_kernels import use_kernels
+from step_runtime.backends import torch_kernels
 names = ("step::tube_roi_align", "step::class_nms")
 has = lambda: [torch._C._dispatch_has_kernel_for_dispatch_key(name, "CUDA") for name in names]
 assert has() == [False, False]
-assert use_kernels() is None
-assert use_kernels() is None
+torch_kernels.load = lambda kernel, device: None
+torch.cuda.device, torch.cuda.current_device = lambda device: contextlib.nullcontext(), lambda: 0
+assert torch_kernels.use_kernels("cuda") is None
+assert torch_kernels.use_kernels("cuda") is None
 assert has() == [True, True]
 """
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
@@ -226,13 +255,40 @@ def test_steps_operators_choose(on_the_host):
     assert len(on_the_host) == 2
 
 
-def test_without_nvrtc_all_stays_as_it_was(monkeypatch):
-    def missing():
-        raise PluginError("NVRTC is not installed")
+@pytest.mark.parametrize("reason", ["NVRTC is not installed", "cuModuleLoadData of step_class_nms answered ..."])
+def test_where_the_kernels_cannot_be_used_all_stays_as_it_was(reason, on_the_host, monkeypatch):
+    def refuse(_kernel, *, device):
+        assert device == 0
+        raise PluginError(reason)
 
-    monkeypatch.setattr(torch_kernels, "nvrtc_version", missing)
+    monkeypatch.setattr(torch_kernels, "load", refuse)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.library, "register_kernel", lambda *_: pytest.fail("registered"))
-    assert torch_kernels.use_kernels() == "NVRTC is not installed"
+    assert torch_kernels.use_kernels("cuda:0") == reason
+
+
+def test_no_boxes(on_the_host):
+    boxes, scores = torch.zeros(2, 0, 4), torch.zeros(2, 0, 3)
+    assert torch_ops.class_nms(boxes, scores, 0.01, 0.4).shape == (2, 0, 3)
+    assert torch_ops.class_nms_cuda(boxes, scores, 0.01, 0.4).shape == (2, 0, 3)
+    assert torch_ops.tube_roi_align_cuda(_features(), torch.zeros(2, 0, 3, 4), 7).shape == (2, 0, 12, 3, 7, 7)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: torch_ops.tube_roi_align(_features(), _tubes(), 9), "pool_size is 9; it can be 1 to 8"),
+        (lambda: torch_ops.tube_roi_align(_features(), _tubes(), 0), "pool_size is 0"),
+        (lambda: torch_ops.class_nms(*_nms_inputs(), -1.0, 0.4), "score_threshold is -1.0"),
+        (
+            lambda: torch_ops.class_nms(torch.zeros(1, 1025, 4), torch.zeros(1, 1025, 1), 0.1, 0.4),
+            "there are 1025 boxes",
+        ),
+    ],
+)
+def test_limits_are_the_same_on_the_cpu(call, message):
+    with pytest.raises(PluginError, match=message):
+        call()
 
 
 def test_gradients_take_the_differentiable_form():

@@ -44,6 +44,14 @@ def test_the_identity_model_is_one():
     assert onnx.load_from_string(doctor._IDENTITY_MODEL) == model
 
 
+def test_tensorrts_plugins(with_fake_gpu, monkeypatch):
+    assert _lines()["libraries", "plugins"].text == "tensorrt 11.4.0.106 has no plugins compiled ahead of time; " + (
+        "install 10.8 or later"
+    )
+    monkeypatch.setattr(doctor, "find_problem", lambda _: None)
+    assert _lines()["libraries", "plugins"].status == "ok"
+
+
 def test_a_machine_without_a_gpu(without_gpu, tiny_bundle, make_video):
     found = _lines(tiny_bundle, str(make_video()))
     assert found["machine", "GPU"].status == "absent"

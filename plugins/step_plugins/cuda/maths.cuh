@@ -132,8 +132,8 @@ struct BinWeights {
 };
 
 // The bin's sampling points and the hats around them: SPEC.md, "RoI align"; torchvision's roi_align(aligned=False).
-// low and high are the RoI's ends in feature cells. Any number of points is exact: those outside the map count nothing
-// and are never visited, so the work is at most 2 * cells + 8 points however large the RoI is.
+// low and high are the RoI's ends in feature cells. Points outside the map count nothing and are never visited, so that
+// the work is at most 2 * cells + 8 points however large the RoI is.
 template <int PoolSize, int MaxCells>
 STEP_HD void bin_weights(float low, float high, int bin, int cells, BinWeights<MaxCells> *result) {
     result->first = cells;

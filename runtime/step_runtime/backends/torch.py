@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from step_plugins import PluginError
 
 from step import load_checkpoint
 from step.detections import Detections
@@ -41,7 +42,7 @@ class TorchBackend:
         self.config = self._detector.config
         self.device = self._device = device
         if device.startswith("cuda"):
-            problem = use_kernels()
+            problem = use_kernels(device)
             self.device += "" if problem is None else f", without the engines' kernels: {problem}"
         self._num_steps = num_steps if num_steps is not None else self.config.num_steps
         if not 1 <= self._num_steps <= self.config.num_steps:
@@ -50,7 +51,10 @@ class TorchBackend:
     def submit(self, frames: NDArray[np.uint8]) -> Finished:
         """See `Backend.submit`; the thresholds are the defaults of `step-export`."""
         clips = torch.from_numpy(frames).to(self._device)
-        detections = self._detector.detect(clips, num_steps=self._num_steps)
+        try:
+            detections = self._detector.detect(clips, num_steps=self._num_steps)
+        except PluginError as error:
+            raise StepError(str(error)) from error
         return Finished(Detections(*(rows.cpu().numpy() for rows in detections)))
 
     def close(self) -> None:

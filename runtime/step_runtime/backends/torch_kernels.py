@@ -1,24 +1,29 @@
 """The engines' own kernels for eager PyTorch on a GPU, in place of the operators' matrix products."""
 
 import torch
-from step_plugins import PluginError, torch_ops
-from step_plugins.nvrtc import nvrtc_version
+from step_plugins import PluginError, class_nms, torch_ops
+from step_plugins.launch import load
 from torch import Tensor
 
 from step.ops.class_nms import class_nms_op, matrix_nms
 from step.ops.roi_align import matrix_roi_align, tube_roi_align_op
 
 
-def use_kernels() -> str | None:
+def use_kernels(device: str) -> str | None:
     """From now on `step::tube_roi_align` and `step::class_nms` run as kernels on CUDA tensors in this process.
 
     Gradients still go through the matrix products, as do tensors that the kernels are not made for.
 
+    Args:
+        device: "cuda" or "cuda:N", on which a kernel is loaded to see that the driver takes it.
+
     Returns:
-        Why the kernels cannot be compiled here, so that all stays as it was; None where they are used.
+        Why the kernels cannot be used here, so that all stays as it was; None where they are used.
     """
+    any_kernel = class_nms.kernel(max_boxes=1, score_threshold=0.5, iou_threshold=0.5, tactic=1)
     try:
-        nvrtc_version()
+        with torch.cuda.device(device):
+            load(any_kernel, device=torch.cuda.current_device())
     except PluginError as error:
         return str(error)
     torch.library.register_kernel(tube_roi_align_op, "cuda", _roi_align)
