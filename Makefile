@@ -11,7 +11,7 @@ demo: $(DEMO_STAMP)
 	$(BIN)/python examples/demo.py --out build/demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP)
 	$(BIN)/ruff check .

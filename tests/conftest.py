@@ -17,6 +17,15 @@ from torch import nn
 from step import StepDetector, save_checkpoint
 
 
+# Minutes each; two processes end together only if neither begins one of these last.
+_LONGEST_FILES = ("test_readme.py", "test_step_build.py", "test_full_size.py", "test_bisect.py", "test_demo.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first; `make test` has xdist keep that order."""
+    items.sort(key=lambda item: item.path.name not in _LONGEST_FILES)
+
+
 @pytest.fixture(scope="session")
 def golden() -> ModuleType:
     """shared/reference/golden.py: the formula weights and frames behind the golden numbers."""

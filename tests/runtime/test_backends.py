@@ -4,9 +4,11 @@ import pytest
 import torch
 from helpers import ONE_STEP, make_detector
 from step_export.bundle_writer import ExportSettings, export_bundle
+from step_plugins import PluginError
 from step_runtime import Detector
 from step_runtime.backends import onnxruntime
 from step_runtime.backends.onnxruntime import OnnxRuntimeBackend
+from step_runtime.backends.torch import TorchBackend
 
 from step import StepError, save_checkpoint
 from step.bundle import read_bundle
@@ -49,6 +51,16 @@ def test_torch_backend(tiny_checkpoint, tiny_clips, expected):
     with Detector.open(tiny_checkpoint, device="cpu") as detector:
         assert detector.backend.name == "torch"
         _assert_same(detector.detect(tiny_clips), expected)
+
+
+def test_a_kernel_that_the_driver_refuses(tiny_checkpoint, tiny_clips, monkeypatch):
+    def refuse(*_arguments, **_options):
+        raise PluginError("cuLaunchKernel answered CUDA_ERROR_LAUNCH_FAILED; update the NVIDIA driver")
+
+    backend = TorchBackend(tiny_checkpoint, num_steps=None, device="cpu", threads=None)
+    monkeypatch.setattr(backend._detector, "detect", refuse)
+    with pytest.raises(StepError, match="^cuLaunchKernel answered CUDA_ERROR_LAUNCH_FAILED"):
+        backend.submit(tiny_clips)
 
 
 @pytest.mark.parametrize("steps", [1, 2])
