@@ -91,21 +91,27 @@ def test_step_exports_option(words, has_nodes, tiny_checkpoint, tmp_path):
     assert all(row.passed for row in read_bundle(output).parity)
 
 
-@pytest.mark.parametrize(("registered", "kind"), [("yes", "plugin"), ("no", "local function")])
-def test_nvidias_parser_takes_the_plugin_where_it_is_registered(registered, kind, bundle):
-    """TensorRT-RTX's libraries, which the API runs over here, then refuse any plugin; up to there they are the same."""
-    command = tensorrt_without_gpu(sys.executable, "-c", PARSE, registered, bundle / "fused.onnx")
+def _what_nvidias_parser_says(path, *, register):
+    command = tensorrt_without_gpu(sys.executable, "-c", PARSE, register, path)
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     answer = json.loads(done.stdout.splitlines()[-1])
-    told = [message for message in answer["said"] if "Found registered" in message]
-    if kind == "plugin":
-        assert set(told) == {"Found registered plugin: TubeRoIAlign. Importing this node as a plugin."}
-        assert not answer["parsed"]
-        assert "Searching for plugin: TubeRoIAlign, plugin_version: 1, plugin_namespace: step" in answer["said"]
-    else:
-        expected = "Found registered local function: {}. Importing as a local function."
-        assert set(told) == {expected.format(name) for name in ("TubeRoIAlign", "ClassNms")}
-        assert answer["parsed"]
+    return answer, {message for message in answer["said"] if "Found registered" in message}
+
+
+@pytest.mark.parametrize(("graph", "operator"), [("step1", "TubeRoIAlign"), ("detect", "ClassNms")])
+def test_nvidias_parser_takes_the_plugin_where_it_is_registered(graph, operator, tiny_bundle):
+    """TensorRT-RTX's libraries, which the API runs over here, then refuse any plugin; up to there they are the same."""
+    answer, told = _what_nvidias_parser_says(tiny_bundle / f"{graph}.onnx", register="yes")
+    assert told == {f"Found registered plugin: {operator}. Importing this node as a plugin."}
+    assert f"Searching for plugin: {operator}, plugin_version: 1, plugin_namespace: step" in answer["said"]
+    assert not answer["parsed"]
+
+
+def test_nvidias_parser_takes_the_function_body_where_it_is_not(bundle):
+    answer, told = _what_nvidias_parser_says(bundle / "fused.onnx", register="no")
+    expected = "Found registered local function: {}. Importing as a local function."
+    assert told == {expected.format(name) for name in ("TubeRoIAlign", "ClassNms")}
+    assert answer["parsed"]
 
 
 class Library:
