@@ -1,0 +1,225 @@
+"""AVA's csv files as columns: ground truth, results, proposals, and lists of excluded key frames (torch-free).
+
+A row is `video,second,x1,y1,x2,y2,class id` and then a score (results), a person id (ground truth) or nothing; corners
+are shares of the frame's width and height. `video,second` alone names a key frame without boxes.
+
+Source: https://research.google.com/ava/download.html ("CSV format"); SPEC.md, "Detections of a step".
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from step.errors import StepError
+
+Last = Literal["score", "person"]
+_NAMES = ("video", "second", "x1", "y1", "x2", "y2", "class", "last")
+_SLACK = 1e-6  # corners are rounded to some digits
+
+
+@dataclass(frozen=True)
+class BoxTable:
+    """Rows of one file, in the file's order.
+
+    Attributes:
+        path: the file, for messages.
+        videos: names, each once, in the order of their first row.
+        video: int32 [R] index into `videos`.
+        second: float64 [R], of the key frame.
+        boxes_xyxy: float64 [R, 4] in [0, 1].
+        label: int32 [R] class id.
+        last: float64 [R] score or person id; NaN where the file has none.
+        lines: int64 [R] line of the file, from 1.
+        empty: (video name, second) of key frames named without boxes.
+    """
+
+    path: Path
+    videos: tuple[str, ...]
+    video: NDArray[np.int32]
+    second: NDArray[np.float64]
+    boxes_xyxy: NDArray[np.float64]
+    label: NDArray[np.int32]
+    last: NDArray[np.float64]
+    lines: NDArray[np.int64]
+    empty: tuple[tuple[str, float], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def take(self, rows: NDArray[Any]) -> "BoxTable":
+        """Some of the rows, by index or by mask."""
+        columns = ("video", "second", "boxes_xyxy", "label", "last", "lines")
+        return replace(self, **{name: getattr(self, name)[rows] for name in columns})
+
+    def where(self, row: int) -> str:
+        """Place of a row, for a message."""
+        return f"{self.path}, line {self.lines[row]}"
+
+
+def read_boxes(path: Path, *, last: Last) -> BoxTable:
+    """Reads and checks a file of boxes.
+
+    Args:
+        path: the csv.
+        last: what stands in the eighth column. Results need their score; a person id may be missing.
+
+    Raises:
+        StepError: no such file, or the first line that is wrong and what is wrong with it.
+    """
+    table, short = _read_columns(path)
+    lines = _line_numbers(path, table.num_rows, short)
+    columns = {name: table[name].to_numpy() for name in _NAMES[1:]}
+    encoded = table["video"].combine_chunks().dictionary_encode()
+    result = BoxTable(
+        path=path,
+        videos=tuple(encoded.dictionary.to_pylist()),
+        video=encoded.indices.to_numpy().astype(np.int32, copy=False),
+        second=columns["second"],
+        boxes_xyxy=np.stack([columns[name] for name in _NAMES[2:6]], axis=1),
+        label=_labels(columns["class"], path, lines),
+        last=columns["last"],
+        lines=lines,
+        empty=tuple(_empty_frame(path, number, text) for number, text in short),
+    )
+    check_boxes(result, last=last)
+    return result
+
+
+def check_boxes(table: BoxTable, *, last: Last) -> None:
+    """Refuses numbers that are none, and boxes that are none.
+
+    Raises:
+        StepError: the first such row.
+    """
+    x1, y1, x2, y2 = table.boxes_xyxy.T
+    boxes = table.boxes_xyxy
+    checks = [
+        (~np.isfinite(table.second) | (table.second < 0), "the second is {second}; it must be a number of at least 0"),
+        (~np.isfinite(boxes).all(1), "the box is {box}; every corner must be a number"),
+        ((boxes < -_SLACK).any(1) | (boxes > 1 + _SLACK).any(1), "the box is {box}; corners must be within [0, 1]"),
+        ((x2 < x1) | (y2 < y1), "the box is {box}; x1 <= x2 and y1 <= y2 must hold"),
+        (table.label < 1, "the class is {label}; AVA's ids begin at 1"),
+    ]
+    if last == "score":
+        checks.append((~np.isfinite(table.last), "the score is {last}; it must be a number"))
+    for wrong, message in checks:
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            told = message.format(
+                second=table.second[row], box=[float(c) for c in boxes[row]], label=table.label[row], last=table.last[row]
+            )
+            raise StepError(f"{table.where(row)}: {told}")
+
+
+def find_duplicate(table: BoxTable) -> tuple[int, int] | None:
+    """The first row that repeats an earlier one (video, second, box, class and last column), and that earlier row."""
+    columns = [table.last, table.label, *table.boxes_xyxy.T, table.second, table.video]
+    order = np.lexsort(columns)
+    same = np.ones(max(len(order) - 1, 0), bool)
+    for column in columns:
+        values = column[order]
+        same &= (values[1:] == values[:-1]) | ((values[1:] != values[1:]) & (values[:-1] != values[:-1]))
+    if not same.any():
+        return None
+    repeated = order[1:][same]
+    first = int(np.argmin(repeated))  # lexsort is stable: of equal rows the earlier stands first
+    return int(repeated[first]), int(order[:-1][same][first])
+
+
+def _read_columns(path: Path) -> tuple[Any, list[tuple[int, str]]]:
+    """An Arrow table of eight columns, and the rows of two columns: (number among all rows, text)."""
+    try:
+        import pyarrow as pa
+        from pyarrow import csv
+    except ModuleNotFoundError as error:
+        raise StepError("reading AVA's csv needs pyarrow; install it with: pip install 'step-trt[eval]'") from error
+    width = _width(path)
+    short: list[tuple[int, str]] = []
+    wrong: list[tuple[int, int]] = []
+
+    def other_row(row: Any) -> str:
+        if row.actual_columns == 2:
+            short.append((row.number, row.text))
+        else:
+            wrong.append((row.number, row.actual_columns))
+        return "skip"
+
+    types = {name: pa.string() if name == "video" else pa.float64() for name in _NAMES}
+    try:
+        table = csv.read_csv(
+            path,
+            read_options=csv.ReadOptions(column_names=list(_NAMES[:width]), use_threads=False),
+            parse_options=csv.ParseOptions(invalid_row_handler=other_row),
+            convert_options=csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=False),
+        )
+    except pa.ArrowInvalid as error:
+        if "Empty CSV" in str(error):
+            table = pa.table({name: pa.array([], type=types[name]) for name in _NAMES[:width]})
+        else:
+            raise StepError(f"{path}: {_arrow_message(str(error))}") from error
+    except OSError as error:
+        raise StepError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if wrong:
+        number, found = wrong[0]
+        raise StepError(
+            f"{path}, line {number}: has {found} columns; AVA's rows have {width} here (video, second, box, class"
+            f"{', score or person' if width == 8 else ''}) or 2 (video, second)"
+        )
+    if width == 7:
+        table = table.append_column("last", pa.array(np.full(table.num_rows, np.nan)))
+    return table, short
+
+
+def _width(path: Path) -> int:
+    """7 or 8: the columns of the first row that has a box."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            for number, line in enumerate(file, 1):
+                count = len(line.split(",")) if line.strip() else 2
+                if count in (7, 8):
+                    return count
+                if count != 2:
+                    raise StepError(
+                        f"{path}, line {number}: has {count} columns; AVA's rows have 8 (video, second, x1, y1, x2, "
+                        "y2, class, score or person), 7 or 2 (video, second)"
+                    )
+    except FileNotFoundError as error:
+        raise StepError(f"{path}: no such file") from error
+    except OSError as error:
+        raise StepError(f"{path}: cannot be read: {error.strerror or error}") from error
+    return 8
+
+
+def _arrow_message(text: str) -> str:
+    return " ".join(text.split()).removeprefix("In CSV column ").replace("CSV conversion error", "cannot be converted")
+
+
+def _line_numbers(path: Path, rows: int, short: list[tuple[int, str]]) -> NDArray[np.int64]:
+    """Where each row stands; blank lines and rows of two columns stand between them."""
+    blank = np.zeros(0, np.int64)
+    content = path.read_bytes()
+    if b"\n\n" in content or b"\r\n\r\n" in content or content[:1] in (b"\n", b"\r"):
+        lines = content.split(b"\n")
+        blank = np.flatnonzero([not line.strip() for line in lines]) + 1
+    numbers = np.arange(1, rows + len(short) + len(blank) + 1, dtype=np.int64)
+    filled = np.setdiff1d(numbers, blank, assume_unique=True)[: rows + len(short)]
+    return np.delete(filled, [number - 1 for number, _ in short])
+
+
+def _labels(values: NDArray[np.float64], path: Path, lines: NDArray[np.int64]) -> NDArray[np.int32]:
+    whole = np.isfinite(values) & (values == np.floor(values)) & (np.abs(values) < 2**31)
+    if not whole.all():
+        row = int(np.argmin(whole))
+        raise StepError(f"{path}, line {lines[row]}: the class is {values[row]}; it must be a whole number")
+    return values.astype(np.int32)
+
+
+def _empty_frame(path: Path, number: int, text: str) -> tuple[str, float]:
+    video, second = text.split(",")
+    try:
+        return video, float(second)
+    except ValueError as error:
+        raise StepError(f"{path}, line {number}: the second is {second!r}; it must be a number") from error
