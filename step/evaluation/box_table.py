@@ -88,6 +88,28 @@ def read_boxes(path: Path, *, last: Last) -> BoxTable:
     return result
 
 
+def read_frames(path: Path) -> tuple[tuple[str, float], ...]:
+    """Key frames of a file of (video, second) rows, as AVA's exclusion lists are; further columns are not looked at.
+
+    Raises:
+        StepError: no such file, or the first line that is wrong.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise StepError(f"{path}: no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise StepError(f"{path}: cannot be read: {error}") from error
+    frames = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            columns = [column.strip() for column in line.split(",")]
+            if len(columns) < 2:
+                raise StepError(f"{path}, line {number}: is {line!r}; a key frame is video,second")
+            frames.append(_empty_frame(path, number, ",".join(columns[:2])))
+    return tuple(frames)
+
+
 def check_boxes(table: BoxTable, *, last: Last) -> None:
     """Refuses numbers that are none, and boxes that are none.
 

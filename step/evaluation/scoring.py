@@ -1,0 +1,205 @@
+"""Scoring a file of results against a file of ground truth, with the conventions as options (torch-free)."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from step.errors import StepError
+from step.evaluation.box_table import BoxTable, find_duplicate, read_boxes, read_frames
+from step.evaluation.frame_map import Boxes, ClassResult, frame_ap, mean_ap
+from step.evaluation.label_map import read_label_map
+
+FramesWithoutTruth = Literal["count", "drop"]
+_TIMES_A_SECOND = 1000  # AVA's seconds are whole; step-run's key frames between them have milliseconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringOptions:
+    """How results are scored; the defaults are the STEP release's.
+
+    Attributes:
+        ious: least overlaps, a mean for each.
+        cap: best detections of a frame that count, over all classes; None for all. The challenge's is 50.
+        frames_without_truth: whether detections in key frames without ground truth are wrong ("count") or do not count
+            ("drop", the challenge's).
+    """
+
+    ious: tuple[float, ...] = (0.5,)
+    cap: int | None = None
+    frames_without_truth: FramesWithoutTruth = "count"
+
+    def __post_init__(self) -> None:
+        for iou in self.ious:
+            if not 0 < iou <= 1:
+                raise StepError(f"--iou is {iou}; it must be above 0 and at most 1")
+        if not self.ious or len(set(self.ious)) != len(self.ious):
+            raise StepError(f"--iou is {','.join(map(str, self.ious))}; give each overlap once")
+        if self.cap is not None and self.cap < 1:
+            raise StepError(f"--cap is {self.cap}; it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """What came of scoring.
+
+    Attributes:
+        results: per IoU and class id.
+        names: class names by id; empty without a label map.
+        counts: of frames and boxes, what was dropped and why.
+        options: as it was scored.
+        notes: what a reader should know, one line each.
+    """
+
+    results: dict[float, dict[int, ClassResult]]
+    names: dict[int, str]
+    counts: dict[str, int]
+    options: ScoringOptions
+    notes: tuple[str, ...] = field(default=())
+
+    def mean_ap(self, iou: float) -> float:
+        """Frame-mAP."""
+        return mean_ap(self.results[iou])
+
+    def as_json(self) -> dict[str, Any]:
+        """As `step-eval --json` writes it."""
+        return {
+            "mAP": {f"{iou:g}": self.mean_ap(iou) for iou in self.results},
+            "per_class": {
+                f"{iou:g}": {str(label): result.average_precision for label, result in classes.items()}
+                for iou, classes in self.results.items()
+            },
+            "counts": self.counts,
+            "options": asdict(self.options),
+        }
+
+
+def score_files(
+    results: Path,
+    truth: Path,
+    *,
+    label_map: Path | None = None,
+    exclude: Path | None = None,
+    options: ScoringOptions | None = None,
+) -> Score:
+    """Scores results in AVA's format.
+
+    Args:
+        results: csv with scores.
+        truth: csv of ground truth.
+        label_map: pbtxt of the classes that count; without it, every class that has ground truth.
+        exclude: csv of key frames (video, second) that do not count on either side.
+        options: conventions.
+
+    Raises:
+        StepError: a file that cannot be read, or the first line of one that is wrong.
+    """
+    options = options or ScoringOptions()
+    names = {} if label_map is None else read_label_map(label_map)
+    truth_table, result_table = read_boxes(truth, last="person"), read_boxes(results, last="score")
+    for table in (truth_table, result_table):
+        repeated = find_duplicate(table)
+        if repeated is not None:
+            raise StepError(f"{table.where(repeated[0])}: repeats line {table.lines[repeated[1]]}; remove one")
+    excluded = () if exclude is None else read_frames(exclude)
+    return score(truth_table, result_table, names=names, excluded=excluded, options=options)
+
+
+def score(
+    truth: BoxTable,
+    results: BoxTable,
+    *,
+    names: dict[int, str],
+    excluded: tuple[tuple[str, float], ...] = (),
+    options: ScoringOptions,
+) -> Score:
+    """Scores tables; see `score_files`."""
+    frames = _Frames(truth, results, excluded)
+    true_boxes, found_boxes = frames.boxes(truth), frames.boxes(results, scores=True)
+    counts = {"truth boxes": len(truth), "detections": len(results), "key frames": frames.count_truth()}
+    labels = sorted(names) if names else np.unique(truth.label).tolist()
+    keep_truth = frames.included(true_boxes.frame)
+    keep_found = frames.included(found_boxes.frame)
+    counts["in excluded key frames"] = int((~keep_truth).sum() + (~keep_found).sum())
+    of_class_truth, of_class_found = (np.isin(boxes.label, labels) for boxes in (true_boxes, found_boxes))
+    counts["truth boxes of other classes"] = int((keep_truth & ~of_class_truth).sum())
+    counts["detections of other classes"] = int((keep_found & ~of_class_found).sum())
+    true_boxes = true_boxes.take(keep_truth & of_class_truth)
+    found_boxes = found_boxes.take(keep_found & of_class_found)
+    without = ~frames.have_truth(found_boxes.frame)
+    counts["detections in key frames without truth"] = int(without.sum())
+    if options.frames_without_truth == "drop":
+        found_boxes = found_boxes.take(~without)
+    if options.cap is not None:
+        within = _best_of_frame(found_boxes, options.cap)
+        counts["detections beyond the cap"] = int((~within).sum())
+        found_boxes = found_boxes.take(within)
+    counts["detections scored"], counts["truth boxes scored"] = len(found_boxes.label), len(true_boxes.label)
+    scored = {iou: frame_ap(true_boxes, found_boxes, iou=iou) for iou in options.ious}
+    return Score(results=scored, names=names, counts=counts, options=options, notes=_notes(truth, results, counts))
+
+
+def _notes(truth: BoxTable, results: BoxTable, counts: dict[str, int]) -> tuple[str, ...]:
+    notes = []
+    if not len(truth):
+        notes.append(f"{truth.path} has no boxes: there is nothing to find, and mAP is 0")
+    if not len(results):
+        notes.append(f"{results.path} has no detections: mAP is 0")
+    known = set(truth.videos) | {video for video, _ in truth.empty}
+    unknown = [video for video in results.videos if video not in known]
+    if unknown:
+        shown = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+        notes.append(f"{len(unknown)} of {len(results.videos)} videos of the results are not in the truth: {shown}")
+    if counts["detections in key frames without truth"]:
+        notes.append(f"{counts['detections in key frames without truth']} detections lie in key frames without truth")
+    return tuple(notes)
+
+
+class _Frames:
+    """Numbers for the key frames of two tables."""
+
+    def __init__(self, truth: BoxTable, results: BoxTable, excluded: tuple[tuple[str, float], ...]) -> None:
+        videos = sorted({*truth.videos, *results.videos, *(video for video, _ in excluded)})
+        self._index = {video: index for index, video in enumerate(videos)}
+        self._excluded = np.unique(self._numbers([v for v, _ in excluded], np.array([s for _, s in excluded])))
+        self._truth = np.unique(self._of(truth))
+
+    def boxes(self, table: BoxTable, *, scores: bool = False) -> Boxes:
+        """A table's rows with their frames' numbers."""
+        return Boxes(self._of(table), table.label, table.boxes_xyxy, table.last if scores else None)
+
+    def included(self, frame: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which frames are not excluded."""
+        return np.isin(frame, self._excluded, invert=True)
+
+    def have_truth(self, frame: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which frames have a box of any class in the truth."""
+        return np.isin(frame, self._truth)
+
+    def count_truth(self) -> int:
+        """Frames with truth that are not excluded."""
+        return int(self.included(self._truth).sum())
+
+    def _of(self, table: BoxTable) -> NDArray[np.int64]:
+        index = np.array([self._index[video] for video in table.videos], np.int64)
+        return _frame_number(index[table.video] if len(table) else np.zeros(0, np.int64), table.second)
+
+    def _numbers(self, videos: list[str], second: NDArray[np.float64]) -> NDArray[np.int64]:
+        return _frame_number(np.array([self._index[video] for video in videos], np.int64), second)
+
+
+def _frame_number(video: NDArray[np.int64], second: NDArray[np.float64]) -> NDArray[np.int64]:
+    return video * (1 << 36) + np.rint(np.asarray(second, np.float64) * _TIMES_A_SECOND).astype(np.int64)
+
+
+def _best_of_frame(boxes: Boxes, cap: int) -> NDArray[np.bool_]:
+    """Which detections are among the `cap` best of their frame; of equal scores the earlier row is."""
+    assert boxes.score is not None
+    order = np.lexsort((-boxes.score, boxes.frame))
+    frame = boxes.frame[order]
+    rank = np.arange(len(order)) - np.searchsorted(frame, frame, "left")
+    within = np.zeros(len(order), bool)
+    within[order[rank < cap]] = True
+    return within
