@@ -3,6 +3,7 @@
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -23,21 +24,33 @@ class OneLineCommand(click.Command):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """See `click.Command.main`; click's own usage errors are shown the same way."""
-        # A polite request to end is answered like Ctrl-C: what was begun is cleaned up.
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler) if _in_main_thread() else None
-        try:
-            return super().main(*args, **{**kwargs, "standalone_mode": False})
-        except StepError as error:
-            print_error(str(error))
-        except click.ClickException as error:
-            print_error(error.format_message())
-        except click.Abort:
-            print_error("interrupted")
-            sys.exit(130)
-        finally:
-            if before is not None:
-                signal.signal(signal.SIGTERM, before)
-        sys.exit(1)
+        return _in_one_line(super().main, *args, **kwargs)
+
+
+class OneLineGroup(click.Group):
+    """The same for a command with subcommands."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """See `OneLineCommand.main`."""
+        return _in_one_line(super().main, *args, **kwargs)
+
+
+def _in_one_line(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    # A polite request to end is answered like Ctrl-C: what was begun is cleaned up.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if _in_main_thread() else None
+    try:
+        return run(*args, **{**kwargs, "standalone_mode": False})
+    except StepError as error:
+        print_error(str(error))
+    except click.ClickException as error:
+        print_error(error.format_message())
+    except click.Abort:
+        print_error("interrupted")
+        sys.exit(130)
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+    sys.exit(1)
 
 
 def _in_main_thread() -> bool:

@@ -131,7 +131,10 @@ def check_boxes(table: BoxTable, *, last: Last) -> None:
         if wrong.any():
             row = int(np.argmax(wrong))
             told = message.format(
-                second=table.second[row], box=[float(c) for c in boxes[row]], label=table.label[row], last=table.last[row]
+                second=table.second[row],
+                box=[float(c) for c in boxes[row]],
+                label=table.label[row],
+                last=table.last[row],
             )
             raise StepError(f"{table.where(row)}: {told}")
 

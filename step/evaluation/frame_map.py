@@ -124,8 +124,9 @@ def best_truth(truth: Boxes, detections: Boxes) -> tuple[NDArray[np.int64], NDAr
     """
     best_row, best_iou = np.full(len(detections.label), -1, np.int64), np.full(len(detections.label), -1.0)
     order = np.lexsort((truth.label, truth.frame))  # stable: rows of a group stay in order
-    group_of = _group_keys(truth.frame, truth.label)
-    keys, wanted = group_of(truth.frame[order], truth.label[order]), group_of(detections.frame, detections.label)
+    num_labels = int(truth.label.max(initial=0)) + 1
+    keys = _group_key(truth.frame[order], truth.label[order], num_labels)
+    wanted = _group_key(detections.frame, detections.label, num_labels)
     first, count = np.searchsorted(keys, wanted, "left"), np.searchsorted(keys, wanted, "right")
     count -= first
     for rows in _chunks(count):
@@ -169,15 +170,9 @@ def _first_claims(
     return correct
 
 
-def _group_keys(frame: NDArray[np.int64], label: NDArray[np.int32]):  # type: ignore[no-untyped-def]
-    """A function that gives rows of one frame and class the same number, in the order of frame and class."""
-    width = int(label.max(initial=0)) + 2
-
-    def key(frames: NDArray[np.int64], labels: NDArray[np.int32]) -> NDArray[np.int64]:
-        # a class that the ground truth does not have shares a number that no ground truth has
-        return frames * width + np.minimum(labels, width - 1).astype(np.int64)
-
-    return key
+def _group_key(frame: NDArray[np.int64], label: NDArray[np.int32], num_labels: int) -> NDArray[np.int64]:
+    """One number per frame and class, in their order; classes beyond `num_labels`, which have no truth, share one."""
+    return frame * (num_labels + 1) + np.minimum(label, num_labels)
 
 
 def _chunks(count: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
