@@ -6,6 +6,7 @@ are shares of the frame's width and height. `video,second` alone names a key fra
 Source: https://research.google.com/ava/download.html ("CSV format"); SPEC.md, "Detections of a step".
 """
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -184,7 +185,7 @@ def _read_columns(path: Path) -> tuple[Any, list[tuple[int, str]]]:
         if "Empty CSV" in str(error):
             table = pa.table({name: pa.array([], type=types[name]) for name in _NAMES[:width]})
         else:
-            raise StepError(f"{path}: {_arrow_message(str(error))}") from error
+            raise StepError(_conversion_message(path, str(error))) from error
     except OSError as error:
         raise StepError(f"{path}: cannot be read: {error.strerror or error}") from error
     if wrong:
@@ -218,8 +219,18 @@ def _width(path: Path) -> int:
     return 8
 
 
-def _arrow_message(text: str) -> str:
-    return " ".join(text.split()).removeprefix("In CSV column ").replace("CSV conversion error", "cannot be converted")
+def _conversion_message(path: Path, said: str) -> str:
+    """Arrow's message on a value that is no number, with the line in the file and the column's name."""
+    found = re.search(r"column #(\d+)(?:: Row #(\d+))?: .*invalid value '(.*)'", said, re.DOTALL)
+    if found is None:
+        return f"{path}: {' '.join(said.split())}"
+    name, value = _NAMES[int(found[1])], found[3]
+    what = {"class": "class id", "last": "score or person id"}.get(name, name)
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        columns = line.split(",")
+        if len(columns) > int(found[1]) and columns[int(found[1])].strip().strip('"') == value.strip():
+            return f"{path}, line {number}: the {what} is {value!r}; it must be a number"
+    return f"{path}: a {what} is {value!r}; it must be a number"
 
 
 def _line_numbers(path: Path, rows: int, short: list[tuple[int, str]]) -> NDArray[np.int64]:

@@ -3,7 +3,7 @@
 Shape legend: G ground-truth boxes, D detections.
 
 A detection claims the ground truth of its frame and class that it overlaps most; of the detections that claim one with
-at least the wanted IoU, the best-scored is right, all others are wrong. A class's detections, best first, give precision
+at least the wanted IoU the best-scored is right, all others are wrong. A class's detections, best first, give precision
 and recall; its average precision is the area under the precision envelope. The mean is over classes with ground truth.
 
 Source: SPEC.md, "Evaluation"; Gu et al., "AVA", section 4; the ActivityNet 2018 challenge's `get_ava_performance.py`.

@@ -1,0 +1,105 @@
+"""Reading AVA's csv files: what is allowed, and the line and reason of what is not."""
+
+import numpy as np
+import pytest
+
+from step import StepError
+from step.evaluation.box_table import find_duplicate, read_boxes, read_frames
+
+GOOD = "a,0902,0.1,0.2,0.3,0.4,12,0.5\n"
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read(text, last="score"):
+        path = tmp_path / "r.csv"
+        path.write_bytes(text.encode())
+        return read_boxes(path, last=last)
+
+    return read
+
+
+def test_rows(read):
+    table = read(GOOD + "b,3.5,0,0,1,1,80,1\n")
+    assert table.videos == ("a", "b")
+    assert table.video.tolist() == [0, 1]
+    assert table.second.tolist() == [902, 3.5]
+    assert table.boxes_xyxy.tolist() == [[0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1]]
+    assert table.label.tolist() == [12, 80]
+    assert table.last.tolist() == [0.5, 1]
+    assert table.lines.tolist() == [1, 2]
+
+
+def test_line_ends_blank_lines_and_frames_without_boxes(read):
+    table = read("\r\na,0902,0.1,0.2,0.3,0.4,12,0.5\r\n\r\nb,0903\r\na,0904,0,0,1,1,3,0.5\r\n\r\n")
+    assert table.second.tolist() == [902, 904]
+    assert table.lines.tolist() == [2, 5]
+    assert table.empty == (("b", 903.0),)
+
+
+def test_seven_columns(read):
+    """Proposals and some ground truth have no last column."""
+    table = read("a,902,0,0,1,1,3\n", last="person")
+    assert np.isnan(table.last).all()
+    with pytest.raises(StepError, match="line 1: the score is nan"):
+        read("a,902,0,0,1,1,3\n")
+
+
+def test_a_missing_person_is_none(read):
+    assert np.isnan(read("a,902,0,0,1,1,3,\n", last="person").last).all()
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "a,0902\n"])
+def test_no_boxes(text, read):
+    table = read(text)
+    assert len(table) == 0
+    assert table.boxes_xyxy.shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (GOOD + "a,x,0,0,1,1,3,0.5\n", "line 2: the second is 'x'; it must be a number"),
+        (GOOD + "a,1,0,zero,1,1,3,0.5\n", "line 2: the y1 is 'zero'; it must be a number"),
+        (GOOD + "\na,1,0,0,1,1,walk,0.5\n", "line 3: the class id is 'walk'; it must be a number"),
+        (GOOD + "a,1,0,0,1,1,3,high\n", "line 2: the score or person id is 'high'; it must be a number"),
+        (GOOD + "a,-1,0,0,1,1,3,0.5\n", "line 2: the second is -1.0; it must be a number of at least 0"),
+        (GOOD + "a,1,nan,0,1,1,3,0.5\n", r"line 2: the box is \[nan, 0.0, 1.0, 1.0\]; every corner must be a number"),
+        (GOOD + "a,1,0,0,1,1.1,3,0.5\n", r"line 2: the box is \[0.0, 0.0, 1.0, 1.1\]; corners must be within \[0, 1\]"),
+        (GOOD + "a,1,10,20,30,40,3,0.5\n", r"corners must be within \[0, 1\]"),
+        (GOOD + "\n\na,1,0.5,0,0.4,1,3,0.5\n", r"line 4: the box is .*; x1 <= x2 and y1 <= y2 must hold"),
+        (GOOD + "a,1,0,0,1,1,0,0.5\n", "line 2: the class is 0; AVA's ids begin at 1"),
+        (GOOD + "a,1,0,0,1,1,3.5,0.5\n", "line 2: the class is 3.5; it must be a whole number"),
+        (GOOD + "a,1,0,0,1,1,3,nan\n", "line 2: the score is nan; it must be a number"),
+        (GOOD + "a,1,0,0,1,1\n", "line 2: has 6 columns; AVA's rows have 8 here"),
+        ("video,time,score\n", "line 1: has 3 columns; AVA's rows have 8"),
+        ("a,nine\n" + GOOD, "line 1: the second is 'nine'; it must be a number"),
+    ],
+)
+def test_wrong_rows(text, message, read):
+    with pytest.raises(StepError, match=message):
+        read(text)
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(StepError, match="none.csv: no such file"):
+        read_boxes(tmp_path / "none.csv", last="score")
+    with pytest.raises(StepError, match="cannot be read"):
+        read_boxes(tmp_path, last="score")
+
+
+def test_duplicates(read):
+    rows = [GOOD, "a,902,0,0,1,1,3,0.5\n", "b,902,0,0,1,1,3,0.5\n"]
+    assert find_duplicate(read("".join(rows))) is None
+    assert find_duplicate(read("".join([*rows, rows[1], rows[1]]))) == (3, 1)
+    without = "a,902,0,0,1,1,3,\n"
+    assert find_duplicate(read(without + without, last="person")) == (1, 0)
+
+
+def test_frames(tmp_path):
+    path = tmp_path / "excluded.csv"
+    path.write_text("a,0902\r\n\r\nb,3,more\n")
+    assert read_frames(path) == (("a", 902.0), ("b", 3.0))
+    path.write_text("a,0902\nb\n")
+    with pytest.raises(StepError, match="line 2: is 'b'; a key frame is video,second"):
+        read_frames(path)

@@ -1,0 +1,38 @@
+import pytest
+from helpers import shared_path
+
+from step import StepError
+from step.classes import AVA_CLASS_NAMES
+from step.evaluation.label_map import read_label_map
+
+
+def test_the_challenges_map():
+    names = read_label_map(shared_path("real/ava_meta/ava_action_list_v2.1_for_activitynet_2018.pbtxt.txt"))
+    assert len(names) == 60
+    assert all(AVA_CLASS_NAMES[label] == name for label, name in names.items())
+
+
+def test_version_2_2s_map():
+    assert sorted(read_label_map(shared_path("real/ava_meta/ava_action_list_v2.2.pbtxt"))) == list(range(1, 81))
+
+
+def test_line_ends_and_quotes(tmp_path):
+    path = tmp_path / "map.pbtxt"
+    path.write_bytes(b'item {\r\n  name: \'stand\'\r\n  id: 12\r\n}\r\nitem { id: 3 name: "a \\"b\\"" }')
+    assert read_label_map(path) == {12: "stand", 3: 'a \\"b\\"'}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds no class"),
+        ("item {\n name: 'a'\n}", "line 1: a class without id"),
+        ("item { name: 'a' id: 1 }\nitem { id: 2 }", "line 2: a class without name"),
+        ("item { name: 'a' id: 1 }\nitem { name: 'b' id: 1 }", "line 2: class 1 stands there twice"),
+    ],
+)
+def test_wrong_maps(text, message, tmp_path):
+    path = tmp_path / "map.pbtxt"
+    path.write_text(text)
+    with pytest.raises(StepError, match=message):
+        read_label_map(path)
