@@ -148,7 +148,8 @@ def box_iou(first_xyxy: NDArray[np.float64], second_xyxy: NDArray[np.float64]) -
     high = np.minimum(first_xyxy[:, 2:], second_xyxy[:, 2:])
     inter = np.maximum(high - low, 0).prod(1)
     union = _area(first_xyxy) + _area(second_xyxy) - inter
-    return np.divide(inter, union, out=np.zeros_like(inter), where=inter > 0)
+    iou: NDArray[np.float64] = np.divide(inter, union, out=np.zeros_like(inter), where=inter > 0)
+    return iou
 
 
 def _area(boxes_xyxy: NDArray[np.float64]) -> NDArray[np.float64]:

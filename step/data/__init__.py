@@ -1,0 +1,1 @@
+"""AVA's videos and annotations: preparing, extracting, checking and loading them."""
