@@ -119,8 +119,8 @@ def _notes(table: BoxTable, kept: BoxTable) -> tuple[str, ...]:
     outside = (kept.second < FIRST_SECOND) | (kept.second > LAST_SECOND)
     if outside.any():
         notes.append(
-            f"{int(outside.sum())} rows lie outside the seconds {FIRST_SECOND} to {LAST_SECOND} that AVA annotates, first: "
-            f"line {kept.lines[np.flatnonzero(outside)[0]]}"
+            f"{int(outside.sum())} rows lie outside the seconds {FIRST_SECOND} to {LAST_SECOND} that AVA annotates, "
+            f"first: line {kept.lines[np.flatnonzero(outside)[0]]}"
         )
     if len(table.empty):
         notes.append(f"{len(table.empty)} key frames without boxes are named, and were left out")

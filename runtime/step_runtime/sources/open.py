@@ -5,10 +5,11 @@ from fractions import Fraction
 from pathlib import Path
 
 from step.errors import StepError
+from step.video_stream import is_url
 from step_runtime.sources.base import Source
 from step_runtime.sources.camera import CameraSource
 from step_runtime.sources.frame_folder import FrameFolderSource, image_files
-from step_runtime.sources.video import VideoSource, is_url, video_name
+from step_runtime.sources.video import VideoSource, video_name
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp", ".ogv"}

@@ -1,0 +1,144 @@
+"""Extracted frames on disk: `<root>/<video>/<second, five digits>/<frame of the second, five digits>.jpg` (torch-free).
+
+Source: SPEC.md, "Clip and preprocessing".
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from step.config import CLIP_FPS
+from step.errors import StepError
+from step.files import atomic_path
+
+_JPEG_END = b"\xff\xd9"
+_INDEX = "index.json"
+
+
+def second_folder(root: Path, video: str, second: int) -> Path:
+    """Where the frames of one second lie."""
+    return root / video / f"{second:05d}"
+
+
+def frame_file(folder: Path, index: int) -> Path:
+    """File of a frame, by its index in the second, from 0."""
+    return folder / f"{index:05d}.jpg"
+
+
+def resampled(count: int) -> NDArray[np.int64]:
+    """Which of a second's frames stand for it at 12 frames a second: floor(linspace(0, n, 12, endpoint=False))."""
+    return np.floor(np.linspace(0, count, CLIP_FPS, endpoint=False)).astype(np.int64)
+
+
+def clip_files(root: Path, video: str, second: int) -> list[Path]:
+    """The 36 frames of the clip around a key frame: half of second t - 2, t - 1, t, half of t + 1.
+
+    Args:
+        root: folder of the frames.
+        video: its name.
+        second: t, of the key frame.
+
+    Raises:
+        StepError: a second without frames.
+    """
+    half = CLIP_FPS // 2
+    parts = (
+        (second - 2, slice(half, None)),
+        (second - 1, slice(None)),
+        (second, slice(None)),
+        (second + 1, slice(half)),
+    )
+    files: list[Path] = []
+    for number, part in parts:
+        folder = second_folder(root, video, number)
+        frames = sorted(folder.glob("*.jpg")) if folder.is_dir() else []
+        if not frames:
+            raise StepError(f"{folder}: no frames of second {number} of {video}; extract them: step-data extract")
+        files += [frames[index] for index in resampled(len(frames))[part]]
+    return files
+
+
+def read_frame(path: Path) -> NDArray[np.uint8]:
+    """uint8 [H, W, 3] RGB.
+
+    Raises:
+        StepError: the file is missing or damaged.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise StepError(f"{path}: cannot be read: {error.strerror or error}") from error
+    picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB) if content else None
+    if picture is None or not is_whole(content):
+        raise StepError(f"{path}: not a whole JPEG file; extract it again: step-data extract")
+    return np.asarray(picture, np.uint8)
+
+
+def read_clip(root: Path, video: str, second: int) -> NDArray[np.uint8]:
+    """uint8 [36, H, W, 3] RGB; see `clip_files`."""
+    return np.stack([read_frame(path) for path in clip_files(root, video, second)])
+
+
+@dataclass(frozen=True)
+class FrameIndex:
+    """What is known of a video's extracted frames.
+
+    Attributes:
+        source_bytes: size of the video that they come from.
+        counts: frames of each extracted second.
+        is_whole: whether all the video's seconds are among them.
+    """
+
+    source_bytes: int = 0
+    counts: dict[int, int] = field(default_factory=dict)
+    is_whole: bool = False
+
+
+def read_index(root: Path, video: str) -> FrameIndex:
+    """Of a video; empty where nothing is extracted yet.
+
+    Raises:
+        StepError: the file that says it is damaged.
+    """
+    path = root / video / _INDEX
+    try:
+        content = json.loads(path.read_text())
+        counts = {int(second): int(count) for second, count in content["counts"].items()}
+        return FrameIndex(int(content["source_bytes"]), counts, bool(content["is_whole"]))
+    except FileNotFoundError:
+        return FrameIndex()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StepError(f"{path}: is damaged ({error}); remove it, and step-data extract makes it again") from error
+
+
+def write_index(root: Path, video: str, index: FrameIndex) -> None:
+    """Writes what `read_index` reads."""
+    counts = {f"{second:05d}": count for second, count in sorted(index.counts.items())}
+    with atomic_path(root / video / _INDEX) as path:
+        path.write_text(json.dumps({**asdict(index), "counts": counts}) + "\n")
+
+
+def is_whole(content: bytes) -> bool:
+    """Whether a JPEG file was written to its end."""
+    return content.rstrip(b"\0").endswith(_JPEG_END)
+
+
+def is_complete(folder: Path, count: int) -> bool:
+    """Whether a second's folder holds `count` whole frames."""
+    if not folder.is_dir():
+        return False
+    files = sorted(folder.iterdir())
+    if [file.name for file in files] != [frame_file(folder, index).name for index in range(count)]:
+        return False
+    return all(_ends_well(file) for file in files)
+
+
+def _ends_well(file: Path) -> bool:
+    with file.open("rb") as opened:
+        size = opened.seek(0, 2)
+        opened.seek(max(size - 16, 0))
+        return is_whole(opened.read())
