@@ -1,0 +1,158 @@
+"""Videos to frames: which second, how many, what pixels; resuming and damage."""
+
+import json
+from fractions import Fraction
+
+import cv2
+import numpy as np
+import pytest
+from helpers import REAL_VIDEOS, shared_path
+
+from step import StepError
+from step.data import extract as extract_module
+from step.data.extract import HEIGHT_PX, extract
+from step.data.frame_store import FrameIndex, clip_files, read_clip, read_frame, read_index, resampled, second_folder
+from step.video_stream import VideoStream
+
+
+@pytest.fixture
+def video(make_video):
+    return make_video("v.mp4", frames=80, rate=Fraction(24), size=(96, 64))
+
+
+def _files(root):
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*.jpg"))
+
+
+def test_seconds_and_counts(video, tmp_path):
+    done = extract(video, tmp_path / "frames")
+    assert (done.video, done.seconds, done.written, done.frames) == ("v", 4, 4, 80)
+    counts = [len(list(second_folder(tmp_path / "frames", "v", second).iterdir())) for second in range(4)]
+    assert counts == [24, 24, 24, 8]
+    assert _files(tmp_path / "frames")[0] == "v/00000/00000.jpg"
+    assert read_index(tmp_path / "frames", "v").counts == {0: 24, 1: 24, 2: 24, 3: 8}
+    assert not [path for path in (tmp_path / "frames" / "v").iterdir() if path.name.startswith(".")]
+
+
+def test_pictures(video, tmp_path):
+    """Scaled to 360 rows; the same picture within what JPEG loses."""
+    extract(video, tmp_path / "frames")
+    with VideoStream(str(video)) as stream:
+        frames = [frame.rgb() for frame in stream.decode()]
+    for number in (0, 30, 79):
+        picture = read_frame(second_folder(tmp_path / "frames", "v", number // 24) / f"{number % 24:05d}.jpg")
+        assert picture.shape == (HEIGHT_PX, 540, 3)
+        expected = cv2.resize(frames[number], (540, 360), interpolation=cv2.INTER_CUBIC)
+        assert np.abs(picture.astype(int) - expected).mean() < 4
+
+
+@pytest.mark.parametrize("name", REAL_VIDEOS)
+def test_real_videos(name, tmp_path):
+    """Whatever the container and the colours: no picture is darker, paler or of another hue."""
+    path = shared_path(f"real/videos/{name}")
+    extract(path, tmp_path, seconds=frozenset({1}), name="v")
+    with VideoStream(str(path)) as stream:
+        frames = [frame.rgb() for frame in stream.decode() if int(frame.time_s) == 1]
+    files = sorted(second_folder(tmp_path, "v", 1).iterdir())
+    assert len(files) == len(frames) == read_index(tmp_path, "v").counts[1]
+    picture = read_frame(files[5]).astype(float)
+    way = cv2.INTER_AREA if len(frames[5]) > HEIGHT_PX else cv2.INTER_CUBIC
+    expected = cv2.resize(frames[5], picture.shape[1::-1], interpolation=way).astype(float)
+    assert np.abs(picture.mean((0, 1)) - expected.mean((0, 1))).max() < 2.5  # FFmpeg's own rounding makes up 2
+    assert np.abs(picture - expected).mean() < 7  # grass, scaled by two filters
+
+
+def test_only_the_wanted_seconds(video, tmp_path):
+    done = extract(video, tmp_path, seconds=frozenset({2}))
+    assert (done.seconds, done.written, done.frames) == (1, 1, 24)
+    assert {path.split("/")[1] for path in _files(tmp_path)} == {"00002"}
+    whole = extract(video, tmp_path)
+    assert (whole.seconds, whole.written) == (4, 3)
+
+
+def test_what_is_there_is_not_decoded_again(video, tmp_path, monkeypatch):
+    extract(video, tmp_path)
+    monkeypatch.setattr(extract_module, "VideoStream", lambda _: pytest.fail("decoded again"))
+    assert extract(video, tmp_path).written == 0
+    assert extract(video, tmp_path, seconds=frozenset({1, 3})).written == 0
+
+
+def test_an_interrupted_extraction_goes_on(video, tmp_path, monkeypatch):
+    encode, calls = extract_module.encode_jpeg, []
+
+    def interrupted(frame):
+        calls.append(frame)
+        if len(calls) > 40:
+            raise KeyboardInterrupt
+        return encode(frame)
+
+    monkeypatch.setattr(extract_module, "encode_jpeg", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        extract(video, tmp_path)
+    assert len(_files(tmp_path)) == 24  # the second that was begun is not there at all
+    monkeypatch.setattr(extract_module, "encode_jpeg", encode)
+    assert extract(video, tmp_path).written == 3
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing", "foreign"])
+def test_damaged_seconds_are_made_again(damage, video, tmp_path):
+    extract(video, tmp_path)
+    file = second_folder(tmp_path, "v", 1) / "00007.jpg"
+    good = file.read_bytes()
+    if damage == "truncated":
+        file.write_bytes(good[:-100])
+        with pytest.raises(StepError, match="00007.jpg: not a whole JPEG file; extract it again"):
+            read_frame(file)
+    elif damage == "missing":
+        file.unlink()
+    else:
+        file.with_name("notes.txt").touch()
+    assert extract(video, tmp_path).written == 1
+    assert file.read_bytes() == good
+    assert not file.with_name("notes.txt").exists()
+
+
+def test_another_video_of_the_same_name(video, make_video, tmp_path):
+    extract(video, tmp_path / "frames")
+    other = make_video("other.mp4", frames=30, rate=Fraction(24))
+    assert extract(other, tmp_path / "frames", name="v").written == 2
+    assert read_index(tmp_path / "frames", "v").counts == {0: 24, 1: 6}
+
+
+def test_bad_videos(video, tmp_path):
+    with pytest.raises(StepError, match=r"v.mp4: has no second 9 \(1 of the wanted seconds are missing\)"):
+        extract(video, tmp_path / "f", seconds=frozenset({1, 9}))
+    with pytest.raises(StepError, match="none.mp4: no such file"):
+        extract(tmp_path / "none.mp4", tmp_path / "f")
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(StepError, match="text.mp4: cannot open"):
+        extract(tmp_path / "text.mp4", tmp_path / "f")
+
+
+def test_a_damaged_index(video, tmp_path):
+    extract(video, tmp_path)
+    (tmp_path / "v" / "index.json").write_text("{")
+    with pytest.raises(StepError, match="index.json: is damaged .* remove it"):
+        extract(video, tmp_path)
+    (tmp_path / "v" / "index.json").write_text(json.dumps({"counts": []}))
+    with pytest.raises(StepError, match="index.json: is damaged"):
+        read_index(tmp_path, "v")
+    assert read_index(tmp_path, "none") == FrameIndex()
+
+
+@pytest.mark.parametrize("count", [1, 8, 12, 24, 25, 30])
+def test_resampling(count):
+    expected = [int(i * count / 12) for i in range(12)]
+    assert resampled(count).tolist() == expected
+
+
+def test_a_clips_frames(make_video, tmp_path):
+    """Half of second t - 2, all of t - 1 and t, half of t + 1, twelve to a second."""
+    video = make_video("v.mp4", frames=24 * 6, rate=Fraction(24), size=(96, 64))
+    extract(video, tmp_path / "frames")
+    files = clip_files(tmp_path / "frames", "v", 3)
+    numbers = [int(path.parent.name) * 24 + int(path.stem) for path in files]
+    assert numbers == list(range(24 + 12, 24 * 4 + 12, 2))
+    assert read_clip(tmp_path / "frames", "v", 3).shape == (36, 360, 540, 3)
+    with pytest.raises(StepError, match="00006: no frames of second 6 of v; extract them"):
+        clip_files(tmp_path / "frames", "v", 5)
