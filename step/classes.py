@@ -84,6 +84,7 @@ AVA_CLASS_NAMES: dict[int, str] = {
 }
 """All 80 AVA classes, id to name (AVA v2.1 and v2.2 label maps)."""
 
+_FIRST_WITH_OBJECT, _FIRST_WITH_PERSON = 15, 64
 _NOT_EVALUATED = frozenset({2, 16, 18, 19, 21, 23, 25, 31, 32, 33, 35, 39, 40, 42, 44, 50, 53, 55, 71, 75})
 
 CHALLENGE_CLASS_IDS: tuple[int, ...] = tuple(i for i in AVA_CLASS_NAMES if i not in _NOT_EVALUATED)
@@ -93,3 +94,12 @@ CHALLENGE_CLASS_IDS: tuple[int, ...] = tuple(i for i in AVA_CLASS_NAMES if i not
 def class_name(class_id: int) -> str:
     """Name of an AVA class id, or "class <id>" for one that AVA does not define (other data sets)."""
     return AVA_CLASS_NAMES.get(class_id, f"class {class_id}")
+
+
+def class_group(class_id: int) -> str:
+    """Which of AVA's three kinds an action is (the label types of the v2.2 label map); "other" outside AVA."""
+    if class_id not in AVA_CLASS_NAMES:
+        return "other"
+    if class_id < _FIRST_WITH_OBJECT:
+        return "person movement"
+    return "object manipulation" if class_id < _FIRST_WITH_PERSON else "person interaction"

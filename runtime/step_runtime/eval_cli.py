@@ -63,6 +63,8 @@ def main(
     for note in scored.notes:
         console.print(note, soft_wrap=True, markup=False, highlight=False)
     for iou in ious:
+        groups = ", ".join(f"{group} {value:.4f}" for group, value in scored.group_ap(iou).items())
+        console.print(f"by kind@{iou:g}: {groups or 'none'}", soft_wrap=True, highlight=False)
         console.print(f"frame-mAP@{iou:g}: {scored.mean_ap(iou):.8f}", soft_wrap=True, highlight=False)
     if json_file is not None:
         with atomic_path(json_file) as path:

@@ -10,18 +10,13 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import av.video
-from av.video.codeccontext import VideoCodecContext
-from av.video.reformatter import ColorRange, Colorspace
 
 from step.data.frame_store import FrameIndex, frame_file, is_complete, read_index, second_folder, write_index
+from step.data.picture import encode_jpeg
 from step.errors import StepError
 from step.files import atomic_path
 from step.video_stream import DecodedFrame, VideoStream
 
-HEIGHT_PX = 360
-_QUALITY = "4"  # of ffmpeg's -q:v, 1 (best) to 31
-_TIME_BASE = Fraction(1, 25)  # of single pictures: anything will do
 _MISSING_FRAMES, _MISSING_SHARE = 5, 0.05  # so few may be missing without damage: edit lists cut frames
 
 
@@ -52,7 +47,7 @@ def extract(path: Path, root: Path, *, name: str | None = None, seconds: frozens
         seconds: which to extract; None for all.
 
     Raises:
-        StepError: not a video, damaged, shorter than the wanted seconds, or nowhere to write.
+        StepError: not a video, damaged, or nowhere to write. Seconds beyond the video's end are none of its.
     """
     name = name if name is not None else path.stem
     index = read_index(root, name)
@@ -60,24 +55,38 @@ def extract(path: Path, root: Path, *, name: str | None = None, seconds: frozens
     if index.source_bytes != source_bytes:
         index = FrameIndex(source_bytes=source_bytes)  # another video: nothing of the old one counts
     present = {s: n for s, n in index.counts.items() if is_complete(second_folder(root, name, s), n)}
-    wanted = frozenset(index.counts) if seconds is None and index.is_whole else seconds
+    wanted = _wanted(seconds, index)
     written = 0
     if wanted is None or not wanted <= frozenset(present):
         missing = None if wanted is None else wanted - frozenset(present)
+        last = -1
         for second, frames in _decode_seconds(path, missing):
+            last = second
+            if missing is not None and second not in missing:
+                continue
             if present.get(second) != len(frames):
                 _write_second(second_folder(root, name, second), frames)
                 written += 1
             present[second] = len(frames)
             index = replace(index, counts={**index.counts, second: len(frames)})
             write_index(root, name, index)
-        if wanted is None:
-            write_index(root, name, replace(index, is_whole=True))
+        if wanted is None or last < max(wanted):  # the end was seen
+            index = replace(index, last_second=last, is_whole=index.is_whole or wanted is None)
+            write_index(root, name, index)
+    wanted = _wanted(seconds, index)
     lost = sorted(wanted - frozenset(present)) if wanted is not None else []
     if lost:
-        raise StepError(f"{path}: has no second {lost[0]} ({len(lost)} of the wanted seconds are missing)")
+        raise StepError(f"{path}: has no second {lost[0]}, or it is damaged ({len(lost)} of the wanted seconds)")
     counts = [count for second, count in present.items() if wanted is None or second in wanted]
     return Extracted(video=name, seconds=len(counts), written=written, frames=sum(counts))
+
+
+def _wanted(seconds: frozenset[int] | None, index: FrameIndex) -> frozenset[int] | None:
+    """Of the wanted seconds those that the video has, as far as that is known; None for all that it has."""
+    if seconds is None:
+        return frozenset(index.counts) if index.is_whole else None
+    last = index.last_second
+    return frozenset(second for second in seconds if second >= 0 and (last is None or second <= last))
 
 
 def _write_second(target: Path, frames: list[DecodedFrame]) -> None:
@@ -88,7 +97,7 @@ def _write_second(target: Path, frames: list[DecodedFrame]) -> None:
 
 
 def _decode_seconds(path: Path, seconds: frozenset[int] | None) -> Iterator[tuple[int, list[DecodedFrame]]]:
-    """The frames of each wanted second, in order.
+    """The frames of each wanted second, in order, and the other seconds that are come by, without their frames.
 
     Raises:
         StepError: the video cannot be read, breaks off, or lacks many frames.
@@ -101,7 +110,7 @@ def _decode_seconds(path: Path, seconds: frozenset[int] | None) -> Iterator[tupl
                 count += 1
                 second = int(frame.time_s)
                 if second != current:
-                    if frames:
+                    if current >= 0:
                         yield current, frames
                     current, frames = second, []
                     if seconds is not None and second > max(seconds):
@@ -110,30 +119,10 @@ def _decode_seconds(path: Path, seconds: frozenset[int] | None) -> Iterator[tupl
                     frames.append(frame)
         except av.FFmpegError as error:
             raise StepError(f"{path}: broke in second {current} ({error.strerror}); it is damaged") from error
-        if frames:
+        if current >= 0:
             yield current, frames
         if not count and start_s is None:
             raise StepError(f"{path}: no frame could be decoded; the file is empty or damaged")
         lost = stream.stated_frames - count if start_s is None else 0
         if lost > max(_MISSING_FRAMES, _MISSING_SHARE * stream.stated_frames):
             raise StepError(f"{path}: damaged: {lost} of {stream.stated_frames} frames could not be decoded")
-
-
-def encode_jpeg(frame: av.VideoFrame) -> bytes:
-    """A decoded frame as JPEG, 360 pixels high."""
-    width = 2 * round(frame.width * HEIGHT_PX / frame.height / 2)
-    # JPEG is full range and BT.601 whatever the video is; said aloud, because nothing converts it otherwise.
-    picture = frame.reformat(
-        width=width,
-        height=HEIGHT_PX,
-        format="yuvj420p",
-        interpolation="BICUBIC",
-        dst_colorspace=Colorspace.ITU601,
-        dst_color_range=ColorRange.JPEG,
-    )
-    picture.pts = 0
-    encoder = av.CodecContext.create("mjpeg", "w")
-    assert isinstance(encoder, VideoCodecContext)
-    encoder.width, encoder.height, encoder.pix_fmt = width, HEIGHT_PX, "yuvj420p"
-    encoder.time_base, encoder.options = _TIME_BASE, {"qmin": _QUALITY, "qmax": _QUALITY}
-    return b"".join(bytes(packet) for packet in (*encoder.encode(picture), *encoder.encode(None)))

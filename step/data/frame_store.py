@@ -17,6 +17,9 @@ from step.files import atomic_path
 
 _JPEG_END = b"\xff\xd9"
 _INDEX = "index.json"
+_HALF = CLIP_FPS // 2
+CLIP_PARTS = ((-2, slice(_HALF, None)), (-1, slice(None)), (0, slice(None)), (1, slice(_HALF)))
+"""Seconds from a key frame's, and which of their twelve frames are in its clip."""
 
 
 def second_folder(root: Path, video: str, second: int) -> Path:
@@ -37,29 +40,37 @@ def resampled(count: int) -> NDArray[np.int64]:
 def clip_files(root: Path, video: str, second: int) -> list[Path]:
     """The 36 frames of the clip around a key frame: half of second t - 2, t - 1, t, half of t + 1.
 
+    Where the clip reaches beyond the video, its first or last frame stands in, as SPEC.md has it for free video.
+
     Args:
         root: folder of the frames.
         video: its name.
         second: t, of the key frame.
 
     Raises:
-        StepError: a second without frames.
+        StepError: a second without frames, or a key frame beyond the video.
     """
-    half = CLIP_FPS // 2
-    parts = (
-        (second - 2, slice(half, None)),
-        (second - 1, slice(None)),
-        (second, slice(None)),
-        (second + 1, slice(half)),
-    )
     files: list[Path] = []
-    for number, part in parts:
+    for offset, part in CLIP_PARTS:
+        number = second + offset
         folder = second_folder(root, video, number)
-        frames = sorted(folder.glob("*.jpg")) if folder.is_dir() else []
+        frames = sorted(folder.glob("*.jpg"))
+        if not frames and offset:
+            frames = _frame_at_the_end(root, video, number)
         if not frames:
             raise StepError(f"{folder}: no frames of second {number} of {video}; extract them: step-data extract")
         files += [frames[index] for index in resampled(len(frames))[part]]
     return files
+
+
+def _frame_at_the_end(root: Path, video: str, second: int) -> list[Path]:
+    """The video's first or last frame, for a second before or after it; nothing for one within."""
+    last_second = read_index(root, video).last_second
+    if second < 0:
+        return sorted(second_folder(root, video, 0).glob("*.jpg"))[:1]
+    if last_second is not None and second > last_second:
+        return sorted(second_folder(root, video, last_second).glob("*.jpg"))[-1:]
+    return []
 
 
 def read_frame(path: Path) -> NDArray[np.uint8]:
@@ -90,11 +101,13 @@ class FrameIndex:
     Attributes:
         source_bytes: size of the video that they come from.
         counts: frames of each extracted second.
-        is_whole: whether all the video's seconds are among them.
+        last_second: of the video; None as long as its end was not seen.
+        is_whole: whether all the video's seconds are among `counts`.
     """
 
     source_bytes: int = 0
     counts: dict[int, int] = field(default_factory=dict)
+    last_second: int | None = None
     is_whole: bool = False
 
 
@@ -108,7 +121,10 @@ def read_index(root: Path, video: str) -> FrameIndex:
     try:
         content = json.loads(path.read_text())
         counts = {int(second): int(count) for second, count in content["counts"].items()}
-        return FrameIndex(int(content["source_bytes"]), counts, bool(content["is_whole"]))
+        last = content["last_second"]
+        return FrameIndex(
+            int(content["source_bytes"]), counts, None if last is None else int(last), bool(content["is_whole"])
+        )
     except FileNotFoundError:
         return FrameIndex()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from step.classes import class_group
 from step.errors import StepError
 from step.evaluation.box_table import BoxTable, find_duplicate, read_boxes, read_frames
 from step.evaluation.frame_map import Boxes, ClassResult, frame_ap, mean_ap
@@ -63,6 +64,13 @@ class Score:
         """Frame-mAP."""
         return mean_ap(self.results[iou])
 
+    def group_ap(self, iou: float) -> dict[str, float]:
+        """Mean average precision of AVA's kinds of actions."""
+        groups: dict[str, dict[int, ClassResult]] = {}
+        for label, result in self.results[iou].items():
+            groups.setdefault(class_group(label), {})[label] = result
+        return {group: mean_ap(results) for group, results in groups.items()}
+
     def as_json(self) -> dict[str, Any]:
         """As `step-eval --json` writes it."""
         return {
@@ -71,6 +79,7 @@ class Score:
                 f"{iou:g}": {str(label): result.average_precision for label, result in classes.items()}
                 for iou, classes in self.results.items()
             },
+            "per_group": {f"{iou:g}": self.group_ap(iou) for iou in self.results},
             "counts": self.counts,
             "options": asdict(self.options),
         }

@@ -10,8 +10,9 @@ from helpers import REAL_VIDEOS, shared_path
 
 from step import StepError
 from step.data import extract as extract_module
-from step.data.extract import HEIGHT_PX, extract
+from step.data.extract import extract
 from step.data.frame_store import FrameIndex, clip_files, read_clip, read_frame, read_index, resampled, second_folder
+from step.data.picture import HEIGHT_PX
 from step.video_stream import VideoStream
 
 
@@ -120,8 +121,6 @@ def test_another_video_of_the_same_name(video, make_video, tmp_path):
 
 
 def test_bad_videos(video, tmp_path):
-    with pytest.raises(StepError, match=r"v.mp4: has no second 9 \(1 of the wanted seconds are missing\)"):
-        extract(video, tmp_path / "f", seconds=frozenset({1, 9}))
     with pytest.raises(StepError, match="none.mp4: no such file"):
         extract(tmp_path / "none.mp4", tmp_path / "f")
     (tmp_path / "text.mp4").write_text("no video")
@@ -155,4 +154,21 @@ def test_a_clips_frames(make_video, tmp_path):
     assert numbers == list(range(24 + 12, 24 * 4 + 12, 2))
     assert read_clip(tmp_path / "frames", "v", 3).shape == (36, 360, 540, 3)
     with pytest.raises(StepError, match="00006: no frames of second 6 of v; extract them"):
-        clip_files(tmp_path / "frames", "v", 5)
+        clip_files(tmp_path / "frames", "v", 6)
+
+
+def test_clips_reach_beyond_the_video(video, tmp_path):
+    """80 frames at 24 a second: 0 to 3, of which the last has 8. The first and the last frame stand in."""
+    done = extract(video, tmp_path, seconds=frozenset(range(-2, 6)))
+    assert (done.seconds, done.frames) == (4, 80)
+    assert read_index(tmp_path, "v").last_second == 3
+    assert extract(video, tmp_path, seconds=frozenset(range(-2, 6))).written == 0
+    numbers = [int(path.parent.name) * 24 + int(path.stem) for path in clip_files(tmp_path, "v", 0)]
+    assert numbers == [0] * 18 + list(range(0, 24, 2)) + list(range(24, 36, 2))
+    numbers = [int(path.parent.name) * 24 + int(path.stem) for path in clip_files(tmp_path, "v", 3)]
+    assert numbers[-6:] == [79] * 6
+    with pytest.raises(StepError, match="00004: no frames of second 4"):
+        clip_files(tmp_path, "v", 4)
+    (tmp_path / "v" / "00001" / "00000.jpg").parent.rename(tmp_path / "away")
+    with pytest.raises(StepError, match="00001: no frames of second 1"):
+        clip_files(tmp_path, "v", 2)

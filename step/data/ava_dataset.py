@@ -1,0 +1,183 @@
+"""AVA's annotated key frames as a PyTorch data set.
+
+Shape legend: F input frames (36), M people in the key frame, R proposals, K classes, H x W stored picture.
+
+Source: SPEC.md, "Clip and preprocessing", "Classes", "Training (detection)".
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+
+from step.classes import CHALLENGE_CLASS_IDS
+from step.data.frame_store import read_clip
+from step.data.video_clip import read_video_clip
+from step.errors import StepError
+from step.evaluation.box_table import BoxTable, read_boxes
+
+_PROPOSAL_SCORE = 0.8
+_NEIGHBOUR_OFFSETS = (-1, 1)
+
+
+class Sample(TypedDict):
+    """One key frame; torchvision's v2 transforms take it as it is.
+
+    Attributes:
+        frames: Video, uint8 [F, 3, H, W] RGB.
+        boxes: BoundingBoxes, float32 [M, 4] XYXY in pixels of the pictures.
+        labels: float32 [M, K], 1 for each action of the person.
+        neighbour_boxes: BoundingBoxes, float32 [2 M, 4]: the same person a second before and after; the person's own
+            box where that is not annotated.
+        neighbour_known: bool [M, 2].
+        proposals: BoundingBoxes, float32 [R, 4].
+        video, second: which key frame.
+    """
+
+    frames: tv_tensors.Video
+    boxes: tv_tensors.BoundingBoxes
+    labels: Tensor
+    neighbour_boxes: tv_tensors.BoundingBoxes
+    neighbour_known: Tensor
+    proposals: tv_tensors.BoundingBoxes
+    video: str
+    second: int
+
+
+@dataclass(frozen=True)
+class _People:
+    """Of one key frame: boxes [M, 4] in shares of the picture, labels [M, K], person ids [M] (NaN where unknown)."""
+
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.float32]
+    ids: NDArray[np.float64]
+
+
+class AvaDataset(Dataset[Sample]):
+    """Key frames with at least one person and one class; loading holds no state, so workers may share it.
+
+    Args:
+        truth: csv of ground truth, see `step-data prepare`.
+        frames: root of the extracted frames; None to decode the videos themselves.
+        videos: folder of the videos, without which there have to be frames.
+        class_ids: AVA ids of the model's columns; the 60 of the challenge, or all 80.
+        proposals: csv of person boxes with scores, as AVA's results have them; None for none.
+        transform: is given each sample and returns what is to be used.
+
+    Raises:
+        StepError: a bad csv, no row of the classes, neither frames nor videos, or proposals of another data set.
+    """
+
+    def __init__(
+        self,
+        *,
+        truth: Path,
+        frames: Path | None = None,
+        videos: Path | None = None,
+        class_ids: tuple[int, ...] = CHALLENGE_CLASS_IDS,
+        proposals: Path | None = None,
+        transform: Callable[[Sample], Sample] | None = None,
+    ) -> None:
+        if (frames is None) == (videos is None):
+            raise StepError("give either the folder of extracted frames or that of the videos")
+        self._frames = frames
+        self._videos = None if videos is None else {path.stem: path for path in sorted(videos.iterdir())}
+        self._transform = transform
+        table = read_boxes(truth, last="person")
+        self._people = _people(table, class_ids)
+        if not self._people:
+            raise StepError(f"{truth}: has no box of the {len(class_ids)} classes; check the csv and the classes")
+        self.key_frames = sorted(self._people)
+        self._proposals = {} if proposals is None else _proposals(proposals)
+        if proposals is not None and not set(self._proposals) & set(self._people):
+            raise StepError(f"{proposals}: no proposal lies in a key frame of {truth}; check that they belong together")
+
+    def __len__(self) -> int:
+        return len(self.key_frames)
+
+    def __getitem__(self, index: int) -> Sample:
+        """One sample; see `Sample`."""
+        video, second = self.key_frames[index]
+        pictures = self._read(video, second)
+        people = self._people[video, second]
+        height, width = pictures.shape[1:3]
+
+        def boxes(shares: NDArray[np.float32]) -> tv_tensors.BoundingBoxes:
+            pixels = torch.from_numpy(shares * np.array([width, height, width, height], np.float32))
+            return tv_tensors.BoundingBoxes(pixels, format="XYXY", canvas_size=(height, width))
+
+        neighbours, known = self._neighbours(video, second, people)
+        sample = Sample(
+            # [F, H, W, 3] -> [F, 3, H, W]
+            frames=tv_tensors.Video(torch.from_numpy(pictures).permute(0, 3, 1, 2)),
+            boxes=boxes(people.boxes),
+            labels=torch.from_numpy(people.labels),
+            neighbour_boxes=boxes(neighbours.reshape(-1, 4)),
+            neighbour_known=torch.from_numpy(known),
+            proposals=boxes(self._proposals.get((video, second), np.zeros((0, 4), np.float32))),
+            video=video,
+            second=second,
+        )
+        return sample if self._transform is None else self._transform(sample)
+
+    def _read(self, video: str, second: int) -> NDArray[np.uint8]:
+        if self._videos is None:
+            assert self._frames is not None
+            return read_clip(self._frames, video, second)
+        if video not in self._videos:
+            raise StepError(f"video {video!r} of the csv is not in the folder of videos")
+        return read_video_clip(self._videos[video], second)
+
+    def _neighbours(self, video: str, second: int, people: _People) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """[M, 2, 4] and [M, 2]."""
+        boxes = np.repeat(people.boxes[:, None], len(_NEIGHBOUR_OFFSETS), axis=1)
+        known = np.zeros(boxes.shape[:2], np.bool_)
+        for column, offset in enumerate(_NEIGHBOUR_OFFSETS):
+            other = self._people.get((video, second + offset))
+            if other is None:
+                continue
+            rows, columns = np.nonzero(people.ids[:, None] == other.ids[None])
+            boxes[rows, column], known[rows, column] = other.boxes[columns], True
+        return boxes, known
+
+
+def _people(table: BoxTable, class_ids: tuple[int, ...]) -> dict[tuple[str, int], _People]:
+    """By video and second. Rows of one person are one person; without ids, rows of one box are."""
+    column = {label: index for index, label in enumerate(class_ids)}
+    table = table.take(np.isin(table.label, class_ids))
+    found: dict[tuple[str, int], dict[Any, tuple[NDArray[np.float64], list[int]]]] = {}
+    for row in range(len(table)):
+        second = table.second[row]
+        if second != int(second):
+            raise StepError(f"{table.where(row)}: the second is {second}; key frames lie on whole seconds")
+        box, person = table.boxes_xyxy[row], table.last[row]
+        key = tuple(box) if np.isnan(person) else person
+        frame = found.setdefault((table.videos[table.video[row]], int(second)), {})
+        frame.setdefault(key, (box, []))[1].append(column[int(table.label[row])])
+    return {frame: _stack(people, len(class_ids)) for frame, people in found.items()}
+
+
+def _stack(people: Mapping[Any, tuple[NDArray[np.float64], list[int]]], num_classes: int) -> _People:
+    labels = np.zeros((len(people), num_classes), np.float32)
+    for row, (_, columns) in enumerate(people.values()):
+        labels[row, columns] = 1
+    ids = np.array([np.nan if isinstance(key, tuple) else key for key in people], np.float64)
+    return _People(np.stack([box for box, _ in people.values()]).astype(np.float32), labels, ids)
+
+
+def _proposals(path: Path) -> dict[tuple[str, int], NDArray[np.float32]]:
+    """Boxes of at least the score that the release takes, by video and second; each once."""
+    table = read_boxes(path, last="score")
+    table = table.take(table.last >= _PROPOSAL_SCORE)
+    found: dict[tuple[str, int], list[NDArray[np.float64]]] = {}
+    for row in range(len(table)):
+        key = (table.videos[table.video[row]], int(table.second[row]))
+        found.setdefault(key, []).append(table.boxes_xyxy[row])
+    return {key: np.unique(np.stack(boxes), axis=0).astype(np.float32) for key, boxes in found.items()}

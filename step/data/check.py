@@ -1,0 +1,122 @@
+"""A data set's doctor: what is missing or wrong in annotations and frames (torch-free)."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from step.data.frame_store import CLIP_PARTS, is_complete, read_index, second_folder
+from step.errors import StepError
+from step.evaluation.box_table import BoxTable, find_duplicate, read_boxes
+from step.evaluation.label_map import read_label_map
+
+_SHOWN = 5  # seconds named in a message
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong.
+
+    Attributes:
+        where: file, video or line.
+        text: what is wrong, the value, what to do.
+    """
+
+    where: str
+    text: str
+
+
+def check(
+    truth: Path,
+    frames: Path | None,
+    *,
+    label_map: Path | None = None,
+    progress: Callable[[str], None] = lambda _video: None,
+) -> Iterator[Problem]:
+    """Looks at a csv of ground truth and, where given, at the extracted frames that its clips need.
+
+    Args:
+        truth: the csv.
+        frames: root of the extracted frames.
+        label_map: pbtxt of the classes that there may be.
+        progress: is told the video that is being looked at.
+
+    Yields:
+        Problems, in order of file, then video.
+
+    Raises:
+        StepError: a file that cannot be read at all.
+    """
+    try:
+        table = read_boxes(truth, last="person")
+    except StepError as error:
+        if not truth.is_file():
+            raise
+        yield Problem(str(truth), str(error).removeprefix(f"{truth}, "))
+        return
+    if not len(table):
+        yield Problem(str(truth), "has no boxes")
+    repeated = find_duplicate(table)
+    if repeated is not None:
+        yield Problem(table.where(repeated[0]), f"repeats line {table.lines[repeated[1]]}; step-data prepare drops it")
+    if label_map is not None:
+        yield from _labels(table, read_label_map(label_map))
+    if frames is not None:
+        if not frames.is_dir():
+            raise StepError(f"{frames}: no such folder; extract the frames: step-data extract")
+        for number, video in sorted(enumerate(table.videos), key=lambda pair: pair[1]):
+            progress(video)
+            yield from _frames(frames, video, set(table.second[table.video == number].tolist()))
+
+
+def _labels(table: BoxTable, names: dict[int, str]) -> Iterator[Problem]:
+    outside = ~np.isin(table.label, list(names))
+    for label in np.unique(table.label[outside]).tolist():
+        rows = np.flatnonzero(table.label == label)
+        yield Problem(
+            table.where(int(rows[0])),
+            f"class {label} is not in the label map ({len(rows)} rows); step-data prepare drops it",
+        )
+
+
+def _frames(root: Path, video: str, seconds: set[float]) -> Iterator[Problem]:
+    folder = root / video
+    if not folder.is_dir():
+        yield Problem(str(folder), "in the csv, but has no frames; extract them: step-data extract")
+        return
+    try:
+        index = read_index(root, video)
+        counts, last = index.counts, index.last_second
+    except StepError as error:
+        yield Problem(str(folder), str(error))
+        return
+    between = sorted(second for second in seconds if second != int(second))
+    if between:
+        yield Problem(str(folder), f"second {between[0]} is no whole number; clips are around whole seconds")
+    beyond = sorted(second for second in seconds if last is not None and second > last)
+    if beyond:
+        yield Problem(str(folder), f"second {beyond[0]:g} is beyond the video, which ends in second {last}")
+    needed = sorted({int(second) + offset for second in seconds for offset, _ in CLIP_PARTS})
+    needed = [second for second in needed if second >= 0 and (last is None or second <= last)]
+    missing = [second for second in needed if second not in counts and not second_folder(root, video, second).is_dir()]
+    if missing:
+        yield Problem(str(folder), f"seconds {_some(missing)} are missing; extract them: step-data extract")
+    present = [second for second in needed if second_folder(root, video, second).is_dir()]
+    wrong = [second for second in present if not _is_whole(root, video, second, counts)]
+    if wrong:
+        yield Problem(
+            str(folder),
+            f"seconds {_some(wrong)} lack frames or hold damaged ones; extract them again: step-data extract",
+        )
+
+
+def _is_whole(root: Path, video: str, second: int, counts: dict[int, int]) -> bool:
+    """By the index of `step-data extract`; frames that something else extracted have none, and any number is right."""
+    folder = second_folder(root, video, second)
+    return is_complete(folder, counts[second]) if second in counts else any(folder.glob("*.jpg"))
+
+
+def _some(seconds: list[int]) -> str:
+    shown = ", ".join(map(str, seconds[:_SHOWN]))
+    return shown + (f" and {len(seconds) - _SHOWN} more" if len(seconds) > _SHOWN else "")

@@ -1,0 +1,145 @@
+"""`step-data prepare|extract|check`: AVA's annotations and videos made ready."""
+
+import os
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from multiprocessing import get_context
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from step.cli import OneLineCommand, OneLineGroup
+from step.data.check import check
+from step.data.extract import Extracted, extract
+from step.data.frame_store import CLIP_PARTS
+from step.data.prepare import prepare
+from step.errors import StepError
+from step.evaluation.box_table import read_boxes
+
+_VIDEO_SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
+_PATH = click.Path(path_type=Path)
+
+
+@click.group(cls=OneLineGroup)
+def main() -> None:
+    """Prepares AVA and data sets of its form."""
+
+
+@main.command("prepare", cls=OneLineCommand)
+@click.argument("truth", type=_PATH)
+@click.option("-o", "--output", required=True, type=_PATH, help="The csv to write.")
+@click.option("--label-map", type=_PATH, help="pbtxt of the classes to keep.  [default: all]")
+@click.option("--exclude", type=_PATH, help="csv of key frames (video,second) to leave out.")
+def prepare_command(truth: Path, output: Path, label_map: Path | None, exclude: Path | None) -> None:
+    """Writes the ground truth of TRUTH, AVA's csv of any version, sorted, checked and in one form."""
+    done = prepare(truth, output, label_map=label_map, exclude=exclude)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{output}: {done.rows} boxes in {done.key_frames} key frames of {done.videos} videos", markup=False)
+    for reason, count in done.dropped.items():
+        console.print(f"dropped {count} rows that {'are ' * (not reason.startswith('repeat'))}{reason}", markup=False)
+    for note in done.notes:
+        console.print(note, markup=False)
+
+
+@main.command("extract", cls=OneLineCommand, context_settings={"show_default": True})
+@click.argument("videos", type=_PATH, nargs=-1, required=True)
+@click.option("-o", "--output", required=True, type=_PATH, help="Folder for the frames.")
+@click.option("--truth", type=_PATH, help="Extract only what the clips of this csv need.  [default: everything]")
+@click.option("--workers", type=int, default=os.cpu_count() or 1, help="Videos at a time.")
+def extract_command(videos: tuple[Path, ...], output: Path, truth: Path | None, workers: int) -> None:
+    """Extracts VIDEOS (files, or folders of them) to JPEG frames of 360 rows, a folder a second.
+
+    What is there and whole is left as it is, so an interrupted extraction goes on where it ended.
+    """
+    if workers < 1:
+        raise StepError(f"--workers is {workers}; it must be at least 1")
+    files = _video_files(videos)
+    seconds = None if truth is None else _needed_seconds(truth)
+    if seconds is not None:
+        absent = sorted(set(seconds) - set(files))
+        if absent:
+            raise StepError(
+                f"{truth}: video {absent[0]!r} is not among VIDEOS ({len(absent)} of {len(seconds)} are not)"
+            )
+        files = {name: path for name, path in files.items() if name in seconds}
+    results = _extract_all(files, output, seconds, workers)
+    frames, written = sum(done.frames for done in results), sum(done.written for done in results)
+    there = sum(done.seconds for done in results) - written
+    Console(highlight=False, soft_wrap=True).print(
+        f"{output}: {frames} frames of {len(results)} videos; {written} seconds written, {there} were there",
+        markup=False,
+    )
+
+
+@main.command("check", cls=OneLineCommand)
+@click.argument("truth", type=_PATH)
+@click.option("--frames", type=_PATH, help="Folder of the extracted frames.")
+@click.option("--label-map", type=_PATH, help="pbtxt of the classes that there may be.")
+def check_command(truth: Path, frames: Path | None, label_map: Path | None) -> None:
+    """Looks for what is missing or wrong in the ground truth TRUTH and in the frames that its clips need."""
+    console = Console(highlight=False, soft_wrap=True)
+    with console.status("reading") as status:
+        problems = list(check(truth, frames, label_map=label_map, progress=lambda video: status.update(video)))
+    for problem in problems:
+        console.print(f"{problem.where}: {problem.text}", markup=False)
+    if problems:
+        raise StepError(f"{truth}: {len(problems)} problems were found; they are listed above")
+    console.print(f"{truth}: nothing is wrong", markup=False)
+
+
+def _video_files(places: tuple[Path, ...]) -> dict[str, Path]:
+    """Files by the names that AVA has for videos: file names without suffix."""
+    files: dict[str, Path] = {}
+    for place in places:
+        if place.is_dir():
+            found = sorted(path for path in place.iterdir() if path.suffix.lower() in _VIDEO_SUFFIXES)
+            if not found:
+                raise StepError(f"{place}: holds no video ({', '.join(sorted(_VIDEO_SUFFIXES))})")
+        elif place.is_file():
+            found = [place]
+        else:
+            raise StepError(f"{place}: no such file or folder")
+        for path in found:
+            if path.stem in files:
+                raise StepError(
+                    f"{path}: has the name of {files[path.stem]}, and both would be {path.stem!r}; rename one"
+                )
+            files[path.stem] = path
+    return files
+
+
+def _needed_seconds(truth: Path) -> dict[str, frozenset[int]]:
+    table = read_boxes(truth, last="person")
+    seconds: dict[str, set[int]] = {video: set() for video in table.videos}
+    for video, second in zip(table.video.tolist(), table.second.tolist(), strict=True):
+        seconds[table.videos[video]] |= {int(second) + offset for offset, _ in CLIP_PARTS}
+    return {video: frozenset(numbers) for video, numbers in seconds.items()}
+
+
+def _extract_all(
+    files: dict[str, Path], output: Path, seconds: dict[str, frozenset[int]] | None, workers: int
+) -> list[Extracted]:
+    """In processes, a video each; the first failure ends it, and what was extracted stays."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    pool = ProcessPoolExecutor(min(workers, len(files)), mp_context=get_context("spawn"))
+    with Progress(*columns, transient=True) as bar:
+        task = bar.add_task("videos", total=len(files))
+
+        def advance(_done: Future[Extracted]) -> None:
+            bar.advance(task)
+
+        futures: list[Future[Extracted]] = []
+        try:
+            for name, path in files.items():
+                wanted = None if seconds is None else seconds[name]
+                futures.append(pool.submit(extract, path, output, name=name, seconds=wanted))
+                futures[-1].add_done_callback(advance)
+            wait(futures, return_when=FIRST_EXCEPTION)
+            return [future.result() for future in sorted(futures, key=lambda future: not future.done())]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+if __name__ == "__main__":
+    main()
