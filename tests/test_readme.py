@@ -20,6 +20,7 @@ SHORTER = {
     "--runs 100": "--runs 1",
     "--minutes 10": "--minutes 0.05",
     "-o bundle-rtx": "-o bundle-rtx --graphs fused --no-verify",
+    "--most 10000000": "--most 100000",
     "-o bundle-standard": "-o bundle-standard --graphs fused --no-verify",
 }
 
@@ -39,12 +40,18 @@ def folder(tiny_checkpoint, tiny_bundle, half_bundle, tmp_path_factory) -> Path:
     shutil.copytree(tiny_bundle, folder / "bundle")
     shutil.copytree(half_bundle, folder / "bundle-fp16")
     (folder / "benchmarks").symlink_to(ROOT / "benchmarks")
+    (folder / "ava_val.csv").write_text("clip,0001,0.1,0.1,0.5,0.5,12,0\nclip,0001,0.1,0.1,0.5,0.5,14,0\n")
+    (folder / "results.csv").write_text("clip,0001,0.1,0.1,0.5,0.6,12,0.5\n")
+    (folder / "excluded.csv").write_text("clip,0000\n")
+    (folder / "label_map.pbtxt").write_text('item { name: "stand" id: 12 }')
+    (folder / "videos").mkdir()
     return folder
 
 
 @pytest.fixture
 def with_video(folder: Path, make_video: MakeVideo) -> Path:
     shutil.copy(make_video(), folder / "video.mp4")
+    shutil.copy(folder / "video.mp4", folder / "videos" / "clip.mp4")
     return folder
 
 

@@ -1,0 +1,127 @@
+"""The chain from AVA's csv to mAP: prepare, extract, run a model, score."""
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import assert_one_error, run_command, shared_path
+from step_runtime import Detector
+from step_runtime.dataset_run import DatasetFolder, write_results
+from step_runtime.eval_cli import main as step_eval
+
+from step import StepError
+from step.data.cli import main as step_data
+from step.evaluation.box_table import read_boxes
+
+
+def _ava_folder(folder: Path, videos: Path, truth: str, capsys) -> Path:
+    """A data set of the videos with this ground truth, made with the commands that users have."""
+    folder.mkdir()
+    (folder / "raw.csv").write_text(truth)
+    run_command(step_data, capsys, "prepare", folder / "raw.csv", "-o", folder / "val.csv")
+    words = ("extract", videos, "-o", folder / "frames", "--truth", folder / "val.csv", "--workers", "1")
+    code, _, error = run_command(step_data, capsys, *words)
+    assert code == 0, error
+    code, _, error = run_command(step_data, capsys, "check", folder / "val.csv", "--frames", folder / "frames")
+    assert code == 0, error
+    return folder
+
+
+@pytest.fixture
+def data(make_video, tmp_path, capsys):
+    (tmp_path / "videos").mkdir()
+    make_video("v.mp4", frames=24 * 5, rate=Fraction(24)).rename(tmp_path / "videos" / "v.mp4")
+    truth = "v,2,0.1,0.1,0.9,0.9,12,0\nv,3,0.1,0.1,0.9,0.9,14,0\n"
+    return _ava_folder(tmp_path / "data", tmp_path / "videos", truth, capsys)
+
+
+def test_ucf24(tiny_bundle, tiny_checkpoint, tmp_path, capsys):
+    """Six real clips; the same mAP, digit by digit, with PyTorch and with ONNX Runtime, of an untrained model."""
+    rows = shared_path("real/ucf24/ava_style.csv").read_text().splitlines()
+    truth = "\n".join(row for row in rows if not row.startswith("v_Biking_g01_c01,0006"))  # beyond its end
+    data = _ava_folder(tmp_path / "data", shared_path("real/ucf24"), truth, capsys)
+    scores = []
+    for model, more in ((tiny_bundle, []), (tiny_bundle, ["--loop", "steps"]), (tiny_checkpoint, [])):
+        words = [
+            "--model",
+            model,
+            "--data",
+            data,
+            "--json",
+            tmp_path / "s.json",
+            "--results",
+            tmp_path / "r.csv",
+            *more,
+        ]
+        code, printed, error = run_command(step_eval, capsys, *words)
+        assert code == 0, error
+        assert "frame-mAP@0.5" in printed
+        scores.append(json.loads((tmp_path / "s.json").read_text()))
+    assert len(read_boxes(tmp_path / "r.csv", last="score")) == scores[0]["counts"]["detections"] > 1000
+    assert scores[0]["counts"]["key frames"] == 31
+    for other in scores[1:]:
+        assert other["mAP"]["0.5"] == pytest.approx(scores[0]["mAP"]["0.5"], abs=1e-4)
+
+
+def test_results_are_the_detectors(data, tiny_bundle, tmp_path):
+    folder = DatasetFolder.open(data, "val")
+    assert folder.key_frames() == [("v", 2), ("v", 3)]
+    steps = []
+    with Detector.open(tiny_bundle) as detector:
+        write_results(detector, folder, tmp_path / "r.csv", progress=lambda done, total: steps.append((done, total)))
+        found = detector.detect(folder.read("v", 3, detector.config)[None])
+    assert steps == [(1, 2), (2, 2)]
+    table = read_boxes(tmp_path / "r.csv", last="score")
+    mine = table.take(table.second == 3)
+    count = int(found.counts[0])
+    assert len(mine) == count
+    np.testing.assert_allclose(mine.boxes_xyxy, np.clip(found.boxes[0, :count], 0, 1), atol=1e-3)
+    np.testing.assert_array_equal(mine.label, found.labels[0, :count])
+    np.testing.assert_allclose(mine.last, found.scores[0, :count], rtol=1e-3)
+
+
+def test_videos_instead_of_frames(data, tiny_bundle, tmp_path):
+    """The same clips within what JPEG loses."""
+    folder = DatasetFolder.open(data, "val")
+    (data / "frames").rename(data / "away")
+    (tmp_path / "videos").rename(data / "videos")
+    from_videos = DatasetFolder.open(data, "val")
+    assert from_videos.frames is None
+    (data / "away").rename(data / "frames")
+    with Detector.open(tiny_bundle) as detector:
+        one, other = (place.read("v", 2, detector.config) for place in (folder, from_videos))
+    assert one.shape == (36, 64, 64, 3)
+    assert np.abs(one.astype(int) - other).mean() < 3
+
+
+def test_a_clip_that_cannot_be_read_leaves_no_results(data, tiny_bundle, tmp_path, capsys):
+    (data / "frames" / "v" / "00003" / "00000.jpg").write_bytes(b"no JPEG")
+    words = ["--model", tiny_bundle, "--data", data, "--results", tmp_path / "r.csv"]
+    assert_one_error(run_command(step_eval, capsys, *words), "not a whole JPEG file; extract it again")
+    assert not (tmp_path / "r.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--model", "M"], "--model runs on --data"),
+        (["--model", "M", "--data", "D", "--truth", "t.csv"], "and no --truth"),
+        (["--model", "M", "--data", "nowhere"], "--data nowhere: no such folder"),
+        (["--model", "M", "--data", "D", "--split", "test"], "has no test.csv; write it with step-data prepare"),
+        (["--model", "M", "--data", "empty"], "empty: has no val.csv"),
+        ([], "give --results and --truth, or --model and --data"),
+    ],
+)
+def test_bad_options(words, said, data, tiny_bundle, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    places = {"M": str(tiny_bundle), "D": str(data)}
+    assert_one_error(run_command(step_eval, capsys, *(places.get(word, word) for word in words)), said)
+
+
+def test_a_data_set_without_pictures(data, tmp_path):
+    (data / "frames").rename(tmp_path / "away")
+    with pytest.raises(StepError, match="has neither frames nor videos"):
+        DatasetFolder.open(data, "val")
