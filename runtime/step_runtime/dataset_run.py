@@ -1,6 +1,7 @@
 """A model over the key frames of an AVA-format data set: results in AVA's csv format."""
 
 import csv
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -97,7 +98,7 @@ class DatasetFolder:
 
 def write_results(
     detector: Detector, data: DatasetFolder, output: Path, *, progress: Callable[[int, int], None] = lambda _i, _n: None
-) -> None:
+) -> list[float]:
     """Runs a model on every key frame and writes a csv of its detections.
 
     Args:
@@ -105,6 +106,9 @@ def write_results(
         data: the data set.
         output: the file to write.
         progress: is told how many key frames are done, of how many.
+
+    Returns:
+        Seconds that the model took for each clip.
 
     Raises:
         StepError: a clip that cannot be read, a model of longer clips than the data set gives, or nowhere to write.
@@ -115,15 +119,19 @@ def write_results(
             f"the model takes clips of {config.clip_frames} frames; AVA's layout gives {_CLIP_FRAMES} a key frame"
         )
     key_frames = data.key_frames()
+    times_s: list[float] = []
     with atomic_path(output) as path, path.open("w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         for done, (video, second, clip) in enumerate(_clips(data, key_frames, config), 1):
+            start_s = time.perf_counter()
             found = detector.detect(clip[None])
+            times_s.append(time.perf_counter() - start_s)
             for row in range(int(found.counts[0])):
                 box = [f"{corner:.4g}" for corner in np.clip(found.boxes[0, row], 0, 1)]
                 label, score = found.labels[0, row], found.scores[0, row]
                 rows.writerow([video, second_text(second), *box, label, f"{score:.4g}"])
             progress(done, len(key_frames))
+    return times_s
 
 
 def _clips(

@@ -1,0 +1,145 @@
+"""mAP parity on a data set whose ground truth is what PyTorch finds: the right model has a high mAP, others do not."""
+
+import csv
+import shutil
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from helpers import TINY, assert_one_error, make_detector, run_command
+from step_runtime import Detector
+from step_runtime.dataset_run import DatasetFolder
+from step_runtime.eval_cli import main as step_eval
+from step_runtime.map_parity import MapTolerance, ParityRow, Way, compare_map, find_ways, matched_share
+
+from step import StepError, save_checkpoint
+from step.data.extract import extract
+from step.evaluation.box_table import BoxTable
+
+
+@pytest.fixture(scope="module")
+def checkpoint(lively_bundle):
+    """Of the model whose results depend on the frames."""
+    return lively_bundle.parent / "model.pth"
+
+
+@pytest.fixture
+def data(checkpoint, make_video, tmp_path):
+    video = make_video("v.mp4", frames=24 * 5, rate=Fraction(24), size=(96, 64))
+    folder = tmp_path / "data"
+    extract(video, folder / "frames")
+    (folder / "val.csv").write_text("v,2,0,0,1,1,12,0\nv,3,0,0,1,1,12,0\n")
+    place = DatasetFolder.open(folder, "val")
+    rows = []
+    with Detector.open(checkpoint) as detector:
+        for second in (2, 3):
+            found = detector.detect(place.read("v", second, detector.config)[None])
+            for row in range(20):
+                rows.append(["v", second, *np.clip(found.boxes[0, row], 0, 1), found.labels[0, row], row])
+    with (folder / "val.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return folder
+
+
+def _words(bundle, checkpoint, data, *more):
+    return ["parity", bundle, "--checkpoint", checkpoint, "--data", data, *more]
+
+
+def test_every_way_gives_pytorchs_map(data, lively_bundle, checkpoint, capsys):
+    code, printed, error = run_command(step_eval, capsys, *_words(lively_bundle, checkpoint, data))
+    assert code == 0, printed + error
+    rows = [line.split() for line in printed.splitlines() if line.startswith((" torch", " onnxruntime"))]
+    assert [row[0] for row in rows] == ["torch", "onnxruntime", "onnxruntime"]
+    assert all(row[-1] == "ok" for row in rows)
+    assert float(rows[0][4]) > 0.5  # after the last step, whose detections are the ground truth
+    assert rows[2][3:6] == rows[0][2:5]
+
+
+def test_another_model_does_not(data, lively_bundle, tmp_path, capsys):
+    save_checkpoint(make_detector(TINY, seed=5), tmp_path / "other.pth")
+    done = run_command(step_eval, capsys, *_words(lively_bundle, tmp_path / "other.pth", data, "--loops", "fused"))
+    assert done[0] == 1
+    assert "1 of 2 ways do not give PyTorch's mAP: onnxruntime fused fp32" in done[2]
+
+
+def test_a_backend_that_is_not_here(data, lively_bundle, checkpoint, monkeypatch, capsys):
+    monkeypatch.setattr("step_runtime.gpus.cuda_driver_is_present", lambda: False)
+    words = _words(lively_bundle, checkpoint, data, "--backends", "onnxruntime,tensorrt", "--loops", "fused")
+    code, printed, error = run_command(step_eval, capsys, *words)
+    assert code == 1
+    assert "tensorrt fused fp32: --backend tensorrt: this machine has no NVIDIA driver" in printed
+    assert "1 of 3 ways do not give PyTorch's mAP: tensorrt fused fp32" in error
+
+
+def test_steps_and_precisions(data, lively_bundle, checkpoint):
+    ways = find_ways(
+        [lively_bundle], checkpoint, backends=["torch", "onnxruntime"], loops=["steps"], precisions=["fp32"]
+    )
+    assert [(way.backend, way.loop) for way in ways] == [("torch", None), ("onnxruntime", "steps")]
+    seen = []
+    rows = compare_map(
+        ways,
+        DatasetFolder.open(data, "val"),
+        steps=[1, 3],
+        progress=lambda way, step, done, total: seen.append((way.backend, step, done, total)),
+    )
+    assert [sorted(row.mean_ap) for row in rows] == [[1, 3], [1, 3]]
+    assert seen[0] == ("torch", 1, 1, 2)
+    assert seen[-1] == ("onnxruntime", 3, 2, 2)
+    assert rows[1].matched == 1
+    assert rows[1].latency_ms > 0
+
+
+def test_tolerances():
+    way = Way(model=None, backend="onnxruntime", loop="fused", precision="fp16")
+    tolerances = {"fp32": MapTolerance(0.001, 0.02), "fp16": MapTolerance(0.005, 0.02)}
+    assert ParityRow(way=way, worst_mean=0.004, worst_class=0.02).passed(tolerances)
+    assert not ParityRow(way=way, worst_mean=0.006).passed(tolerances)
+    assert not ParityRow(way=way, worst_class=0.03).passed(tolerances)
+    assert not ParityRow(way=way, problem="not here").passed(tolerances)
+
+
+def _table(rows):
+    boxes = np.array([row[:4] for row in rows], float).reshape(-1, 4)
+    count = len(rows)
+    return BoxTable(
+        path=None,
+        videos=("v",) if count else (),
+        video=np.zeros(count, np.int32),
+        second=np.ones(count),
+        boxes_xyxy=boxes,
+        label=np.array([row[4] for row in rows], np.int32),
+        last=np.array([row[5] for row in rows], float),
+        lines=np.arange(1, count + 1),
+    )
+
+
+def test_matched_detections():
+    expected = _table(
+        [(0, 0, 0.5, 0.5, 1, 0.9), (0, 0, 0.5, 0.5, 2, 0.8), (0.5, 0.5, 1, 1, 1, 0.7), (0, 0.5, 1, 1, 3, 0.6)]
+    )
+    found = _table([(0, 0, 0.5, 0.5, 1, 0.9004), (0, 0, 0.5, 0.5, 2, 0.7), (0.5, 0.5, 0.8, 1, 1, 0.7)])
+    assert matched_share(found, expected, score_tolerance=0.001) == 0.25
+    assert matched_share(expected, expected, score_tolerance=0) == 1
+    assert matched_share(_table([]), expected, score_tolerance=0.001) == 0
+    assert matched_share(expected, _table([]), score_tolerance=0.001) == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--backends", "openvino"], "--backends is 'openvino'; 'openvino' is none of auto, tensorrt"),
+        (["--loops", "all"], "--loops is 'all'"),
+        (["--precisions", "fp32,fp16"], "--precisions asks for fp16, which no bundle has; export one"),
+        (["--steps", "4"], "--steps is '4'; '4' is none of 1, 2, 3"),
+        (["--split", "test"], "has no test.csv"),
+    ],
+)
+def test_bad_options(more, said, data, lively_bundle, checkpoint, capsys):
+    assert_one_error(run_command(step_eval, capsys, *_words(lively_bundle, checkpoint, data, *more)), said)
+
+
+def test_two_bundles_of_one_precision(lively_bundle, checkpoint, tmp_path):
+    other = shutil.copytree(lively_bundle, tmp_path / "other")
+    with pytest.raises(StepError, match="have the same precision; give one of each"):
+        find_ways([lively_bundle, other], checkpoint, backends=["onnxruntime"], loops=["fused"], precisions=["fp32"])
