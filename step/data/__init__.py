@@ -1,1 +1,19 @@
-"""AVA's videos and annotations: preparing, extracting, checking and loading them."""
+"""AVA's videos and annotations: preparing, extracting, checking and loading them.
+
+`AvaDataset` needs torch and torchvision and is imported on first use; the rest needs neither.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from step.data.ava_dataset import AvaDataset
+
+__all__ = ["AvaDataset"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "AvaDataset":
+        from step.data.ava_dataset import AvaDataset
+
+        return AvaDataset
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,7 +16,7 @@ from torchvision.transforms import v2  # noqa: E402
 
 from step import StepError  # noqa: E402
 from step.classes import AVA_CLASS_NAMES, CHALLENGE_CLASS_IDS  # noqa: E402
-from step.data.ava_dataset import AvaDataset  # noqa: E402
+from step.data import AvaDataset  # noqa: E402
 from step.data.extract import extract  # noqa: E402
 from step.data.frame_store import read_clip  # noqa: E402
 
