@@ -1,4 +1,4 @@
-"""`step-data prepare|extract|check`: AVA's annotations and videos made ready."""
+"""`step-data prepare|extract|check|toy`: AVA's annotations and videos made ready."""
 
 import os
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
@@ -14,11 +14,13 @@ from step.data.check import check
 from step.data.extract import Extracted, extract
 from step.data.frame_store import CLIP_PARTS
 from step.data.prepare import prepare
+from step.data.toy import generate
 from step.errors import StepError
 from step.evaluation.box_table import read_boxes
 
 _VIDEO_SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
 _PATH = click.Path(path_type=Path)
+_SEEDS = 2**32
 
 
 @click.group(cls=OneLineGroup)
@@ -86,6 +88,27 @@ def check_command(truth: Path, frames: Path | None, label_map: Path | None) -> N
     if problems:
         raise StepError(f"{truth}: {len(problems)} problems were found; they are listed above")
     console.print(f"{truth}: nothing is wrong", markup=False)
+
+
+@main.command("toy", cls=OneLineCommand, context_settings={"show_default": True})
+@click.argument("folder", type=_PATH)
+@click.option("--train", type=int, default=60, help="Training videos.")
+@click.option("--val", type=int, default=20, help="Validation videos.")
+@click.option("--seed", type=int, default=0, help="Another seed gives another data set; the same gives the same.")
+def toy_command(folder: Path, train: int, val: int, seed: int) -> None:
+    """Makes up a small data set in AVA's form in FOLDER: figures that stand, walk, run, jump, wave, hug and give."""
+    if not 0 <= seed < _SEEDS:
+        raise StepError(f"--seed is {seed}; it must be 0 to {_SEEDS - 1}")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, transient=True) as bar:
+        task = bar.add_task("videos")
+        counts = {"train": train, "val": val}
+        generate(
+            folder, videos=counts, seed=seed, progress=lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    Console(highlight=False, soft_wrap=True).print(
+        f"{folder}: {train} training and {val} validation videos", markup=False
+    )
 
 
 def _video_files(places: tuple[Path, ...]) -> dict[str, Path]:

@@ -1,0 +1,169 @@
+"""Toy AVA: short made-up videos in AVA's form, the same to the bit for the same seed (torch-free)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.video
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from step.classes import AVA_CLASS_NAMES
+from step.data.toy_figures import SPEEDS, Body, draw
+from step.errors import StepError
+from step.files import atomic_path
+
+WIDTH_PX, HEIGHT_PX, FPS, SECONDS = 320, 240, 24, 7
+KEY_SECONDS = range(2, SECONDS - 1)
+"""Annotated seconds: those whose clips lie within the video."""
+
+ACTIONS: dict[str, tuple[int, ...]] = {
+    "stand": (12,),
+    "walk": (14,),
+    "run": (10,),
+    "jump": (7,),
+    "wave": (12, 69),
+    "hug": (12, 70),
+    "give": (12, 65),
+}
+"""AVA ids of what a figure does; who waves, hugs or gives stands."""
+
+# One thread, because how the work is divided shows in the file; and neither B-frames nor looking ahead, with which
+# libx264 (of PyAV 18.1) gave other pictures now and then for the same frames.
+_ENCODER = {"crf": "16", "preset": "veryfast", "tune": "zerolatency", "threads": "1"}
+_ALONE = ("stand", "walk", "run", "jump", "wave")
+_PAIRED = ("hug", "give")
+_SPLIT_SEEDS = {"train": 0, "val": 1}
+
+
+@dataclass(frozen=True)
+class _Actor:
+    body: Body
+    action: str
+    start_px: tuple[float, float]
+    speed_px_s: float
+
+
+def generate(
+    folder: Path,
+    *,
+    videos: dict[str, int],
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> None:
+    """Writes a data set: <split>.csv for each split, videos, and the label map of the classes that occur.
+
+    Args:
+        folder: to make; must not exist or be empty.
+        videos: how many of each split, "train" and "val".
+        seed: of everything.
+        progress: is told how many videos are done, of how many.
+
+    Raises:
+        StepError: the folder holds something, a bad number, or nowhere to write.
+    """
+    for split, count in videos.items():
+        if count < 1:
+            raise StepError(f"--{split} is {count}; it must be at least 1")
+    if folder.exists() and any(folder.iterdir()):
+        raise StepError(f"{folder}: is not empty; name a new folder")
+    done = 0
+    with atomic_path(folder) as scratch:
+        (scratch / "videos").mkdir(parents=True)
+        for split, count in videos.items():
+            rows: list[str] = []
+            for number in range(count):
+                name = f"{split}_{number:03d}"
+                state = np.random.RandomState([seed, _SPLIT_SEEDS[split], number])
+                boxes = write_video(scratch / "videos" / f"{name}.mp4", state)
+                rows += [f"{name},{row}\n" for row in boxes]
+                done += 1
+                progress(done, sum(videos.values()))
+            (scratch / f"{split}.csv").write_text("".join(rows))
+        ids = sorted({label for labels in ACTIONS.values() for label in labels})
+        items = (f'item {{\n  name: "{AVA_CLASS_NAMES[label]}"\n  id: {label}\n}}\n' for label in ids)
+        (scratch / "label_map.pbtxt").write_text("".join(items))
+
+
+def write_video(path: Path, state: np.random.RandomState) -> list[str]:
+    """Makes up a scene, writes it as a video, and returns its rows of ground truth without the video's name."""
+    actors, background, drift_px_s = _cast(state), _background(state), state.uniform(-25, 25, 2)
+    rows: list[str] = []
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS, options=_ENCODER)
+        assert isinstance(stream, av.video.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = WIDTH_PX, HEIGHT_PX, "yuv420p"
+        for index in range(FPS * SECONDS):
+            time_s = index / FPS
+            canvas = _moved(background, drift_px_s * time_s)
+            boxes = [_draw_actor(canvas, actor, time_s) for actor in actors]
+            if index % FPS == 0 and index // FPS in KEY_SECONDS:
+                rows += _rows(index // FPS, actors, boxes)
+            frame = av.VideoFrame.from_ndarray(canvas, format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, FPS)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return rows
+
+
+def _cast(state: np.random.RandomState) -> list[_Actor]:
+    """One to three figures: alone, or two of them doing something together."""
+    actors: list[_Actor] = []
+    ground_px = HEIGHT_PX * state.uniform(0.82, 0.95)
+    if state.rand() < 0.4:
+        action = str(state.choice(_PAIRED))
+        height_px, middle_px = state.uniform(0.5, 0.7) * HEIGHT_PX, state.uniform(0.3, 0.7) * WIDTH_PX
+        apart_px = height_px * (0.16 if action == "hug" else 0.36)
+        for facing in (1, -1):
+            body = _body(state, height_px, facing)
+            actors.append(_Actor(body, action, (middle_px - facing * apart_px / 2, ground_px), 0.0))
+    while len(actors) < 3 and (not actors or state.rand() < 0.45):
+        action, facing = str(state.choice(_ALONE)), int(state.choice((-1, 1)))
+        body = _body(state, state.uniform(0.4, 0.7) * HEIGHT_PX, facing)
+        speed_px_s = facing * SPEEDS.get(action, 0.0) * body.height_px
+        # walkers and runners pass the middle half way through
+        half_way_px = state.uniform(0.25, 0.75) * WIDTH_PX
+        start = (half_way_px - speed_px_s * SECONDS / 2, ground_px + state.uniform(-8, 4))
+        actors.append(_Actor(body, action, start, speed_px_s))
+    return actors
+
+
+def _body(state: np.random.RandomState, height_px: float, facing: int) -> Body:
+    colours = tuple(tuple(int(value) for value in state.randint(0, 256, 3)) for _ in range(4))
+    return Body(height_px, facing, float(state.rand()), colours)  # type: ignore[arg-type]  # three numbers each
+
+
+def _background(state: np.random.RandomState) -> NDArray[np.uint8]:
+    """Blurred noise of a random grain and colour, larger than the picture, so that it can drift."""
+    grain, colour = int(state.choice((8, 16, 32))), state.randint(60, 196, 3)
+    noise = state.randint(-50, 51, (2 * HEIGHT_PX // grain, 2 * WIDTH_PX // grain, 1)) + state.randint(-10, 11, 3)
+    noise = np.clip(colour + noise, 0, 255).astype(np.uint8)
+    size = (2 * WIDTH_PX, 2 * HEIGHT_PX)
+    return np.asarray(cv2.resize(noise, size, interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+def _moved(background: NDArray[np.uint8], by_px: NDArray[np.float64]) -> NDArray[np.uint8]:
+    x, y = round(float(by_px[0])) + WIDTH_PX // 2, round(float(by_px[1])) + HEIGHT_PX // 2
+    rows, columns = np.arange(y, y + HEIGHT_PX) % len(background), np.arange(x, x + WIDTH_PX) % background.shape[1]
+    return np.ascontiguousarray(background[rows[:, None], columns])
+
+
+def _draw_actor(canvas: NDArray[np.uint8], actor: _Actor, time_s: float) -> NDArray[np.float64]:
+    at_px = (actor.start_px[0] + actor.speed_px_s * time_s, actor.start_px[1])
+    return draw(canvas, actor.body, at_px, actor.action, time_s)
+
+
+def _rows(second: int, actors: list[_Actor], boxes: list[NDArray[np.float64]]) -> list[str]:
+    """Of the figures of which at least half can be seen."""
+    rows = []
+    size = np.array([WIDTH_PX, HEIGHT_PX] * 2)
+    for person, (actor, box) in enumerate(zip(actors, boxes, strict=True)):
+        seen = np.clip(box, 0, size)
+        if np.prod(seen[2:] - seen[:2]) < 0.5 * np.prod(box[2:] - box[:2]):
+            continue
+        corners = ",".join(f"{corner:.4f}" for corner in seen / size)
+        rows += [f"{second:04d},{corners},{label},{person}" for label in ACTIONS[actor.action]]
+    return rows
