@@ -28,7 +28,7 @@ from step.engines import (
 from step.errors import StepError
 from step.files import atomic_path, cannot_write, sha256
 from step.flavours import load_flavour
-from step.graph_spec import BACKBONE, DETECT, FUSED
+from step_export.plugin_checks import check_plugin_limits, find_missing_plugins
 
 Progress = Callable[[str, str, float], None]
 """Graph, phase, share of all builds that is done (0 to 1)."""
@@ -192,7 +192,7 @@ def _build(
         try:
             check_plugin_limits(manifest)
             engines = _build_graphs(bundle, manifest, options, timing_cache, device, progress)
-            unfit = _missing_plugins(engines, manifest)
+            unfit = find_missing_plugins(engines, manifest)
             return engines.model_copy(update={"plugin_problem": unfit, "plugins_unfit": unfit is not None})
         except PluginsRefusedError as error:
             unfit = str(error)
@@ -200,45 +200,6 @@ def _build(
     engines = _build_graphs(bundle, manifest, without, timing_cache, device, progress)
     problem = {"plugin_problem": unfit or plugin_problem, "plugins_unfit": unfit is not None}
     return engines.model_copy(update={"options": options, **problem})
-
-
-def check_plugin_limits(manifest: Manifest) -> None:
-    """Refuses a model that is larger than the kernels are made for.
-
-    Raises:
-        PluginsRefusedError: the operator, the value and the limit.
-    """
-    config, thresholds = manifest.config, manifest.thresholds
-    try:
-        if config.pool_mode == "align":
-            step_plugins.roi_align.check_limits(pool_size=config.pool_size, max_cells=config.feature_size)
-        step_plugins.class_nms.check_limits(
-            boxes=len(manifest.anchors),
-            score_threshold=thresholds.score_threshold,
-            iou_threshold=thresholds.nms_iou,
-        )
-    except step_plugins.PluginError as error:
-        raise PluginsRefusedError(str(error)) from error
-
-
-def count_operators(graph: str, manifest: Manifest) -> int:
-    """Custom operators of a graph: RoI align in every step, NMS in the detection."""
-    poolings = int(manifest.config.pool_mode == "align")
-    if graph == FUSED:
-        return poolings * manifest.num_steps + 1
-    return {BACKBONE: 0, DETECT: 1}.get(graph, poolings)
-
-
-def _missing_plugins(engines: EngineSet, manifest: Manifest) -> str | None:
-    wanted = {graph: count_operators(graph, manifest) for graph in engines.engines}
-    for graph, record in engines.engines.items():
-        found = sum(count for kind, count in record.layers.items() if kind.startswith("PLUGIN"))
-        if found < wanted[graph]:
-            return (
-                f"{engines.options.flavour} {engines.version} took {found} of the {wanted[graph]} operators of {graph} "
-                "as plugins; a bundle exported with --no-plugins has none to take"
-            )
-    return None
 
 
 def _build_graphs(

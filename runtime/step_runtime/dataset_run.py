@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 
 from step.config import CLIP_FPS, StepConfig
 from step.data.frame_store import read_clip
-from step.data.prepare import second_text
 from step.data.video_clip import read_video_clip
 from step.errors import StepError
-from step.evaluation.box_table import read_boxes
+from step.evaluation.box_table import read_boxes, second_text
 from step.files import atomic_path
 from step_runtime.detector import Detector
 

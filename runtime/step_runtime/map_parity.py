@@ -15,7 +15,7 @@ from step.bundle import read_bundle
 from step.errors import StepError
 from step.evaluation.box_table import BoxTable, read_boxes
 from step.evaluation.frame_map import best_truth
-from step.evaluation.scoring import Score, ScoringOptions, frame_boxes, score_files
+from step.evaluation.scoring import Score, frame_boxes, score_files
 from step.graph_spec import Precision
 from step.parity import TOLERANCES
 from step_runtime.backends.base import Loop
@@ -71,7 +71,6 @@ class ParityRow:
         way: which.
         mean_ap: mAP after each progressive step that was run, by its number.
         worst_mean, worst_class: largest difference from PyTorch of a step's mAP, of a class's average precision.
-        worst_label: that class.
         matched: share of PyTorch's detections after the last step that are there with the same box, class and score.
         latency_ms: median time of a clip, decoding not counted.
         problem: why it could not be run; the numbers are then empty.
@@ -81,7 +80,6 @@ class ParityRow:
     mean_ap: dict[int, float] = field(default_factory=dict)
     worst_mean: float = 0.0
     worst_class: float = 0.0
-    worst_label: int | None = None
     matched: float = 0.0
     latency_ms: float = 0.0
     problem: str | None = None
@@ -131,7 +129,6 @@ def compare_map(
     *,
     steps: list[int],
     device: str = "auto",
-    options: ScoringOptions | None = None,
     progress: Callable[[Way, int, int, int], None] = lambda _way, _step, _done, _total: None,
 ) -> list[ParityRow]:
     """Runs every way on a data set and compares it with the first.
@@ -141,7 +138,6 @@ def compare_map(
         data: the data set.
         steps: numbers of progressive steps to score after; a fused graph gives only the last.
         device: for the backends that have a choice.
-        options: conventions of scoring.
         progress: is told the way, the step, and how many key frames are done of how many.
 
     Returns:
@@ -166,9 +162,7 @@ def compare_map(
                     with opened as detector:
                         report = _reporter(progress, way, step)
                         times_s = write_results(detector, data, output, progress=report)
-                    scored = score_files(
-                        output, data.truth, label_map=data.label_map, exclude=data.exclude, options=options
-                    )
+                    scored = score_files(output, data.truth, label_map=data.label_map, exclude=data.exclude)
                     found[step] = scored, read_boxes(output, last="score")
             except StepError as error:
                 if not expected:
@@ -190,20 +184,18 @@ def _row(
     expected: dict[int, tuple[Score, BoxTable]],
     times_s: list[float],
 ) -> ParityRow:
-    apart = {
-        (step, label): abs(result.average_precision - expected[step][0].results[_IOU][label].average_precision)
+    apart = [
+        abs(result.average_precision - expected[step][0].results[_IOU][label].average_precision)
         for step, (score, _) in found.items()
         for label, result in score.results[_IOU].items()
-    }
-    worst = max(apart, key=lambda key: apart[key], default=None)
+    ]
     last = max(found)
     tolerance = TOLERANCES[way.precision].scores
     return ParityRow(
         way=way,
         mean_ap={step: score.mean_ap(_IOU) for step, (score, _) in found.items()},
         worst_mean=max(abs(s.mean_ap(_IOU) - expected[step][0].mean_ap(_IOU)) for step, (s, _) in found.items()),
-        worst_class=0.0 if worst is None else apart[worst],
-        worst_label=None if worst is None else worst[1],
+        worst_class=max(apart, default=0.0),
         matched=matched_share(found[last][1], expected[last][1], score_tolerance=tolerance),
         latency_ms=1e3 * statistics.median(times_s) if times_s else 0.0,
     )

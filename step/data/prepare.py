@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from step.errors import StepError
-from step.evaluation.box_table import BoxTable, read_boxes, read_frames
+from step.evaluation.box_table import BoxTable, read_boxes, read_frames, second_text
 from step.evaluation.label_map import read_label_map
 from step.files import atomic_path
 
@@ -84,11 +84,6 @@ def write_boxes(table: BoxTable, path: Path) -> None:
             last = "" if np.isnan(table.last[row]) else f"{table.last[row]:.6g}"
             file.write(f"{table.videos[table.video[row]]},{second_text(table.second[row])},{corners}")
             file.write(f",{table.label[row]},{last}\n")
-
-
-def second_text(second: float) -> str:
-    """AVA's four digits; between seconds, which AVA does not have, with milliseconds."""
-    return f"{int(second):04d}" if second == int(second) else f"{second:08.3f}"
 
 
 def _order(table: BoxTable) -> NDArray[np.int64]:

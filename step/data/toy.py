@@ -133,7 +133,7 @@ def _cast(state: np.random.RandomState) -> list[_Actor]:
 
 def _body(state: np.random.RandomState, height_px: float, facing: int) -> Body:
     colours = tuple(tuple(int(value) for value in state.randint(0, 256, 3)) for _ in range(4))
-    return Body(height_px, facing, float(state.rand()), colours)  # type: ignore[arg-type]  # three numbers each
+    return Body(height_px, facing, float(state.rand()), colours)
 
 
 def _background(state: np.random.RandomState) -> NDArray[np.uint8]:

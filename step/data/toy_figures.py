@@ -37,7 +37,7 @@ class Body:
     height_px: float
     facing: int
     phase: float
-    colours: tuple[tuple[int, int, int], ...]
+    colours: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,11 @@ def read_frames(path: Path) -> tuple[tuple[str, float], ...]:
     return tuple(frames)
 
 
+def second_text(second: float) -> str:
+    """AVA's four digits; between seconds, which AVA does not have, with milliseconds."""
+    return f"{int(second):04d}" if second == int(second) else f"{second:08.3f}"
+
+
 def check_boxes(table: BoxTable, *, last: Last) -> None:
     """Refuses numbers that are none, and boxes that are none.
 

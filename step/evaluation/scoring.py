@@ -150,10 +150,10 @@ def score(
     return Score(results=scored, names=names, counts=counts, options=options, notes=_notes(truth, results, counts))
 
 
-def frame_boxes(*tables: BoxTable) -> tuple[Boxes, ...]:
-    """The rows of several tables, with the same numbers for the same key frames."""
-    frames = _Frames(tables[0], tables[-1], ())
-    return tuple(frames.boxes(table, scores=True) for table in tables)
+def frame_boxes(first: BoxTable, second: BoxTable) -> tuple[Boxes, Boxes]:
+    """The rows of two tables of results, with the same numbers for the same key frames."""
+    frames = _Frames(first, second, ())
+    return frames.boxes(first, scores=True), frames.boxes(second, scores=True)
 
 
 def _notes(truth: BoxTable, results: BoxTable, counts: dict[str, int]) -> tuple[str, ...]:

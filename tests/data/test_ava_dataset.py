@@ -6,19 +6,15 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from torchvision_on_cpu import load_torchvision
+from torch.utils.data import DataLoader
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
-load_torchvision()
-
-from torch.utils.data import DataLoader  # noqa: E402 - torchvision has to be loaded before it is imported
-from torchvision import tv_tensors  # noqa: E402
-from torchvision.transforms import v2  # noqa: E402
-
-from step import StepError  # noqa: E402
-from step.classes import AVA_CLASS_NAMES, CHALLENGE_CLASS_IDS  # noqa: E402
-from step.data import AvaDataset  # noqa: E402
-from step.data.extract import extract  # noqa: E402
-from step.data.frame_store import read_clip  # noqa: E402
+from step import StepError
+from step.classes import AVA_CLASS_NAMES, CHALLENGE_CLASS_IDS
+from step.data import AvaDataset
+from step.data.extract import extract
+from step.data.frame_store import read_clip
 
 TRUTH = """v,0002,0.1,0.2,0.5,0.6,12,7
 v,0002,0.1,0.2,0.5,0.6,80,7

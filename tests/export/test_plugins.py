@@ -12,7 +12,7 @@ import onnxruntime as ort
 import pytest
 from click.testing import CliRunner
 from helpers import tensorrt_without_gpu
-from step_export import engine_writer
+from step_export import engine_writer, plugin_checks
 from step_export.build_cli import main as step_build
 from step_export.bundle_writer import ExportSettings, export_bundle
 from step_export.cli import main as step_export
@@ -255,7 +255,7 @@ def test_the_operators_of_every_graph_are_counted(tiny_bundle):
     manifest = read_bundle(tiny_bundle)
     for name, graph in manifest.graphs.items():
         nodes = onnx.load(tiny_bundle / graph.file).graph.node
-        assert sum(node.domain == "step" for node in nodes) == engine_writer.count_operators(name, manifest)
+        assert sum(node.domain == "step" for node in nodes) == plugin_checks.count_operators(name, manifest)
 
 
 def test_nodes_for_plugins_and_rtx_engines_in_one_call(tiny_checkpoint, tmp_path):

@@ -2,13 +2,13 @@
 
 import csv
 import json
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, TextIO
 
 from step.classes import class_name
 from step.clips import tube_offsets_s
 from step.config import StepConfig
+from step.evaluation.box_table import second_text
 from step_runtime.key_frame import KeyFrame
 from step_runtime.merging import Person
 
@@ -41,7 +41,7 @@ class TableWriter:
         """Adds one key frame."""
         self._jsonl.write(json.dumps(_json_line(key_frame, people, self._config)) + "\n")
         detections = key_frame.detections
-        second = _second(key_frame.scheduled_s)
+        second = second_text(float(key_frame.scheduled_s))
         for row in range(int(detections.counts[0])):
             box = [f"{value:.4g}" for value in detections.boxes[0, row]]
             label, score = detections.labels[0, row], detections.scores[0, row]
@@ -51,11 +51,6 @@ class TableWriter:
         """Flushes both files."""
         self._jsonl.close()
         self._csv.close()
-
-
-def _second(time_s: Fraction) -> str:
-    """AVA's four-digit second; between seconds (which AVA does not have) with the fraction."""
-    return f"{int(time_s):04d}" if time_s.denominator == 1 else f"{float(time_s):08.3f}"
 
 
 def _json_line(key_frame: KeyFrame, people: list[Person], config: StepConfig) -> dict[str, Any]:
