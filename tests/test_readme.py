@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from helpers import MakeVideo
 
+from step.data.toy import generate
+from step.data.toy_cache import toy_folder
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 # Smaller numbers, and no second look at what other tests look at, since a test need not measure.
@@ -46,6 +49,9 @@ def folder(tiny_checkpoint, tiny_bundle, half_bundle, tmp_path_factory) -> Path:
     (folder / "excluded.csv").write_text("clip,0000\n")
     (folder / "label_map.pbtxt").write_text('item { name: "stand" id: 12 }')
     (folder / "videos").mkdir()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("STEP_DATA_CACHE", str(folder / "cache"))
+        generate(toy_folder(), videos={"val": 1})  # what `--data toy` finds, smaller
     return folder
 
 
@@ -59,7 +65,13 @@ def with_video(folder: Path, make_video: MakeVideo) -> Path:
 def _run(words: list[str], cwd: Path) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        words, cwd=cwd, env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=300, check=False
+        words,
+        cwd=cwd,
+        env=os.environ | {"PATH": path, "STEP_DATA_CACHE": str(cwd / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from step.config import CLIP_FPS, StepConfig
-from step.data.frame_store import read_clip
+from step.data.frame_store import frame_file, read_clip, read_frame, second_folder
 from step.data.video_clip import read_video_clip
 from step.errors import StepError
 from step.evaluation.box_table import read_boxes, second_text
@@ -87,6 +87,12 @@ class DatasetFolder:
         size = (config.image_size_px, config.image_size_px)
         wanted = clip[margin : margin + config.clip_frames]
         return np.stack([np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)) for picture in wanted])
+
+    def key_frame(self, video: str, second: int) -> NDArray[np.uint8]:
+        """The picture that is annotated, uint8 [H, W, 3]: the first of the second."""
+        if self.frames is not None:
+            return read_frame(frame_file(second_folder(self.frames, video, second), 0))
+        return np.asarray(read_video_clip(self._video_file(video), second)[_CLIP_FRAMES // 2], np.uint8)
 
     def _video_file(self, video: str) -> Path:
         found = sorted(path for path in self.videos.iterdir() if path.stem == video)

@@ -3,33 +3,41 @@
 import json
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import click
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from step.bundle import read_bundle
 from step.cli import OneLineCommand, OneLineGroup
+from step.data.toy_cache import toy_validation_set
 from step.errors import StepError
+from step.evaluation.report import write_class_csv, write_page
 from step.evaluation.scoring import FramesWithoutTruth, Score, ScoringOptions, score_files
+from step.evaluation.video_map import link_detections, true_tubes, video_ap
 from step.files import atomic_path
 from step.graph_spec import Precision
 from step_runtime.backends.base import Loop
 from step_runtime.backends.select import BACKENDS, BackendName
 from step_runtime.dataset_run import DatasetFolder, write_results
 from step_runtime.detector import Detector
-from step_runtime.map_parity import (
-    DEFAULT_TOLERANCES,
-    MapTolerance,
-    ParityRow,
-    Way,
-    compare_map,
-    find_ways,
-)
+from step_runtime.eval_tables import class_table, parity_table, step_table
+from step_runtime.map_parity import DEFAULT_TOLERANCES, MapTolerance, Way, compare_map, find_ways
+
+_VIDEO_IOUS = (0.2, 0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Running:
+    """What runs the model."""
+
+    model: Path
+    backend: BackendName
+    loop: Loop | None
+    device: str
 
 
 def _parse_ious(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[float, ...]:
@@ -48,12 +56,15 @@ def _parse_ious(_ctx: click.Context, _param: click.Parameter, value: str) -> tup
 @click.option("--truth", type=click.Path(path_type=Path), help="Ground truth in AVA's csv format.")
 @click.option("--model", type=click.Path(path_type=Path), help="Bundle folder (or a .pth) to run on --data.")
 @click.option(
-    "--data", type=click.Path(path_type=Path), help="Folder with SPLIT.csv and frames or videos, see step-data."
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Folder with SPLIT.csv and frames or videos, see step-data; or toy, the validation set of step-data toy.",
 )
 @click.option("--split", default="val", help="Which csv of --data.")
 @click.option("--backend", type=click.Choice(BACKENDS), default="auto", help="What runs the model.")
 @click.option("--loop", type=click.Choice(["fused", "steps"]), help="Which graphs.  [default: fused where it can]")
 @click.option("--steps", type=int, help="Progressive steps to run.  [default: all]")
+@click.option("--every-step", is_flag=True, help="Score after each step too; the model runs once for each.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 @click.option("--label-map", type=click.Path(path_type=Path), help="pbtxt of the classes that count.  [default: all]")
 @click.option("--exclude", type=click.Path(path_type=Path), help="csv of key frames that do not count.")
@@ -65,7 +76,12 @@ def _parse_ious(_ctx: click.Context, _param: click.Parameter, value: str) -> tup
     help="Whether detections in key frames without ground truth are wrong; the challenge drops them.",
 )
 @click.option("--iou", "ious", callback=_parse_ious, default="0.5", metavar="IOU,...", help="Least overlaps.")
+@click.option("--video-map", is_flag=True, help="Link detections over key frames and score the tubes too.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the scores there.")
+@click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write a row per class there.")
+@click.option(
+    "--html", "html_file", type=click.Path(path_type=Path), help="Write a page with curves and, given --data, mistakes."
+)
 @click.pass_context
 def main(
     context: click.Context,
@@ -77,13 +93,17 @@ def main(
     backend: str,
     loop: str | None,
     steps: int | None,
+    every_step: bool,
     device: str,
     label_map: Path | None,
     exclude: Path | None,
     cap: int | None,
     frames_without_truth: str,
     ious: tuple[float, ...],
+    video_map: bool,
     json_file: Path | None,
+    csv_file: Path | None,
+    html_file: Path | None,
 ) -> None:
     """Scores detections by AVA's frame-mAP.
 
@@ -93,48 +113,112 @@ def main(
         return
     console = Console()
     options = ScoringOptions(ious=ious, cap=cap, frames_without_truth=cast(FramesWithoutTruth, frames_without_truth))
-    if model is not None:
-        if data is None or truth is not None:
-            raise StepError("--model runs on --data, a folder that holds the ground truth; give it, and no --truth")
-        folder = DatasetFolder.open(data, split)
+    folder = None if data is None else _open_data(data, split, console)
+    if folder is not None:
+        if truth is not None:
+            raise StepError(f"--data {data} holds the ground truth; give no --truth")
         truth, label_map, exclude = folder.truth, label_map or folder.label_map, exclude or folder.exclude
-        opened = Detector.open(
-            model, cast(BackendName, backend), loop=cast(Loop | None, loop), num_steps=steps, device=device
-        )
-        with opened as detector, tempfile.TemporaryDirectory() as scratch:
-            output = results or Path(scratch) / "results.csv"
-            _run(detector, folder, output, console)
-            scored = score_files(output, truth, label_map=label_map, exclude=exclude, options=options)
-    elif results is None or truth is None:
+    if model is None and (results is None or truth is None):
         raise StepError("give --results and --truth, or --model and --data")
-    else:
+    if model is not None and folder is None:
+        raise StepError("--model runs on --data, a folder that holds the ground truth; give it")
+    if model is None and (every_step or steps is not None):
+        raise StepError("--steps and --every-step are of a model that is run; give --model and --data")
+    by_step: dict[int, Score] = {}
+    assert truth is not None
+    with tempfile.TemporaryDirectory() as scratch:
+        if model is not None and folder is not None:
+            running = _Running(
+                model=model, backend=cast(BackendName, backend), loop=cast(Loop | None, loop), device=device
+            )
+            output = results or Path(scratch) / "results.csv"
+            last = _run(running, folder, output, steps, console)
+            for step in range(1, last) if every_step else ():
+                partial = Path(scratch) / f"step{step}.csv"
+                _run(running, folder, partial, step, console)
+                by_step[step] = score_files(partial, truth, label_map=label_map, exclude=exclude, options=options)
+            results = output
+        assert results is not None
         scored = score_files(results, truth, label_map=label_map, exclude=exclude, options=options)
+        if every_step:
+            by_step[last] = scored
+    extra: dict[str, Any] = {}
+    if by_step:
+        means = {str(step): {f"{iou:g}": each.mean_ap(iou) for iou in ious} for step, each in by_step.items()}
+        extra["per_step"] = means
+    if video_map:
+        extra |= _video_map(scored)
+    _print(scored, by_step, extra, console)
+    if json_file is not None:
+        with atomic_path(json_file) as path:
+            path.write_text(json.dumps(scored.as_json() | extra, indent=2) + "\n")
+    if csv_file is not None:
+        write_class_csv(scored, csv_file)
+    if html_file is not None:
+        write_page(scored, html_file, picture=None if folder is None else folder.key_frame)
+
+
+def _print(scored: Score, by_step: dict[int, Score], extra: dict[str, Any], console: Console) -> None:
     console.print(class_table(scored))
+    if by_step:
+        console.print(step_table(by_step))
     for note in scored.notes:
         console.print(note, soft_wrap=True, markup=False, highlight=False)
-    for iou in ious:
+    for iou in scored.results:
         groups = ", ".join(f"{group} {value:.4f}" for group, value in scored.group_ap(iou).items())
         console.print(f"by kind@{iou:g}: {groups or 'none'}", soft_wrap=True, highlight=False)
         console.print(f"frame-mAP@{iou:g}: {scored.mean_ap(iou):.8f}", soft_wrap=True, highlight=False)
-    if json_file is not None:
-        with atomic_path(json_file) as path:
-            path.write_text(json.dumps(scored.as_json(), indent=2) + "\n")
+    for name, value in extra.get("video_mAP", {}).items():
+        console.print(f"video-mAP@{name}: {value:.8f}", soft_wrap=True, highlight=False)
 
 
-def _run(detector: Detector, folder: DatasetFolder, output: Path, console: Console) -> None:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+def _video_map(scored: Score) -> dict[str, Any]:
+    truth = true_tubes(scored.truth.table.take(scored.truth.rows))
+    found = link_detections(scored.detections.table.take(scored.detections.rows))
+    by_iou = {f"{iou:g}": video_ap(truth, found, iou=iou) for iou in _VIDEO_IOUS}
+    return {
+        "video_mAP": {iou: sum(values.values()) / max(len(values), 1) for iou, values in by_iou.items()},
+        "video_per_class": {
+            iou: {str(label): value for label, value in values.items()} for iou, values in by_iou.items()
+        },
+    }
+
+
+def _open_data(data: Path, split: str, console: Console) -> DatasetFolder:
+    """A folder, or the toy validation set."""
+    if str(data) != "toy" or data.exists():
+        return DatasetFolder.open(data, split)
+    if split != "val":
+        raise StepError(f"--split is {split!r}; --data toy has only val; step-data toy makes both")
+    with _progress(console) as bar:
+        task = bar.add_task("making up the toy validation set", total=None)
+        folder = toy_validation_set(lambda done, total: bar.update(task, completed=done, total=total))
+    return DatasetFolder.open(folder, split)
+
+
+def _run(running: _Running, folder: DatasetFolder, output: Path, num_steps: int | None, console: Console) -> int:
+    """Writes the results of a model; says how many steps it ran."""
+    opened = Detector.open(
+        running.model, running.backend, loop=running.loop, num_steps=num_steps, device=running.device
+    )
+    with opened as detector, _progress(console) as bar:
         task = bar.add_task(f"key frames on {detector.backend.name}")
         write_results(
             detector, folder, output, progress=lambda done, total: bar.update(task, completed=done, total=total)
         )
+        return num_steps or detector.config.num_steps
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True)
 
 
 @main.command(cls=OneLineCommand)
 @click.argument("bundles", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="BUNDLE...")
 @click.option("--checkpoint", required=True, type=click.Path(path_type=Path), help="The .pth that was exported.")
 @click.option(
-    "--data", required=True, type=click.Path(path_type=Path), help="Folder with SPLIT.csv and frames or videos."
+    "--data", required=True, type=click.Path(path_type=Path), help="Folder with SPLIT.csv and frames or videos, or toy."
 )
 @click.option("--split", default="val", show_default=True, help="Which csv of --data.")
 @click.option("--backends", default="onnxruntime", show_default=True, metavar="NAME,...", help="Beside PyTorch.")
@@ -175,42 +259,21 @@ def parity(
         for precision, default in DEFAULT_TOLERANCES.items()
     }
     console = Console()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    folder = _open_data(data, split, console)
+    with _progress(console) as bar:
         task = bar.add_task("starting")
 
         def show(way: Way, step: int, done: int, total: int) -> None:
-            bar.update(task, description=f"{_way_name(way)}, step {step}", completed=done, total=total)
+            bar.update(task, description=f"{way.name}, step {step}", completed=done, total=total)
 
-        folder = DatasetFolder.open(data, split)
         rows = compare_map(ways, folder, steps=sorted(chosen), device=device, progress=show)
     console.print(parity_table(rows, tolerances))
     for row in rows:
         if row.problem is not None:
-            console.print(f"{_way_name(row.way)}: {row.problem}", soft_wrap=True, markup=False, highlight=False)
-    failed = [_way_name(row.way) for row in rows if not row.passed(tolerances)]
+            console.print(f"{row.way.name}: {row.problem}", soft_wrap=True, markup=False, highlight=False)
+    failed = [row.way.name for row in rows if not row.passed(tolerances)]
     if failed:
         raise StepError(f"{len(failed)} of {len(rows)} ways do not give PyTorch's mAP: {', '.join(failed)}")
-
-
-def parity_table(rows: list[ParityRow], tolerances: dict[Precision, MapTolerance]) -> Table:
-    """A row per way, PyTorch's first."""
-    steps = sorted({step for row in rows for step in row.mean_ap})
-    title = "frame-mAP@0.5 after each step\napart: the worst class from PyTorch's; same: its detections; ms: a clip"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("way", no_wrap=True)
-    for column in (*map(str, steps), "apart", "same", "ms", ""):
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in rows:
-        means = (f"{row.mean_ap[step]:.4f}" if step in row.mean_ap else "" for step in steps)
-        numbers = (f"{row.worst_class:.4f}", f"{row.matched:.1%}", f"{row.latency_ms:.0f}")
-        shown = ("", "", "") if row.problem is not None else numbers
-        table.add_row(_way_name(row.way), *means, *shown, "ok" if row.passed(tolerances) else "[red]no[/]")
-    return table
-
-
-def _way_name(way: Way) -> str:
-    return " ".join(part for part in (way.backend, way.loop, way.precision) if part)
 
 
 def _names(option: str, text: str, allowed: Sequence[str]) -> list[str]:
@@ -219,20 +282,6 @@ def _names(option: str, text: str, allowed: Sequence[str]) -> list[str]:
         if name not in allowed:
             raise StepError(f"{option} is {text!r}; {name!r} is none of {', '.join(allowed)}")
     return names
-
-
-def class_table(scored: Score) -> Table:
-    """Average precision of every class at every IoU."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("class")
-    for column in ("truth", "detections", *(f"AP@{iou:g}" for iou in scored.results)):
-        table.add_column(column, justify="right", no_wrap=True)
-    first = next(iter(scored.results.values()))
-    for label, result in first.items():
-        values = (f"{classes[label].average_precision:.4f}" for classes in scored.results.values())
-        name = f"{label} {scored.names.get(label, '')}".rstrip()
-        table.add_row(name, str(result.num_truth), str(len(result.score)), *values)
-    return table
 
 
 if __name__ == "__main__":

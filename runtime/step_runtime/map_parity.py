@@ -62,6 +62,11 @@ class Way:
     loop: Loop | None
     precision: Precision
 
+    @property
+    def name(self) -> str:
+        """As it is printed."""
+        return " ".join(part for part in (self.backend, self.loop, self.precision) if part)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ParityRow:

@@ -17,6 +17,8 @@ from step.video_stream import DecodedFrame, VideoStream
 def read_video_clip(path: Path, second: int) -> NDArray[np.uint8]:
     """The frames that extraction would store and `read_clip` would read, before JPEG.
 
+    Where the clip reaches beyond the video, its first or last frame stands in, as in `clip_files`.
+
     Args:
         path: the video.
         second: t, of the key frame.
@@ -25,27 +27,41 @@ def read_video_clip(path: Path, second: int) -> NDArray[np.uint8]:
         uint8 [36, H, W, 3] RGB, H as in extracted frames.
 
     Raises:
-        StepError: not a video, damaged, or without one of the clip's seconds.
+        StepError: not a video, damaged, or without one of the clip's seconds within it.
     """
     seconds = [second + offset for offset, _ in CLIP_PARTS]
-    frames: dict[int, list[DecodedFrame]] = {number: [] for number in seconds}
-    if seconds[0] < 0:
-        raise StepError(f"{path}: the clip of second {second} begins before the video; key frames begin at second 2")
+    frames: dict[int, list[DecodedFrame]] = {number: [] for number in range(max(seconds[0], 0), seconds[-1] + 1)}
+    reaches_the_end = True
     with VideoStream(str(path)) as stream:
         try:
-            for frame in stream.decode(start_s=Fraction(seconds[0])):
+            for frame in stream.decode(start_s=Fraction(min(frames, default=0))):
                 number = int(frame.time_s)
                 if number > seconds[-1]:
+                    reaches_the_end = False
                     break
                 frames[number].append(frame)
         except av.FFmpegError as error:
             raise StepError(f"{path}: cannot be decoded at second {second} ({error.strerror})") from error
     pictures = []
     for offset, part in CLIP_PARTS:
-        found = frames[second + offset]
+        number = second + offset
+        found = frames.get(number, [])
+        if not found and offset:
+            found = _frame_at_the_end(frames, number, reaches_the_end=reaches_the_end)
         if not found:
-            raise StepError(f"{path}: has no frames in second {second + offset}, which the clip of {second} needs")
+            raise StepError(f"{path}: has no frames in second {number}, which the clip of {second} needs")
         pictures += [scaled(found[index].picture, "rgb24").to_ndarray() for index in resampled(len(found))[part]]
     clip: NDArray[np.uint8] = np.stack(pictures)
     assert len(clip) == 3 * CLIP_FPS
     return clip
+
+
+def _frame_at_the_end(
+    frames: dict[int, list[DecodedFrame]], second: int, *, reaches_the_end: bool
+) -> list[DecodedFrame]:
+    """The video's first or last frame, for a second before or after it; nothing for one within."""
+    decoded = [frame for number in sorted(frames) for frame in frames[number]]
+    if second < 0:
+        return decoded[:1]
+    is_beyond = reaches_the_end and bool(decoded) and second > int(decoded[-1].time_s)
+    return decoded[-1:] if is_beyond else []

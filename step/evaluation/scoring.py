@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from step.classes import class_group
+from step.classes import CHALLENGE_CLASS_IDS, class_group
 from step.errors import StepError
 from step.evaluation.box_table import BoxTable, find_duplicate, read_boxes, read_frames
 from step.evaluation.frame_map import Boxes, ClassResult, frame_ap, mean_ap
@@ -42,11 +42,32 @@ class ScoringOptions:
             raise StepError(f"--cap is {self.cap}; it must be at least 1")
 
 
+@dataclass(frozen=True)
+class Side:
+    """What was scored of one file.
+
+    Attributes:
+        table: all rows of the file.
+        rows: int64 [R], those that were scored.
+        boxes: [R] the same with numbers of key frames; `ClassResult.rows` are places here.
+    """
+
+    table: BoxTable
+    rows: NDArray[np.int64]
+    boxes: Boxes
+
+    def key_frame(self, place: int) -> tuple[str, float]:
+        """Video and second of a scored row."""
+        row = self.rows[place]
+        return self.table.videos[self.table.video[row]], float(self.table.second[row])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Score:
     """What came of scoring.
 
     Attributes:
+        truth, detections: the scored rows.
         results: per IoU and class id.
         names: class names by id; empty without a label map.
         counts: of frames and boxes, what was dropped and why.
@@ -54,6 +75,8 @@ class Score:
         notes: what a reader should know, one line each.
     """
 
+    truth: Side
+    detections: Side
     results: dict[float, dict[int, ClassResult]]
     names: dict[int, str]
     counts: dict[str, int]
@@ -135,19 +158,27 @@ def score(
     of_class_truth, of_class_found = (np.isin(boxes.label, labels) for boxes in (true_boxes, found_boxes))
     counts["truth boxes of other classes"] = int((keep_truth & ~of_class_truth).sum())
     counts["detections of other classes"] = int((keep_found & ~of_class_found).sum())
-    true_boxes = true_boxes.take(keep_truth & of_class_truth)
-    found_boxes = found_boxes.take(keep_found & of_class_found)
-    without = ~frames.have_truth(found_boxes.frame)
+    true_rows = np.flatnonzero(keep_truth & of_class_truth)
+    found_rows = np.flatnonzero(keep_found & of_class_found)
+    without = ~frames.have_truth(found_boxes.frame[found_rows])
     counts["detections in key frames without truth"] = int(without.sum())
     if options.frames_without_truth == "drop":
-        found_boxes = found_boxes.take(~without)
+        found_rows = found_rows[~without]
     if options.cap is not None:
-        within = _best_of_frame(found_boxes, options.cap)
+        within = _best_of_frame(found_boxes.take(found_rows), options.cap)
         counts["detections beyond the cap"] = int((~within).sum())
-        found_boxes = found_boxes.take(within)
-    counts["detections scored"], counts["truth boxes scored"] = len(found_boxes.label), len(true_boxes.label)
-    scored = {iou: frame_ap(true_boxes, found_boxes, iou=iou) for iou in options.ious}
-    return Score(results=scored, names=names, counts=counts, options=options, notes=_notes(truth, results, counts))
+        found_rows = found_rows[within]
+    true_boxes, found_boxes = true_boxes.take(true_rows), found_boxes.take(found_rows)
+    counts["detections scored"], counts["truth boxes scored"] = len(found_rows), len(true_rows)
+    return Score(
+        truth=Side(truth, true_rows, true_boxes),
+        detections=Side(results, found_rows, found_boxes),
+        results={iou: frame_ap(true_boxes, found_boxes, iou=iou) for iou in options.ious},
+        names=names,
+        counts=counts,
+        options=options,
+        notes=_notes(truth, results, names, counts),
+    )
 
 
 def frame_boxes(first: BoxTable, second: BoxTable) -> tuple[Boxes, Boxes]:
@@ -156,8 +187,11 @@ def frame_boxes(first: BoxTable, second: BoxTable) -> tuple[Boxes, Boxes]:
     return frames.boxes(first, scores=True), frames.boxes(second, scores=True)
 
 
-def _notes(truth: BoxTable, results: BoxTable, counts: dict[str, int]) -> tuple[str, ...]:
+def _notes(truth: BoxTable, results: BoxTable, names: dict[int, str], counts: dict[str, int]) -> tuple[str, ...]:
     notes = []
+    challenge = len(set(names) & set(CHALLENGE_CLASS_IDS))
+    if names and challenge < len(CHALLENGE_CLASS_IDS):
+        notes.append(f"the label map has {challenge} of the challenge's 60 classes; only its own {len(names)} count")
     if not len(truth):
         notes.append(f"{truth.path} has no boxes: there is nothing to find, and mAP is 0")
     if not len(results):

@@ -1,18 +1,21 @@
 """Videos to frames: which second, how many, what pixels; resuming and damage."""
 
+import errno
 import json
 from fractions import Fraction
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from helpers import REAL_VIDEOS, shared_path
+from helpers import REAL_VIDEOS, shared_path, shown_index
 
 from step import StepError
 from step.data import extract as extract_module
 from step.data.extract import extract
 from step.data.frame_store import FrameIndex, clip_files, read_clip, read_frame, read_index, resampled, second_folder
 from step.data.picture import HEIGHT_PX
+from step.data.video_clip import read_video_clip
 from step.video_stream import VideoStream
 
 
@@ -172,3 +175,40 @@ def test_clips_reach_beyond_the_video(video, tmp_path):
     (tmp_path / "v" / "00001" / "00000.jpg").parent.rename(tmp_path / "away")
     with pytest.raises(StepError, match="00001: no frames of second 1"):
         clip_files(tmp_path, "v", 2)
+
+
+def test_a_full_disk(video, tmp_path, monkeypatch):
+    """No half second, no leftovers; what was done before stays and is not done again."""
+    real = Path.write_bytes
+    room = [30]
+
+    def write_bytes(path, content):
+        room[0] -= 1
+        if room[0] < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(path, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", write_bytes)
+        with pytest.raises(StepError, match="No space left on device; free space or choose another place"):
+            extract(video, tmp_path / "frames")
+    assert [path.name for path in sorted((tmp_path / "frames" / "v").iterdir())] == ["00000", "index.json"]
+    assert extract(video, tmp_path / "frames").written == 3
+
+
+@pytest.mark.parametrize("second", [0, 1, 2, 3])
+def test_clips_from_the_video_equal_those_from_frames(second, make_video, tmp_path):
+    """At the video's ends too, where its first or last frame is repeated."""
+    video = make_video("v.mp4", frames=96, rate=Fraction(24), size=(96, 64))
+    extract(video, tmp_path / "frames")
+    direct, stored = read_video_clip(video, second), read_clip(tmp_path / "frames", "v", second)
+    assert direct.shape == stored.shape == (36, 360, 540, 3)
+    assert np.abs(direct.astype(int) - stored).mean((1, 2, 3)).max() < 3
+    expected = np.clip(range(24 * second - 36, 24 * second + 36, 2), 0, 95)  # of 96 frames, every other
+    assert [shown_index(picture) for picture in direct] == expected.tolist()
+
+
+@pytest.mark.parametrize("second", [4, 9])
+def test_no_clip_of_a_second_beyond_the_video(second, video, tmp_path):
+    with pytest.raises(StepError, match=rf"has no frames in second \d, which the clip of {second} needs"):
+        read_video_clip(video, second)

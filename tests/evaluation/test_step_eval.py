@@ -51,6 +51,25 @@ def test_excluded_key_frames_and_a_label_map(files, capsys):
     assert "frame-mAP@0.5: 1.00000000" in printed
 
 
+def test_video_map(files, capsys):
+    (files / "r.csv").write_text(RESULTS.replace("0.5,0.5,12,0.9", "0.5,0.42,12,0.9"))
+    code, printed, _ = run_command(main, capsys, *_words(files, "--video-map", "--json", files / "s.json"))
+    assert code == 0
+    # stand: half the tube in time and 4/5 in space there; talk: all of its one key frame, 4/5 in space
+    assert "video-mAP@0.2: 1.00000000" in printed
+    assert "video-mAP@0.5: 0.50000000" in printed
+    written = json.loads((files / "s.json").read_text())
+    assert written["video_per_class"]["0.5"] == {"12": 0.0, "14": 1.0}
+    (files / "gt.csv").write_text("a,0902,0.1,0.1,0.5,0.5,12\n")
+    assert_one_error(run_command(main, capsys, *_words(files, "--video-map")), "gt.csv, line 1: has no person id")
+
+
+def test_a_label_map_without_the_60(files, capsys):
+    (files / "map.pbtxt").write_text('item { name: "stand" id: 12 }\nitem { name: "juggle" id: 99 }')
+    _, printed, _ = run_command(main, capsys, *_words(files, "--label-map", files / "map.pbtxt"))
+    assert "the label map has 1 of the challenge's 60 classes; only its own 2 count" in printed
+
+
 def test_no_detections(files, capsys):
     (files / "r.csv").write_text("")
     code, printed, _ = run_command(main, capsys, *_words(files))

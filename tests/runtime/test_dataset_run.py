@@ -12,6 +12,7 @@ from step_runtime.dataset_run import DatasetFolder, write_results
 from step_runtime.eval_cli import main as step_eval
 
 from step import StepError
+from step.data import toy_cache
 from step.data.cli import main as step_data
 from step.evaluation.box_table import read_boxes
 
@@ -65,6 +66,59 @@ def test_ucf24(tiny_bundle, tiny_checkpoint, tmp_path, capsys):
         assert other["mAP"]["0.5"] == pytest.approx(scores[0]["mAP"]["0.5"], abs=1e-4)
 
 
+def test_every_step(data, tiny_bundle, tmp_path, capsys):
+    """Each is what --steps gives alone."""
+    more = ["--data", data, "--json", tmp_path / "s.json", "--model", tiny_bundle]
+    code, printed, error = run_command(step_eval, capsys, *more, "--every-step")
+    assert code == 0, error
+    assert "after step" in printed
+    by_step = json.loads((tmp_path / "s.json").read_text())["per_step"]
+    assert list(by_step) == ["1", "2", "3"]
+    run_command(step_eval, capsys, *more, "--steps", "2", "--results", tmp_path / "r.csv")
+    assert json.loads((tmp_path / "s.json").read_text())["mAP"] == by_step["2"]
+    code, _, error = run_command(step_eval, capsys, "--data", data, "--results", tmp_path / "r.csv", *more[2:4])
+    assert code == 0, error
+    assert json.loads((tmp_path / "s.json").read_text())["mAP"] == by_step["2"]  # the file alone gives the same
+
+
+def test_page_of_a_data_set(data, tmp_path, capsys):
+    """With pictures from frames, and from videos where there are none."""
+    (tmp_path / "r.csv").write_text("v,2,0.1,0.1,0.9,0.9,14,0.9\n")
+    words = ["--data", data, "--results", tmp_path / "r.csv", "--html", tmp_path / "p.html", "--video-map"]
+    for _ in range(2):
+        code, printed, error = run_command(step_eval, capsys, *words)
+        assert code == 0, error
+        assert "video-mAP@0.2: 0.00000000" in printed
+        assert (tmp_path / "p.html").read_text().count("data:image/jpeg") == 3
+        if (data / "frames").exists():
+            (data / "frames").rename(tmp_path / "away")
+            (tmp_path / "videos").rename(data / "videos")
+
+
+def test_toy(tiny_bundle, tmp_path, capsys, monkeypatch):
+    """Made up once; the second time it is there."""
+    monkeypatch.setenv("STEP_DATA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(toy_cache, "VALIDATION_VIDEOS", 1)
+    monkeypatch.chdir(tmp_path)
+    words = ["--model", tiny_bundle, "--data", "toy"]
+    code, printed, error = run_command(step_eval, capsys, *words)
+    assert code == 0, error
+    assert "frame-mAP@0.5" in printed
+    (made,) = (tmp_path / "cache").glob("toy-*/")
+    changed = made.stat().st_mtime_ns
+    code, again, error = run_command(step_eval, capsys, *words)
+    assert code == 0, error
+    assert made.stat().st_mtime_ns == changed
+    assert again.splitlines()[-1] == printed.splitlines()[-1]
+
+
+def test_toy_without_a_place(tiny_bundle, tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("STEP_DATA_CACHE", str(tmp_path / "file"))
+    monkeypatch.chdir(tmp_path)
+    assert_one_error(run_command(step_eval, capsys, "--model", tiny_bundle, "--data", "toy"), "cannot write")
+
+
 def test_results_are_the_detectors(data, tiny_bundle, tmp_path):
     folder = DatasetFolder.open(data, "val")
     assert folder.key_frames() == [("v", 2), ("v", 3)]
@@ -107,11 +161,13 @@ def test_a_clip_that_cannot_be_read_leaves_no_results(data, tiny_bundle, tmp_pat
     ("words", "said"),
     [
         (["--model", "M"], "--model runs on --data"),
-        (["--model", "M", "--data", "D", "--truth", "t.csv"], "and no --truth"),
+        (["--model", "M", "--data", "D", "--truth", "t.csv"], "holds the ground truth; give no --truth"),
         (["--model", "M", "--data", "nowhere"], "--data nowhere: no such folder"),
         (["--model", "M", "--data", "D", "--split", "test"], "has no test.csv; write it with step-data prepare"),
         (["--model", "M", "--data", "empty"], "empty: has no val.csv"),
         ([], "give --results and --truth, or --model and --data"),
+        (["--results", "r.csv", "--data", "D", "--every-step"], "--steps and --every-step are of a model that is run"),
+        (["--data", "toy", "--split", "train", "--model", "M"], "--data toy has only val"),
     ],
 )
 def test_bad_options(words, said, data, tiny_bundle, tmp_path, capsys, monkeypatch):

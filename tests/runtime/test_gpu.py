@@ -7,15 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import shared_path
 from step_export.bundle_writer import ExportSettings, export_bundle
 from step_export.engine_writer import build_engines
 from step_runtime import Detector
 from step_runtime.backends.select import open_backend
 from step_runtime.backends.tensorrt import TensorRTBackend
+from step_runtime.dataset_run import DatasetFolder
 from step_runtime.gpus import find_gpu
 from step_runtime.graph_runners.onnxruntime import OnnxRuntimeRunner
 from step_runtime.graph_runners.tensorrt import TensorRTRunner
 from step_runtime.graph_tensors import read_tensors
+from step_runtime.map_parity import DEFAULT_TOLERANCES, Way, compare_map
 from step_runtime.verify import compare
 
 from step import load_checkpoint
@@ -65,6 +68,16 @@ def static_bundle(flavour, golden_checkpoint, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def ucf24_data(tmp_path_factory) -> Path:
+    """The six clips as a data set, without the annotation beyond the end of one."""
+    folder = tmp_path_factory.mktemp("ucf24")
+    rows = shared_path("real/ucf24/ava_style.csv").read_text().splitlines(keepends=True)
+    (folder / "val.csv").write_text("".join(row for row in rows if not row.startswith("v_Biking_g01_c01,0006")))
+    (folder / "videos").symlink_to(shared_path("real/ucf24"))
+    return folder
+
+
+@pytest.fixture(scope="module")
 def expected(golden_checkpoint, golden_frames):
     return load_checkpoint(golden_checkpoint).detect(torch.from_numpy(golden_frames))
 
@@ -97,6 +110,18 @@ def test_parity_with_torch(loop, engine_bundle, flavour, golden_frames, expected
         nms_iou=0.4,
     )
     assert apart <= 1 - tolerance.rows_matched
+
+
+@pytest.mark.parametrize("loop", ["fused", "steps"])
+def test_map_parity(loop, engine_bundle, flavour, golden_checkpoint, ucf24_data):
+    """On six real clips, after every step; the same gate as `step-eval parity`'s."""
+    torch_way = Way(model=golden_checkpoint, backend="torch", loop=None, precision="fp32")
+    precision = read_bundle(engine_bundle).precision
+    way = Way(model=engine_bundle, backend=flavour, loop=loop, precision=precision)
+    _, row = compare_map([torch_way, way], DatasetFolder.open(ucf24_data, "val"), steps=[1, 2, 3])
+    assert row.problem is None
+    assert row.passed(DEFAULT_TOLERANCES), row
+    assert row.matched >= TOLERANCES[precision].rows_matched
 
 
 def test_fused_against_steps(engine_bundle, flavour):

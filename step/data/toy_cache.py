@@ -1,0 +1,54 @@
+"""The toy validation set, made up once for a user and kept (torch-free)."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+from filelock import FileLock
+
+import step.data.toy
+import step.data.toy_figures
+from step.data.toy import generate
+from step.files import cannot_write
+
+VALIDATION_VIDEOS = 20
+
+
+def toy_validation_set(progress: Callable[[int, int], None] = lambda _done, _total: None) -> Path:
+    """Folder of the data set that `--data toy` means: `step-data toy`'s validation videos of seed 0.
+
+    It lies in $STEP_DATA_CACHE or the user's cache, under a name that changes with the code that makes it.
+
+    Args:
+        progress: is told how many videos are made, of how many, while there is something to make.
+
+    Raises:
+        StepError: nowhere to write.
+    """
+    folder = toy_folder()
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            if not folder.is_dir():
+                generate(folder, videos={"val": VALIDATION_VIDEOS}, seed=0, progress=progress)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    return folder
+
+
+def toy_folder() -> Path:
+    """Where `toy_validation_set` keeps it, whether it is there or not."""
+    chosen = os.environ.get("STEP_DATA_CACHE")
+    home = os.environ.get("XDG_CACHE_HOME")
+    root = Path(chosen) if chosen else (Path(home) if home else Path.home() / ".cache") / "step-trt" / "data"
+    return root / f"toy-{_version()}"
+
+
+def _version() -> str:
+    """Of all that the pictures depend on: the generator's code and the encoder."""
+    digest = hashlib.sha256(repr(sorted(av.library_versions.items())).encode())
+    for module in (step.data.toy, step.data.toy_figures):
+        digest.update(Path(str(module.__file__)).read_bytes())
+    return digest.hexdigest()[:12]
