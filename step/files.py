@@ -15,21 +15,27 @@ from step.errors import StepError
 def atomic_path(target: Path) -> Iterator[Path]:
     """A temporary name beside `target` to write a file or folder to; renamed to it on success, removed on failure.
 
-    A folder that is already at `target` is replaced only after the new one is complete.
+    A folder that is already at `target` is replaced only after the new one is complete. What a link points to is
+    replaced, not the link; a device or pipe is written to.
 
     Raises:
         StepError: the place cannot be written, or the disk is full.
     """
-    target = Path(target)
+    target = Path(target).resolve()
     try:
+        is_special = target.exists() and not (target.is_file() or target.is_dir())
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        beside = None if is_special else target.parent
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=beside))
     except OSError as error:
         raise cannot_write(target, error) from error
     temporary = scratch / target.name
     try:
         yield temporary
-        if target.is_dir() and temporary.is_dir():
+        if is_special:
+            with temporary.open("rb") as source, target.open("wb") as sink:
+                shutil.copyfileobj(source, sink)
+        elif target.is_dir() and temporary.is_dir():
             _replace_folder(temporary, target, aside=scratch / "previous")
         else:
             temporary.replace(target)
@@ -37,6 +43,22 @@ def atomic_path(target: Path) -> Iterator[Path]:
         raise cannot_write(target, error) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def check_writable(target: Path) -> None:
+    """Whether `atomic_path` will find a place; for before long work.
+
+    Raises:
+        StepError: it will not.
+    """
+    target = Path(target).resolve()
+    if target.is_dir():
+        raise StepError(f"cannot write {target}: a folder is in the way; name a file")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise cannot_write(target, error) from error
 
 
 @contextlib.contextmanager

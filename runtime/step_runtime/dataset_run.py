@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from step.config import CLIP_FPS, StepConfig
 from step.data.frame_store import frame_file, read_clip, read_frame, second_folder
-from step.data.video_clip import read_video_clip
+from step.data.video_clip import read_video_clip, videos_of
 from step.errors import StepError
 from step.evaluation.box_table import read_boxes, second_text
 from step.files import atomic_path
@@ -95,7 +95,7 @@ class DatasetFolder:
         return np.asarray(read_video_clip(self._video_file(video), second)[_CLIP_FRAMES // 2], np.uint8)
 
     def _video_file(self, video: str) -> Path:
-        found = sorted(path for path in self.videos.iterdir() if path.stem == video)
+        found = [path for path in videos_of(self.videos) if path.stem == video]
         if not found:
             raise StepError(f"{self.videos}: has no video {video!r}, which is in {self.truth.name}")
         return found[0]

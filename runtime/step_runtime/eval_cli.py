@@ -2,30 +2,28 @@
 
 import json
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from step.bundle import read_bundle
-from step.cli import OneLineCommand, OneLineGroup
-from step.data.toy_cache import toy_validation_set
+from step.cli import OneLineGroup
 from step.errors import StepError
-from step.evaluation.report import write_class_csv, write_page
+from step.evaluation.box_table import read_boxes, read_frames
+from step.evaluation.label_map import read_label_map
+from step.evaluation.report import check_packages, write_class_csv, write_page
 from step.evaluation.scoring import FramesWithoutTruth, Score, ScoringOptions, score_files
 from step.evaluation.video_map import link_detections, true_tubes, video_ap
-from step.files import atomic_path
-from step.graph_spec import Precision
+from step.files import atomic_path, check_writable
 from step_runtime.backends.base import Loop
 from step_runtime.backends.select import BACKENDS, BackendName
 from step_runtime.dataset_run import DatasetFolder, write_results
 from step_runtime.detector import Detector
-from step_runtime.eval_tables import class_table, parity_table, step_table
-from step_runtime.map_parity import DEFAULT_TOLERANCES, MapTolerance, Way, compare_map, find_ways
+from step_runtime.eval_data import open_data, progress_bar
+from step_runtime.eval_tables import class_table, step_table
+from step_runtime.parity_cli import parity
 
 _VIDEO_IOUS = (0.2, 0.5)
 
@@ -38,6 +36,19 @@ class _Running:
     backend: BackendName
     loop: Loop | None
     device: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scorer:
+    """What results are scored against, and how."""
+
+    truth: Path
+    label_map: Path | None
+    exclude: Path | None
+    options: ScoringOptions
+
+    def score(self, results: Path) -> Score:
+        return score_files(results, self.truth, label_map=self.label_map, exclude=self.exclude, options=self.options)
 
 
 def _parse_ious(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[float, ...]:
@@ -113,7 +124,7 @@ def main(
         return
     console = Console()
     options = ScoringOptions(ious=ious, cap=cap, frames_without_truth=cast(FramesWithoutTruth, frames_without_truth))
-    folder = None if data is None else _open_data(data, split, console)
+    folder = None if data is None else open_data(data, split, console)
     if folder is not None:
         if truth is not None:
             raise StepError(f"--data {data} holds the ground truth; give no --truth")
@@ -124,31 +135,26 @@ def main(
         raise StepError("--model runs on --data, a folder that holds the ground truth; give it")
     if model is None and (every_step or steps is not None):
         raise StepError("--steps and --every-step are of a model that is run; give --model and --data")
-    by_step: dict[int, Score] = {}
+    if every_step and loop == "fused":
+        raise StepError("--every-step needs the graph of each step; leave out --loop fused")
     assert truth is not None
-    with tempfile.TemporaryDirectory() as scratch:
-        if model is not None and folder is not None:
-            running = _Running(
-                model=model, backend=cast(BackendName, backend), loop=cast(Loop | None, loop), device=device
-            )
-            output = results or Path(scratch) / "results.csv"
-            last = _run(running, folder, output, steps, console)
-            for step in range(1, last) if every_step else ():
-                partial = Path(scratch) / f"step{step}.csv"
-                _run(running, folder, partial, step, console)
-                by_step[step] = score_files(partial, truth, label_map=label_map, exclude=exclude, options=options)
-            results = output
+    scorer = _Scorer(truth=truth, label_map=label_map, exclude=exclude, options=options)
+    outputs = [path for path in (json_file, csv_file, html_file) if path is not None]
+    _check_before(scorer, outputs, with_tubes=video_map, with_page=html_file is not None)
+    if model is not None and folder is not None:
+        running = _Running(model=model, backend=cast(BackendName, backend), loop=cast(Loop | None, loop), device=device)
+        by_step = _score_model(running, folder, scorer, results, steps, console, every_step=every_step)
+    else:
         assert results is not None
-        scored = score_files(results, truth, label_map=label_map, exclude=exclude, options=options)
-        if every_step:
-            by_step[last] = scored
+        by_step = {0: scorer.score(results)}
+    scored = by_step[max(by_step)]
     extra: dict[str, Any] = {}
-    if by_step:
+    if every_step:
         means = {str(step): {f"{iou:g}": each.mean_ap(iou) for iou in ious} for step, each in by_step.items()}
         extra["per_step"] = means
     if video_map:
         extra |= _video_map(scored)
-    _print(scored, by_step, extra, console)
+    _print(scored, by_step if every_step else {}, extra, console)
     if json_file is not None:
         with atomic_path(json_file) as path:
             path.write_text(json.dumps(scored.as_json() | extra, indent=2) + "\n")
@@ -156,6 +162,43 @@ def main(
         write_class_csv(scored, csv_file)
     if html_file is not None:
         write_page(scored, html_file, picture=None if folder is None else folder.key_frame)
+
+
+def _check_before(scorer: _Scorer, outputs: list[Path], *, with_tubes: bool, with_page: bool) -> None:
+    """What can be known before a model runs for hours."""
+    truth = read_boxes(scorer.truth, last="person")
+    if scorer.label_map is not None:
+        read_label_map(scorer.label_map)
+    if scorer.exclude is not None:
+        read_frames(scorer.exclude)
+    if with_tubes:
+        true_tubes(truth)
+    if with_page:
+        check_packages()
+    for path in outputs:
+        check_writable(path)
+
+
+def _score_model(
+    running: _Running,
+    folder: DatasetFolder,
+    scorer: _Scorer,
+    results: Path | None,
+    steps: int | None,
+    console: Console,
+    *,
+    every_step: bool,
+) -> dict[int, Score]:
+    """By step; the last one's results go to `results`, where that is given."""
+    with tempfile.TemporaryDirectory() as scratch:
+        output = results or Path(scratch) / "results.csv"
+        last = _run(running, folder, output, steps, console)
+        by_step = {last: scorer.score(output)}
+        for step in range(1, last) if every_step else ():
+            partial = Path(scratch) / f"step{step}.csv"
+            _run(running, folder, partial, step, console)
+            by_step[step] = scorer.score(partial)
+    return dict(sorted(by_step.items()))
 
 
 def _print(scored: Score, by_step: dict[int, Score], extra: dict[str, Any], console: Console) -> None:
@@ -184,24 +227,12 @@ def _video_map(scored: Score) -> dict[str, Any]:
     }
 
 
-def _open_data(data: Path, split: str, console: Console) -> DatasetFolder:
-    """A folder, or the toy validation set."""
-    if str(data) != "toy" or data.exists():
-        return DatasetFolder.open(data, split)
-    if split != "val":
-        raise StepError(f"--split is {split!r}; --data toy has only val; step-data toy makes both")
-    with _progress(console) as bar:
-        task = bar.add_task("making up the toy validation set", total=None)
-        folder = toy_validation_set(lambda done, total: bar.update(task, completed=done, total=total))
-    return DatasetFolder.open(folder, split)
-
-
 def _run(running: _Running, folder: DatasetFolder, output: Path, num_steps: int | None, console: Console) -> int:
     """Writes the results of a model; says how many steps it ran."""
     opened = Detector.open(
         running.model, running.backend, loop=running.loop, num_steps=num_steps, device=running.device
     )
-    with opened as detector, _progress(console) as bar:
+    with opened as detector, progress_bar(console) as bar:
         task = bar.add_task(f"key frames on {detector.backend.name}")
         write_results(
             detector, folder, output, progress=lambda done, total: bar.update(task, completed=done, total=total)
@@ -209,79 +240,7 @@ def _run(running: _Running, folder: DatasetFolder, output: Path, num_steps: int 
         return num_steps or detector.config.num_steps
 
 
-def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True)
-
-
-@main.command(cls=OneLineCommand)
-@click.argument("bundles", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="BUNDLE...")
-@click.option("--checkpoint", required=True, type=click.Path(path_type=Path), help="The .pth that was exported.")
-@click.option(
-    "--data", required=True, type=click.Path(path_type=Path), help="Folder with SPLIT.csv and frames or videos, or toy."
-)
-@click.option("--split", default="val", show_default=True, help="Which csv of --data.")
-@click.option("--backends", default="onnxruntime", show_default=True, metavar="NAME,...", help="Beside PyTorch.")
-@click.option("--loops", default="fused,steps", show_default=True, metavar="NAME,...", help="Which graphs.")
-@click.option("--precisions", metavar="NAME,...", help="Of the bundles.  [default: all that they have]")
-@click.option("--steps", metavar="N,...", help="Progressive steps to score after.  [default: each]")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--tolerance", type=float, help="Of the mAP.  [default: 0.001 for fp32, 0.005 for fp16]")
-@click.option("--class-tolerance", type=float, default=0.02, show_default=True, help="Of a class's average precision.")
-def parity(
-    bundles: tuple[Path, ...],
-    checkpoint: Path,
-    data: Path,
-    split: str,
-    backends: str,
-    loops: str,
-    precisions: str | None,
-    steps: str | None,
-    device: str,
-    tolerance: float | None,
-    class_tolerance: float,
-) -> None:
-    """Compares the mAP of BUNDLEs, in every way of running them, with PyTorch's; exit code 1 beyond the tolerance."""
-    manifests = [read_bundle(bundle) for bundle in bundles]
-    every_precision = ",".join(manifest.precision for manifest in manifests)
-    ways = find_ways(
-        list(bundles),
-        checkpoint,
-        backends=cast(list[BackendName], _names("--backends", backends, BACKENDS)),
-        loops=cast(list[Loop], _names("--loops", loops, ("fused", "steps"))),
-        precisions=cast(list[Precision], _names("--precisions", precisions or every_precision, ("fp32", "fp16"))),
-    )
-    num_steps = min(manifest.num_steps for manifest in manifests)
-    numbers = [str(step) for step in range(1, num_steps + 1)]
-    chosen = [int(step) for step in _names("--steps", steps or ",".join(numbers), tuple(numbers))]
-    tolerances = {
-        precision: MapTolerance(default.mean if tolerance is None else tolerance, class_tolerance)
-        for precision, default in DEFAULT_TOLERANCES.items()
-    }
-    console = Console()
-    folder = _open_data(data, split, console)
-    with _progress(console) as bar:
-        task = bar.add_task("starting")
-
-        def show(way: Way, step: int, done: int, total: int) -> None:
-            bar.update(task, description=f"{way.name}, step {step}", completed=done, total=total)
-
-        rows = compare_map(ways, folder, steps=sorted(chosen), device=device, progress=show)
-    console.print(parity_table(rows, tolerances))
-    for row in rows:
-        if row.problem is not None:
-            console.print(f"{row.way.name}: {row.problem}", soft_wrap=True, markup=False, highlight=False)
-    failed = [row.way.name for row in rows if not row.passed(tolerances)]
-    if failed:
-        raise StepError(f"{len(failed)} of {len(rows)} ways do not give PyTorch's mAP: {', '.join(failed)}")
-
-
-def _names(option: str, text: str, allowed: Sequence[str]) -> list[str]:
-    names = list(dict.fromkeys(part.strip() for part in text.split(",")))
-    for name in names:
-        if name not in allowed:
-            raise StepError(f"{option} is {text!r}; {name!r} is none of {', '.join(allowed)}")
-    return names
+main.add_command(parity)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from step.classes import class_name
@@ -21,7 +22,7 @@ def class_table(scored: Score) -> Table:
     for label, result in first.items():
         values = (f"{classes[label].average_precision:.4f}" for classes in scored.results.values())
         name = f"{label} {scored.names.get(label) or class_name(label)}"
-        table.add_row(name, str(result.num_truth), str(len(result.score)), *values)
+        table.add_row(escape(name), str(result.num_truth), str(len(result.score)), *values)
     return table
 
 

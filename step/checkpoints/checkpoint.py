@@ -104,14 +104,26 @@ def save_checkpoint(detector: StepDetector, path: str | Path) -> None:
     Raises:
         StepError: the place cannot be written.
     """
+    write_torch_file(checkpoint_content(detector), Path(path))
+
+
+def checkpoint_content(detector: StepDetector) -> dict[str, Any]:
+    """What our format holds of a detector; readers ignore further keys."""
     state: dict[str, Tensor] = {key: value.detach().cpu() for key, value in detector.state_dict().items()}
-    content = {
+    return {
         "format": FORMAT,
         "version": FORMAT_VERSION,
         "config": detector.config.to_dict(),
         "state_dict": state,
     }
-    path = Path(path)
+
+
+def write_torch_file(content: dict[str, Any], path: Path) -> None:
+    """`torch.save`, atomically.
+
+    Raises:
+        StepError: the place cannot be written.
+    """
     with atomic_path(path) as temporary:
         try:
             torch.save(content, temporary)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from step.cli import OneLineCommand, OneLineGroup
@@ -15,10 +16,10 @@ from step.data.extract import Extracted, extract
 from step.data.frame_store import CLIP_PARTS
 from step.data.prepare import prepare
 from step.data.toy import generate
+from step.data.video_clip import VIDEO_SUFFIXES, videos_of
 from step.errors import StepError
 from step.evaluation.box_table import read_boxes
 
-_VIDEO_SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
 _PATH = click.Path(path_type=Path)
 _SEEDS = 2**32
 
@@ -82,7 +83,7 @@ def check_command(truth: Path, frames: Path | None, label_map: Path | None) -> N
     """Looks for what is missing or wrong in the ground truth TRUTH and in the frames that its clips need."""
     console = Console(highlight=False, soft_wrap=True)
     with console.status("reading") as status:
-        problems = list(check(truth, frames, label_map=label_map, progress=lambda video: status.update(video)))
+        problems = list(check(truth, frames, label_map=label_map, progress=lambda video: status.update(escape(video))))
     for problem in problems:
         console.print(f"{problem.where}: {problem.text}", markup=False)
     if problems:
@@ -116,9 +117,9 @@ def _video_files(places: tuple[Path, ...]) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for place in places:
         if place.is_dir():
-            found = sorted(path for path in place.iterdir() if path.suffix.lower() in _VIDEO_SUFFIXES)
+            found = videos_of(place)
             if not found:
-                raise StepError(f"{place}: holds no video ({', '.join(sorted(_VIDEO_SUFFIXES))})")
+                raise StepError(f"{place}: holds no video ({', '.join(sorted(VIDEO_SUFFIXES))})")
         elif place.is_file():
             found = [place]
         else:

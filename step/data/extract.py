@@ -70,7 +70,8 @@ def extract(path: Path, root: Path, *, name: str | None = None, seconds: frozens
             present[second] = len(frames)
             index = replace(index, counts={**index.counts, second: len(frames)})
             write_index(root, name, index)
-        if wanted is None or last < max(wanted):  # the end was seen
+        if missing is None or last < max(missing):  # the end was seen, or all that was asked for lies beyond it
+            last = last if last >= 0 else _last_second(path)
             index = replace(index, last_second=last, is_whole=index.is_whole or wanted is None)
             write_index(root, name, index)
     wanted = _wanted(seconds, index)
@@ -87,6 +88,11 @@ def _wanted(seconds: frozenset[int] | None, index: FrameIndex) -> frozenset[int]
         return frozenset(index.counts) if index.is_whole else None
     last = index.last_second
     return frozenset(second for second in seconds if second >= 0 and (last is None or second <= last))
+
+
+def _last_second(path: Path) -> int:
+    with VideoStream(str(path)) as stream:
+        return max((int(frame.time_s) for frame in stream.decode()), default=-1)
 
 
 def _write_second(target: Path, frames: list[DecodedFrame]) -> None:
@@ -114,6 +120,7 @@ def _decode_seconds(path: Path, seconds: frozenset[int] | None) -> Iterator[tupl
                         yield current, frames
                     current, frames = second, []
                     if seconds is not None and second > max(seconds):
+                        yield current, frames  # so that it is known that the video goes on
                         return
                 if seconds is None or second in seconds:
                     frames.append(frame)

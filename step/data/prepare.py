@@ -81,7 +81,7 @@ def write_boxes(table: BoxTable, path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for row in range(len(table)):
             corners = ",".join(f"{corner:.6g}" for corner in table.boxes_xyxy[row])
-            last = "" if np.isnan(table.last[row]) else f"{table.last[row]:.6g}"
+            last = "" if np.isnan(table.last[row]) else f"{table.last[row]:.17g}"  # ids are often large
             file.write(f"{table.videos[table.video[row]]},{second_text(table.second[row])},{corners}")
             file.write(f",{table.label[row]},{last}\n")
 

@@ -68,8 +68,8 @@ def generate(
     for split, count in videos.items():
         if count < 1:
             raise StepError(f"--{split} is {count}; it must be at least 1")
-    if folder.exists() and any(folder.iterdir()):
-        raise StepError(f"{folder}: is not empty; name a new folder")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise StepError(f"{folder}: {'is not empty' if folder.is_dir() else 'is a file'}; name a new folder")
     done = 0
     with atomic_path(folder) as scratch:
         (scratch / "videos").mkdir(parents=True)

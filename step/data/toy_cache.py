@@ -6,10 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import av
+import cv2
+import numpy as np
 from filelock import FileLock
 
 import step.data.toy
 import step.data.toy_figures
+from step.classes import AVA_CLASS_NAMES
 from step.data.toy import generate
 from step.files import cannot_write
 
@@ -47,8 +50,9 @@ def toy_folder() -> Path:
 
 
 def _version() -> str:
-    """Of all that the pictures depend on: the generator's code and the encoder."""
-    digest = hashlib.sha256(repr(sorted(av.library_versions.items())).encode())
+    """Of what the pictures depend on: the generator's code, and the libraries that draw and encode."""
+    libraries = [cv2.__version__, np.__version__, *sorted(av.library_versions.items())]
+    digest = hashlib.sha256(repr((libraries, AVA_CLASS_NAMES)).encode())
     for module in (step.data.toy, step.data.toy_figures):
         digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()[:12]

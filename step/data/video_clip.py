@@ -13,6 +13,20 @@ from step.data.picture import scaled
 from step.errors import StepError
 from step.video_stream import DecodedFrame, VideoStream
 
+VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"})
+"""What is taken for a video in a folder."""
+
+
+def videos_of(folder: Path) -> list[Path]:
+    """The videos in a folder, by name.
+
+    Raises:
+        StepError: no such folder.
+    """
+    if not folder.is_dir():
+        raise StepError(f"{folder}: no such folder of videos")
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
+
 
 def read_video_clip(path: Path, second: int) -> NDArray[np.uint8]:
     """The frames that extraction would store and `read_clip` would read, before JPEG.

@@ -19,6 +19,9 @@ from step.errors import StepError
 Last = Literal["score", "person"]
 _NAMES = ("video", "second", "x1", "y1", "x2", "y2", "class", "last")
 _SLACK = 1e-6  # corners are rounded to some digits
+_MOST_SECONDS = 1e7  # four months; what is beyond is no second of a video
+LARGEST_LABEL = 65535
+"""AVA's ids end at 80; other data sets may have more."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def read_boxes(path: Path, *, last: Last) -> BoxTable:
         label=_labels(columns["class"], path, lines),
         last=columns["last"],
         lines=lines,
-        empty=tuple(_empty_frame(path, number, text) for number, text in short),
+        empty=_empty_frames(path, short),
     )
     check_boxes(result, last=last)
     return result
@@ -96,7 +99,7 @@ def read_frames(path: Path) -> tuple[tuple[str, float], ...]:
         StepError: no such file, or the first line that is wrong.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError as error:
         raise StepError(f"{path}: no such file") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -104,7 +107,7 @@ def read_frames(path: Path) -> tuple[tuple[str, float], ...]:
     frames = []
     for number, line in enumerate(lines, 1):
         if line.strip():
-            columns = [column.strip() for column in line.split(",")]
+            columns = [column.strip().strip('"') for column in line.split(",")]
             if len(columns) < 2:
                 raise StepError(f"{path}, line {number}: is {line!r}; a key frame is video,second")
             frames.append(_empty_frame(path, number, ",".join(columns[:2])))
@@ -125,11 +128,11 @@ def check_boxes(table: BoxTable, *, last: Last) -> None:
     x1, y1, x2, y2 = table.boxes_xyxy.T
     boxes = table.boxes_xyxy
     checks = [
-        (~np.isfinite(table.second) | (table.second < 0), "the second is {second}; it must be a number of at least 0"),
+        (~_are_seconds(table.second), "the second is {second}; it must be a number, at least 0"),
         (~np.isfinite(boxes).all(1), "the box is {box}; every corner must be a number"),
         ((boxes < -_SLACK).any(1) | (boxes > 1 + _SLACK).any(1), "the box is {box}; corners must be within [0, 1]"),
         ((x2 < x1) | (y2 < y1), "the box is {box}; x1 <= x2 and y1 <= y2 must hold"),
-        (table.label < 1, "the class is {label}; AVA's ids begin at 1"),
+        ((table.label < 1) | (table.label > LARGEST_LABEL), f"the class is {{label}}; ids are 1 to {LARGEST_LABEL}"),
     ]
     if last == "score":
         checks.append((~np.isfinite(table.last), "the score is {last}; it must be a number"))
@@ -143,6 +146,10 @@ def check_boxes(table: BoxTable, *, last: Last) -> None:
                 last=table.last[row],
             )
             raise StepError(f"{table.where(row)}: {told}")
+
+
+def _are_seconds(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    return (values >= 0) & (values < _MOST_SECONDS)
 
 
 def find_duplicate(table: BoxTable) -> tuple[int, int] | None:
@@ -194,7 +201,7 @@ def _read_columns(path: Path) -> tuple[Any, list[tuple[int, str]]]:
     except OSError as error:
         raise StepError(f"{path}: cannot be read: {error.strerror or error}") from error
     if wrong:
-        number, found = wrong[0]
+        number, found = _filled_lines(path)[wrong[0][0] - 1], wrong[0][1]
         raise StepError(
             f"{path}, line {number}: has {found} columns; AVA's rows have {width} here (video, second, box, class"
             f"{', score or person' if width == 8 else ''}) or 2 (video, second)"
@@ -226,6 +233,12 @@ def _width(path: Path) -> int:
 
 def _conversion_message(path: Path, said: str) -> str:
     """Arrow's message on a value that is no number, with the line in the file and the column's name."""
+    if "UTF8" in said:
+        for number, content in enumerate(path.read_bytes().split(b"\n"), 1):
+            try:
+                content.decode()
+            except UnicodeDecodeError:
+                return f"{path}, line {number}: is not UTF-8 text; save the file as UTF-8"
     found = re.search(r"column #(\d+)(?:: Row #(\d+))?: .*invalid value '(.*)'", said, re.DOTALL)
     if found is None:
         return f"{path}: {' '.join(said.split())}"
@@ -258,9 +271,24 @@ def _labels(values: NDArray[np.float64], path: Path, lines: NDArray[np.int64]) -
     return values.astype(np.int32)
 
 
+def _empty_frames(path: Path, short: list[tuple[int, str]]) -> tuple[tuple[str, float], ...]:
+    if not short:
+        return ()
+    lines = _filled_lines(path)
+    return tuple(_empty_frame(path, lines[number - 1], text) for number, text in short)
+
+
+def _filled_lines(path: Path) -> list[int]:
+    """Line numbers of the rows: Arrow does not count blank lines."""
+    return [number for number, line in enumerate(path.read_bytes().split(b"\n"), 1) if line.strip()]
+
+
 def _empty_frame(path: Path, number: int, text: str) -> tuple[str, float]:
     video, second = text.split(",")
     try:
-        return video, float(second)
-    except ValueError as error:
-        raise StepError(f"{path}, line {number}: the second is {second!r}; it must be a number") from error
+        value = float(second)
+    except ValueError:
+        value = float("nan")
+    if not _are_seconds(np.array(value)):
+        raise StepError(f"{path}, line {number}: the second is {second!r}; it must be a number, at least 0")
+    return video, value

@@ -80,7 +80,7 @@ def frame_ap(truth: Boxes, detections: Boxes, *, iou: float, labels: list[int] |
     wanted = np.unique(truth.label) if labels is None else np.intersect1d(labels, truth.label)
     claimed, overlap = best_truth(truth, detections)
     correct = _first_claims(claimed, overlap >= iou, detections.score, len(truth.label))
-    # Best first; of equal scores the later row, which is how the challenge's code happens to sort.
+    # Best first; of equal scores the later row. The challenge's code leaves their order to an unstable sort.
     order = np.lexsort((detections.score, detections.label))[::-1]
     sorted_labels = detections.label[order]
     results = {}

@@ -8,8 +8,10 @@ import re
 from pathlib import Path
 
 from step.errors import StepError
+from step.evaluation.box_table import LARGEST_LABEL
 
-_BLOCK = re.compile(r"\b(?:item|label)\s*\{(.*?)\}", re.DOTALL)
+_BLOCK = re.compile(r"""\b(?:item|label)\s*\{((?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^}"'])*)\}""", re.DOTALL)
+_COMMENT = re.compile(r"^[ \t]*#.*$", re.MULTILINE)
 _ID = re.compile(r"\b(?:label_)?id:\s*(\d+)")
 _NAME = re.compile(r"""\bname:\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)')""")
 
@@ -26,6 +28,7 @@ def read_label_map(path: Path) -> dict[int, str]:
         raise StepError(f"{path}: no such file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise StepError(f"{path}: cannot be read as a label map: {error}") from error
+    text = _COMMENT.sub("", text)  # the line ends stay, for the messages
     names: dict[int, str] = {}
     for block in _BLOCK.finditer(text):
         line = text.count("\n", 0, block.start()) + 1
@@ -33,6 +36,8 @@ def read_label_map(path: Path) -> dict[int, str]:
         if found_id is None or found_name is None:
             raise StepError(f"{path}, line {line}: a class without {'id' if found_id is None else 'name'}")
         label = int(found_id[1])
+        if not 1 <= label <= LARGEST_LABEL:
+            raise StepError(f"{path}, line {line}: the class is {label}; ids are 1 to {LARGEST_LABEL}")
         if label in names:
             raise StepError(f"{path}, line {line}: class {label} stands there twice")
         names[label] = found_name[1] if found_name[1] is not None else found_name[2]

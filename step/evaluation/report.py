@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,15 +43,15 @@ def write_page(score: Score, path: Path, *, picture: KeyFramePicture | None = No
     Args:
         score: what came of scoring.
         path: to write.
-        picture: gives a key frame, uint8 [H, W, 3] RGB; None for a page without pictures of mistakes.
+        picture: gives a key frame, uint8 [H, W, 3] RGB; None for a page without pictures of mistakes. Where it raises
+            a StepError, the page says so.
 
     Raises:
-        StepError: a picture that cannot be read, nowhere to write, or a package that is missing.
+        StepError: nowhere to write, or a package that is missing.
     """
-    try:
-        import jinja2
-    except ModuleNotFoundError as error:
-        raise StepError("--html needs Jinja; install it with: pip install 'step-trt[eval]'") from error
+    check_packages()
+    import jinja2
+
     iou, results = next(iter(score.results.items()))
     wrong = worst_false_positives(score, iou=iou, most=_MOST_MISTAKES, most_of_class=_MOST_OF_CLASS)
     missed = worst_false_negatives(score, iou=iou, most=_MOST_MISTAKES, most_of_class=_MOST_OF_CLASS)
@@ -81,7 +82,7 @@ def write_page(score: Score, path: Path, *, picture: KeyFramePicture | None = No
                 "truth": result.num_truth,
                 "detections": len(result.rows),
                 "values": [f"{each[label].average_precision:.4f}" for each in score.results.values()],
-                "threshold": table.threshold[label],
+                "threshold": f"{table.threshold[label]:.3f}" if np.isfinite(table.threshold[label]) else "none",
             }
             for label, result in results.items()
         ],
@@ -93,15 +94,32 @@ def write_page(score: Score, path: Path, *, picture: KeyFramePicture | None = No
         scratch.write_text(text, encoding="utf-8")
 
 
+def check_packages() -> None:
+    """Whether a page can be written.
+
+    Raises:
+        StepError: a package is missing.
+    """
+    for name in ("jinja2", "matplotlib"):
+        if importlib.util.find_spec(name) is None:
+            raise StepError(f"--html needs {name}; install it with: pip install 'step-trt[eval]'")
+
+
 def _shown(mistake: Mistake, score: Score, picture: KeyFramePicture | None) -> dict[str, Any]:
     """A mistake as the page shows it."""
     is_whole = mistake.second == int(mistake.second)
-    image = None
-    if picture is not None and is_whole:
-        thumbnail = _thumbnail(picture(mistake.video, int(mistake.second)), mistake, score)
-        image = _data_url(cv2.imencode(".jpg", thumbnail[..., ::-1])[1].tobytes(), "jpeg")
+    image, reason = None, None
+    if picture is not None:
+        try:
+            if not is_whole or mistake.video not in score.truth.table.videos:
+                raise StepError("not a key frame of the data set")
+            thumbnail = _thumbnail(picture(mistake.video, int(mistake.second)), mistake, score)
+            image = _data_url(cv2.imencode(".jpg", thumbnail[..., ::-1])[1].tobytes(), "jpeg")
+        except StepError as error:  # results may name what there is no picture of
+            reason = str(error)
     return {
         "image": image,
+        "reason": reason,
         "name": score.names.get(mistake.label) or class_name(mistake.label),
         "where": f"{mistake.video} {second_text(mistake.second)}",
         "score": f"{mistake.score:.3f}" if mistake.score or not mistake.is_missed else None,

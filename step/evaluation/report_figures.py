@@ -1,13 +1,13 @@
 """The report's figures as PNG (torch-free; needs matplotlib)."""
 
 import io
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from step.classes import class_group, class_name
-from step.errors import StepError
 from step.evaluation.confusion import Confusion
 from step.evaluation.frame_map import ClassResult
 
@@ -30,13 +30,15 @@ _DPI = 110
 
 def draw_bars(results: dict[int, ClassResult], names: dict[int, str]) -> bytes:
     """Average precision of every class, best first, coloured by AVA's kinds of action."""
+    from matplotlib.patches import Patch
+
     ranked = sorted(results.values(), key=lambda result: result.average_precision)
     figure = _figure(8, 1.2 + 0.23 * len(ranked))
     axes = figure.add_subplot()
     values = [result.average_precision for result in ranked]
     places = np.arange(len(ranked))
     axes.barh(places, values, color=[_GROUP_COLOR[class_group(result.label)] for result in ranked])
-    axes.set_yticks(places, [_name(result.label, names) for result in ranked], fontsize=8)
+    axes.set_yticks(places, [_name(result.label, names) for result in ranked], fontsize=8, parse_math=False)
     for place, result in enumerate(ranked):
         text = f" {result.average_precision:.3f}   {result.num_truth} true"
         axes.text(result.average_precision, place, text, va="center", fontsize=7)
@@ -44,9 +46,9 @@ def draw_bars(results: dict[int, ClassResult], names: dict[int, str]) -> bytes:
     axes.set_ylim(-0.7, len(ranked) - 0.3)
     axes.set_xlabel("average precision")
     groups = list(dict.fromkeys(class_group(result.label) for result in reversed(ranked)))
-    handles = [axes.barh([-9], [0], color=_GROUP_COLOR[group]) for group in groups]
+    handles = [Patch(color=_GROUP_COLOR[group]) for group in groups]
     if groups:
-        axes.legend(handles, groups, loc="lower right", fontsize=8)
+        figure.legend(handles, groups, loc="outside upper center", ncols=len(groups), fontsize=8)
     return _png(figure)
 
 
@@ -65,7 +67,8 @@ def draw_curves(results: dict[int, ClassResult], names: dict[int, str]) -> bytes
             color = _GROUP_COLOR[class_group(result.label)]
             axes.plot(result.recall[shown], result.precision[shown], color="#bbbbbb", linewidth=0.8)
             axes.step(recall, height, where="pre", color=color, linewidth=1.3)
-        axes.set_title(f"{_name(result.label, names)}\nAP {result.average_precision:.3f}", fontsize=7)
+        title = f"{_name(result.label, names)}\nAP {result.average_precision:.3f}"
+        axes.set_title(title, fontsize=7, parse_math=False)
         axes.tick_params(labelsize=6)
         axes.grid(alpha=0.3)
     for axes in axes_list[len(ranked) :]:
@@ -80,21 +83,21 @@ def draw_confusion(table: Confusion, names: dict[int, str]) -> bytes:
     """What people who do one thing also do, beside what was detected at them; the classes with most people."""
     chosen = np.sort(np.argsort(-table.count, kind="stable")[:_MOST_CONFUSED])
     labels = [_name(table.labels[place], names) for place in chosen.tolist()]
-    side = 1.9 + 0.24 * len(labels)
+    side = max(3.0, 1.9 + 0.24 * len(labels))
     figure = _figure(2 * side + 1.2, side + 0.6)
     left, right = figure.subplots(1, 2, sharey=True)
     pick = np.ix_(chosen, chosen)
-    _draw_matrix(left, table.truth[pick], labels, "ground truth: who does the row's also does")
-    picture = _draw_matrix(right, table.found[pick], labels, "detected at who does the row's")
-    left.set_yticks(range(len(labels)), labels, fontsize=7)
+    _draw_matrix(left, table.truth[pick], labels, "who does the row's also does\n(ground truth)")
+    picture = _draw_matrix(right, table.found[pick], labels, "detected at\nwho does the row's")
+    left.set_yticks(range(len(labels)), labels, fontsize=7, parse_math=False)
     figure.colorbar(picture, ax=[left, right], label="share of people", shrink=0.8)
     return _png(figure)
 
 
 def _draw_matrix(axes: "Axes", values: NDArray[np.float64], labels: list[str], title: str) -> Any:
     picture = axes.imshow(values, vmin=0, vmax=1, cmap="viridis")
-    axes.set_xticks(range(len(labels)), labels, rotation=90, fontsize=7)
-    axes.set_title(title, fontsize=9)
+    axes.set_xticks(range(len(labels)), labels, rotation=90, fontsize=7, parse_math=False)
+    axes.set_title(title, fontsize=8)
     if len(labels) <= 12:
         for (row, column), value in np.ndenumerate(values):
             color = "black" if value > 0.6 else "white"
@@ -112,14 +115,14 @@ def _thinned(count: int) -> NDArray[np.int64]:
 
 
 def _figure(width_in: float, height_in: float) -> "Figure":
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise StepError("drawing needs matplotlib; install it with: pip install 'step-trt[eval]'") from error
+    from matplotlib.figure import Figure
+
     return Figure(figsize=(width_in, height_in), dpi=_DPI, layout="constrained")
 
 
 def _png(figure: "Figure") -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # class names may be in any script
+        figure.savefig(buffer, format="png", bbox_inches="tight")
     return buffer.getvalue()

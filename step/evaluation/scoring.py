@@ -25,7 +25,7 @@ class ScoringOptions:
         ious: least overlaps, a mean for each.
         cap: best detections of a frame that count, over all classes; None for all. The challenge's is 50.
         frames_without_truth: whether detections in key frames without ground truth are wrong ("count") or do not count
-            ("drop", the challenge's).
+            ("drop", the challenge's). Ground truth of classes that do not count is none.
     """
 
     ious: tuple[float, ...] = (0.5,)
@@ -36,7 +36,7 @@ class ScoringOptions:
         for iou in self.ious:
             if not 0 < iou <= 1:
                 raise StepError(f"--iou is {iou}; it must be above 0 and at most 1")
-        if not self.ious or len(set(self.ious)) != len(self.ious):
+        if not self.ious or len({f"{iou:g}" for iou in self.ious}) != len(self.ious):
             raise StepError(f"--iou is {','.join(map(str, self.ious))}; give each overlap once")
         if self.cap is not None and self.cap < 1:
             raise StepError(f"--cap is {self.cap}; it must be at least 1")
@@ -160,7 +160,7 @@ def score(
     counts["detections of other classes"] = int((keep_found & ~of_class_found).sum())
     true_rows = np.flatnonzero(keep_truth & of_class_truth)
     found_rows = np.flatnonzero(keep_found & of_class_found)
-    without = ~frames.have_truth(found_boxes.frame[found_rows])
+    without = ~np.isin(found_boxes.frame[found_rows], true_boxes.frame[true_rows])
     counts["detections in key frames without truth"] = int(without.sum())
     if options.frames_without_truth == "drop":
         found_rows = found_rows[~without]
@@ -168,6 +168,11 @@ def score(
         within = _best_of_frame(found_boxes.take(found_rows), options.cap)
         counts["detections beyond the cap"] = int((~within).sum())
         found_rows = found_rows[within]
+    # As the challenge's evaluator: a detection without area is none, after it has taken its place under the cap.
+    corners = found_boxes.boxes_xyxy[found_rows]
+    has_area = (corners[:, 2:] > corners[:, :2]).all(1)
+    counts["detections without area"] = int((~has_area).sum())
+    found_rows = found_rows[has_area]
     true_boxes, found_boxes = true_boxes.take(true_rows), found_boxes.take(found_rows)
     counts["detections scored"], counts["truth boxes scored"] = len(found_rows), len(true_rows)
     return Score(
@@ -223,10 +228,6 @@ class _Frames:
         """Which frames are not excluded."""
         return np.isin(frame, self._excluded, invert=True)
 
-    def have_truth(self, frame: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which frames have a box of any class in the truth."""
-        return np.isin(frame, self._truth)
-
     def count_truth(self) -> int:
         """Frames with truth that are not excluded."""
         return int(self.included(self._truth).sum())
@@ -244,9 +245,10 @@ def _frame_number(video: NDArray[np.int64], second: NDArray[np.float64]) -> NDAr
 
 
 def _best_of_frame(boxes: Boxes, cap: int) -> NDArray[np.bool_]:
-    """Which detections are among the `cap` best of their frame; of equal scores the earlier row is."""
+    """Which detections are among the `cap` best of their frame; of equal scores as the challenge's code chooses."""
     assert boxes.score is not None
-    order = np.lexsort((-boxes.score, boxes.frame))
+    x1, y1, x2, y2 = boxes.boxes_xyxy.T
+    order = np.lexsort((-x2, -y2, -x1, -y1, -boxes.label, -boxes.score, boxes.frame))
     frame = boxes.frame[order]
     rank = np.arange(len(order)) - np.searchsorted(frame, frame, "left")
     within = np.zeros(len(order), bool)

@@ -17,7 +17,7 @@ from step.config import PoolMode, StepConfig, TemporalMode
 from step.detections import Detections
 from step.models.context import ContextBranch
 from step.models.float32_island import copy_matching, put_islands
-from step.models.head import TwoBranchHead
+from step.models.head import HeadOutput, TwoBranchHead
 from step.models.i3d import I3DBackbone
 from step.ops.box_coding import decode_boxes, make_boxes_valid
 from step.ops.detect import top_detections
@@ -146,14 +146,8 @@ class StepDetector(nn.Module):
         # [B, C, T, H, W] -> [B, T, C, H, W]: RoIs are pooled frame by frame
         return ClipFeatures(volume.transpose(1, 2).contiguous(), context)
 
-    def run_step(self, clip: ClipFeatures, tubes_px: Tensor, *, step: int) -> StepOutput:
-        """One progressive step.
-
-        Args:
-            clip: what `extract` returned.
-            tubes_px: [B, N, T', 4] the step's input tubes.
-            step: 0-based.
-        """
+    def run_head(self, clip: ClipFeatures, tubes_px: Tensor, *, step: int) -> HeadOutput:
+        """A step's raw predictions, float32 [B, N, ...]; the arguments of `run_step`."""
         config = self.config
         first, frames = config.step_first_frame(step), config.step_frames(step)
         pooled = pool_tubes(
@@ -171,13 +165,23 @@ class StepDetector(nn.Module):
         # [B, N, C, T', P, P] -> [B N, C, T', P, P]
         head = self.heads[step](pooled.flatten(0, 1), context)
         # Boxes and probabilities are computed in float32 whatever the networks are.
-        logits, deltas, first_deltas, last_deltas = (output.float().unflatten(0, (batch, num_tubes)) for output in head)
-        chunk = config.chunk_frames
+        return HeadOutput(*(output.float().unflatten(0, (batch, num_tubes)) for output in head))
+
+    def run_step(self, clip: ClipFeatures, tubes_px: Tensor, *, step: int) -> StepOutput:
+        """One progressive step.
+
+        Args:
+            clip: what `extract` returned.
+            tubes_px: [B, N, T', 4] the step's input tubes.
+            step: 0-based.
+        """
+        head = self.run_head(clip, tubes_px, step=step)
+        chunk = self.config.chunk_frames
         return StepOutput(
-            scores=logits.sigmoid(),
-            boxes_px=decode_boxes(deltas, tubes_px),
-            first_px=decode_boxes(first_deltas, tubes_px[:, :, :chunk]),
-            last_px=decode_boxes(last_deltas, tubes_px[:, :, -chunk:]),
+            scores=head.logits.sigmoid(),
+            boxes_px=decode_boxes(head.deltas, tubes_px),
+            first_px=decode_boxes(head.first_deltas, tubes_px[:, :, :chunk]),
+            last_px=decode_boxes(head.last_deltas, tubes_px[:, :, -chunk:]),
         )
 
     def next_tubes(self, output: StepOutput, *, step: int) -> Tensor:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 Triple = tuple[int, int, int]
 Branches = tuple[int, int, int, int, int, int]
@@ -118,10 +119,14 @@ class I3DBackbone(nn.Module):
 
     Args:
         channels: maps a full-width channel count to this model's.
+
+    Attributes:
+        checkpointing: whether activations are computed again for the gradient instead of being kept.
     """
 
     def __init__(self, *, channels: Callable[[int], int]) -> None:
         super().__init__()
+        self.checkpointing = False
         stem, reduced = channels(64), channels(192)
         self.conv3d_1a_7x7 = ConvUnit(in_channels=3, out_channels=stem, kernel=(7, 7, 7), stride=(2, 2, 2))
         self.max_pool_2a_3x3 = MaxPoolSame(kernel=(1, 3, 3), stride=(1, 2, 2))
@@ -151,7 +156,8 @@ class I3DBackbone(nn.Module):
         """[B, 3, F, H, W] in [-1, 1] -> [B, C, F/4, H/16, W/16]."""
         x = clips
         for layer in self.children():  # registered in the order in which they run
-            x = layer(x)
+            keeps = not (self.checkpointing and torch.is_grad_enabled())
+            x = layer(x) if keeps else checkpoint(layer, x, use_reentrant=False)
         return x
 
 

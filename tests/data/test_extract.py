@@ -113,6 +113,8 @@ def test_damaged_seconds_are_made_again(damage, video, tmp_path):
         file.with_name("notes.txt").touch()
     assert extract(video, tmp_path).written == 1
     assert file.read_bytes() == good
+    index = read_index(tmp_path, "v")
+    assert (index.last_second, index.is_whole) == (3, True)
     assert not file.with_name("notes.txt").exists()
 
 
@@ -175,6 +177,17 @@ def test_clips_reach_beyond_the_video(video, tmp_path):
     (tmp_path / "v" / "00001" / "00000.jpg").parent.rename(tmp_path / "away")
     with pytest.raises(StepError, match="00001: no frames of second 1"):
         clip_files(tmp_path, "v", 2)
+
+
+def test_seconds_in_turns(video, tmp_path):
+    """The end is known once it was seen, and not before."""
+    for seconds, last in (({2}, None), ({1}, None), ({0}, None), ({8, 9}, 3), ({3}, 3), ({2, 5}, 3)):
+        if seconds == {8, 9}:
+            assert extract(video, tmp_path, seconds=frozenset(seconds)).seconds == 0
+        else:
+            extract(video, tmp_path, seconds=frozenset(seconds))
+        assert read_index(tmp_path, "v").last_second == last, seconds
+    assert sorted(read_index(tmp_path, "v").counts) == [0, 1, 2, 3]
 
 
 def test_a_full_disk(video, tmp_path, monkeypatch):

@@ -18,6 +18,11 @@ from step.video_stream import VideoStream
 BODY = Body(height_px=100.0, facing=1, phase=0.3, colours=((255, 0, 0),) * 4)
 
 
+def test_a_file_in_the_way(tmp_path, capsys):
+    (tmp_path / "f").touch()
+    assert_one_error(run_command(main, capsys, "toy", tmp_path / "f"), "f: is a file; name a new folder")
+
+
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("toy") / "toy"

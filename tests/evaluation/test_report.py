@@ -1,8 +1,8 @@
 """step-eval --csv and --html."""
 
 import base64
-import builtins
 import csv
+import importlib.util
 import re
 
 import cv2
@@ -88,14 +88,8 @@ def test_nothing_to_draw(tmp_path, words, capsys):
 
 @pytest.mark.parametrize("package", ["jinja2", "matplotlib"])
 def test_a_missing_package(package, words, tmp_path, capsys, monkeypatch):
-    original = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name.split(".")[0] == package:
-            raise ModuleNotFoundError(name)
-        return original(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    original = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else original(name))
     done = run_command(main, capsys, *words, "--html", tmp_path / "p.html")
-    assert_one_error(done, r"install it with: pip install 'step-trt\[eval\]'")
+    assert_one_error(done, rf"--html needs {package}; install it with: pip install 'step-trt\[eval\]'")
     assert not (tmp_path / "p.html").exists()

@@ -1,6 +1,9 @@
 """step-eval on files of results."""
 
 import json
+import os
+import re
+import stat
 
 import pytest
 from helpers import assert_one_error, run_command, shared_path
@@ -94,6 +97,8 @@ def test_results_outside_the_truth_are_told(files, capsys):
         (["--iou", "0"], "--iou is 0.0; it must be above 0 and at most 1"),
         (["--iou", "half"], "--iou is 'half'; give numbers"),
         (["--iou", "0.5,0.5"], "--iou is 0.5,0.5; give each overlap once"),
+        (["--iou", "0.5,0.50000001"], "give each overlap once"),
+        (["--json", "."], "a folder is in the way; name a file"),
         (["--cap", "0"], "--cap is 0; it must be at least 1"),
         (["--label-map", "none.pbtxt"], "none.pbtxt: no such file"),
         (["--exclude", "none.csv"], "none.csv: no such file"),
@@ -102,6 +107,91 @@ def test_results_outside_the_truth_are_told(files, capsys):
 )
 def test_bad_options(more, said, files, capsys):
     assert_one_error(run_command(main, capsys, *_words(files, *more)), said)
+
+
+def test_a_detection_without_area_is_none(files, capsys):
+    """As in the challenge's evaluator; it keeps its place under the cap."""
+    (files / "r.csv").write_text(RESULTS + "a,0902,0.3,0.3,0.3,0.5,12,0.99\n")
+    words = _words(files, "--json", files / "s.json")
+    _, printed, _ = run_command(main, capsys, *words)
+    assert "frame-mAP@0.5: 0.75000000" in printed
+    assert json.loads((files / "s.json").read_text())["counts"]["detections without area"] == 1
+    _, printed, _ = run_command(main, capsys, *words, "--cap", "1")
+    assert "frame-mAP@0.5: 0.00000000" in printed
+
+
+def test_frames_with_other_classes_only_are_without_truth(files, capsys):
+    """The challenge's code reads the ground truth of the label map's classes alone."""
+    (files / "map.pbtxt").write_text('item { name: "walk" id: 14 }')
+    (files / "r.csv").write_text(RESULTS + "a,0903,0.2,0.2,0.5,0.5,14,0.95\n")
+    words = _words(files, "--label-map", files / "map.pbtxt")
+    _, counted, _ = run_command(main, capsys, *words)
+    _, dropped, _ = run_command(main, capsys, *words, "--frames-without-truth", "drop")
+    assert "frame-mAP@0.5: 0.50000000" in counted
+    assert "frame-mAP@0.5: 1.00000000" in dropped
+
+
+def test_ties_at_the_cap(files, capsys):
+    """Of equal scores the larger class and then the larger y1, x1, y2, x2 stays, as in the challenge's heap."""
+    (files / "gt.csv").write_text("a,0902,0.1,0.2,0.5,0.6,12,0\n")
+    rows = ["a,0902,0.1,0.2,0.5,0.6,12,0.9\n", "a,0902,0.6,0.1,0.9,0.6,12,0.9\n"]
+    for order in (rows, rows[::-1]):
+        (files / "r.csv").write_text("".join(order))
+        _, printed, _ = run_command(main, capsys, *_words(files, "--cap", "1"))
+        assert "frame-mAP@0.5: 1.00000000" in printed
+
+
+def test_names_that_look_like_markup(files, capsys):
+    (files / "map.pbtxt").write_text('item { name: "[red]stand } [/bold] $5 \\frac$" id: 12 }')
+    words = _words(files, "--label-map", files / "map.pbtxt", "--html", files / "p.html")
+    code, printed, error = run_command(main, capsys, *words)
+    assert code == 0, error
+    assert "12 [red]stand } [/bold]" in printed
+
+
+def test_a_device_is_written_to_and_not_replaced(files, capsys):
+    (files / "real.json").write_text("old")
+    (files / "link.json").symlink_to(files / "real.json")
+    os.mkfifo(files / "pipe")
+    for name in ("pipe", "link.json"):
+        reader = os.open(files / name, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            code, _, error = run_command(main, capsys, *_words(files, "--json", files / name))
+            assert code == 0, error
+            content = os.read(reader, 1 << 16) if name == "pipe" else (files / "real.json").read_bytes()
+        finally:
+            os.close(reader)
+        assert json.loads(content)["mAP"] == {"0.5": 0.75}
+    assert (files / "link.json").is_symlink()
+    assert stat.S_ISFIFO((files / "pipe").stat().st_mode)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("r.csv", RESULTS + "\n\na,0902,0.1\n", "r.csv, line 6: has 3 columns"),
+        ("r.csv", RESULTS + "\n\na,xx\n", "r.csv, line 6: the second is 'xx'"),
+        ("r.csv", RESULTS + "a,inf\n", "r.csv, line 4: the second is 'inf'; it must be a number, at least 0"),
+        ("r.csv", RESULTS + "a,1e12,0.1,0.1,0.5,0.5,12,0.9\n", "line 4: the second is 1000000000000.0"),
+        ("r.csv", RESULTS + "a,0903,0.1,0.1,0.5,0.5,70000,0.9\n", "line 4: the class is 70000; ids are 1 to 65535"),
+        ("gt.csv", TRUTH.encode() + b"\xff\xfe,0902,0.1,0.1,0.5,0.5,12,0\n", "gt.csv, line 4: is not UTF-8 text"),
+        ("map.pbtxt", 'item { name: "x" id: 0 }', "map.pbtxt, line 1: the class is 0; ids are 1 to 65535"),
+        ("map.pbtxt", '# item { name: "x" id: 1 }\n', "map.pbtxt: holds no class"),
+        ("ex.csv", "a,-3\n", "ex.csv, line 1: the second is '-3'"),
+    ],
+)
+def test_the_line_that_is_wrong(name, content, said, files, capsys):
+    (files / "map.pbtxt").write_text('item { name: "stand" id: 12 }')
+    (files / "ex.csv").write_text("b,0902\n")
+    (files / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    words = _words(files, "--label-map", files / "map.pbtxt", "--exclude", files / "ex.csv")
+    assert_one_error(run_command(main, capsys, *words), re.escape(said))
+
+
+def test_a_byte_order_mark_in_an_exclusion_list(files, capsys):
+    (files / "ex.csv").write_bytes(b"\xef\xbb\xbfa,0903\r\n")
+    _, printed, _ = run_command(main, capsys, *_words(files, "--exclude", files / "ex.csv"))
+    assert "frame-mAP@0.5: 1.00000000" in printed
 
 
 def test_bad_files(files, capsys):

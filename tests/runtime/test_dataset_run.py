@@ -95,6 +95,45 @@ def test_page_of_a_data_set(data, tmp_path, capsys):
             (tmp_path / "videos").rename(data / "videos")
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--label-map", "none.pbtxt"], "none.pbtxt: no such file"),
+        (["--exclude", "none.csv"], "none.csv: no such file"),
+        (["--json", "F/s.json"], "cannot write .* a file is in the way"),
+        (["--every-step", "--loop", "fused"], "--every-step needs the graph of each step"),
+    ],
+)
+def test_refused_before_the_model_runs(more, said, data, tiny_bundle, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "F").touch()
+    monkeypatch.setattr("step_runtime.eval_cli.write_results", None)
+    done = run_command(step_eval, capsys, "--model", tiny_bundle, "--data", data, *more)
+    assert_one_error(done, said)
+
+
+def test_page_with_results_that_have_no_picture(data, tmp_path, capsys):
+    """Unknown videos, seconds beyond the end, a damaged frame: told in place of the picture."""
+    rows = "ghost,2,0.1,0.1,0.9,0.9,14,0.99\n../../x,2,0,0,1,1,14,0.98\nv,77,0.1,0.1,0.9,0.9,12,0.97\n"
+    (tmp_path / "r.csv").write_text(rows)
+    (data / "frames" / "v" / "00003" / "00000.jpg").write_bytes(b"no JPEG")
+    words = ["--data", data, "--results", tmp_path / "r.csv", "--html", tmp_path / "p.html"]
+    code, _, error = run_command(step_eval, capsys, *words)
+    assert code == 0, error
+    page = (tmp_path / "p.html").read_text()
+    assert page.count("not a key frame of the data set") == 2
+    assert page.count("no picture: ") == 4
+    assert page.count("data:image/jpeg") == 1
+
+
+def test_only_videos_are_videos(data, tmp_path, tiny_bundle):
+    (data / "frames").rename(tmp_path / "away")
+    (tmp_path / "videos").rename(data / "videos")
+    (data / "videos" / "v.json").write_text("{}")
+    with Detector.open(tiny_bundle) as detector:
+        assert DatasetFolder.open(data, "val").read("v", 2, detector.config).shape == (36, 64, 64, 3)
+
+
 def test_toy(tiny_bundle, tmp_path, capsys, monkeypatch):
     """Made up once; the second time it is there."""
     monkeypatch.setenv("STEP_DATA_CACHE", str(tmp_path / "cache"))

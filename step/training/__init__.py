@@ -1,0 +1,1 @@
+"""Training STEP: selection of tubes, losses, augmentation, schedules, the loop."""

@@ -1,0 +1,97 @@
+"""`step-train detect|classify`: trains a detector, or pre-trains its classifier."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from step.cli import OneLineCommand, OneLineGroup
+from step.errors import StepError
+from step.files import atomic_path
+from step.training.config import TrainingConfig, read_config
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.group(cls=OneLineGroup)
+def main() -> None:
+    """Trains STEP on AVA and data sets of its form.
+
+    On several GPUs or machines, start it with torchrun: torchrun --nproc-per-node 4 -m step.training.cli detect ...
+    """
+
+
+@main.command(cls=OneLineCommand, context_settings={"show_default": True})
+@click.argument("config")
+@click.option("--data", type=_PATH, help="Folder of the data set, in place of the config's data.folder.")
+@click.option("-o", "--output", required=True, type=_PATH, help="Folder for checkpoints, log and results.")
+@click.option(
+    "--resume", metavar="auto|best|PATH", help="Go on from the latest or best checkpoint of -o, or from a file."
+)
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Replace a value: --set optimizer.batch=4.")
+@click.option("--accelerator", default="auto", help="auto, cpu, cuda.")
+@click.option("--devices", default="auto", help="How many, or auto.")
+def detect(
+    config: str,
+    data: Path | None,
+    output: Path,
+    resume: str | None,
+    changes: tuple[str, ...],
+    accelerator: str,
+    devices: str,
+) -> None:
+    """Trains a detector as CONFIG says: a YAML file, or the name of one that comes with the package."""
+    given = _changes(changes) | ({"data.folder": str(data)} if data is not None else {})
+    _train(read_config(config, kind="detect", changes=given), output, resume, accelerator, devices)
+
+
+def _train(config: TrainingConfig, output: Path, resume: str | None, accelerator: str, devices: str) -> None:
+    # The bar for bad input comes before the seconds that importing torch takes.
+    try:
+        import torch
+        from lightning_fabric import Fabric, seed_everything
+
+        from step.training import checkpoint
+        from step.training.trainer import FABRIC_PRECISION, Trainer, open_data
+    except ModuleNotFoundError as error:
+        raise StepError(f"training needs {error.name}; install it with: pip install 'step-trt[train]'") from error
+    console = Console()
+    if resume is None and checkpoint.numbered(output / "checkpoints"):
+        raise StepError(f"-o {output}: holds a run already; go on with --resume auto, or name a new folder")
+    start = None if resume is None else checkpoint.find(resume, output / "checkpoints")
+    seed_everything(config.seed, verbose=False)
+    torch.use_deterministic_algorithms(config.deterministic)
+    fabric = Fabric(accelerator=accelerator, devices=devices, precision=FABRIC_PRECISION[config.precision])
+    fabric.launch()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("decoding clips", total=None)
+        parts = open_data(config, progress=lambda done, total: bar.update(task, completed=done, total=total))
+    trainer = Trainer(config=config, data=parts, folder=output, fabric=fabric, console=console)
+    if start is not None:
+        trainer.resume(start)
+    if fabric.is_global_zero:
+        with atomic_path(output / "config.yaml") as path:
+            path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    scores = trainer.run()
+    best = output / "checkpoints" / checkpoint.BEST
+    means = ", ".join(f"step {step} {score.mean_ap(0.5):.4f}" for step, score in scores.items())
+    if fabric.is_global_zero:
+        console.print(f"frame-mAP@0.5: {means or 'not evaluated'}; best: {best}", soft_wrap=True, highlight=False)
+
+
+def _changes(pairs: tuple[str, ...]) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not separator or not name:
+            raise StepError(f"--set {pair}: give KEY=VALUE, such as optimizer.batch=4")
+        changes[name] = yaml.safe_load(value)
+    return changes
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,244 @@
+"""What a training run is: small YAML files, checked field by field.
+
+Source: SPEC.md, "Training (detection)", "Training (classification pre-training)".
+"""
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from step.classes import AVA_CLASS_NAMES, CHALLENGE_CLASS_IDS
+from step.config import PoolMode, StepConfig, TemporalMode
+from step.errors import StepError
+
+CONFIG_FOLDER = Path(__file__).parent / "configs"
+Precision = Literal["fp32", "bf16", "fp16"]
+_CLASS_SETS: dict[str, tuple[int, ...]] = {"challenge": CHALLENGE_CLASS_IDS, "all": tuple(AVA_CLASS_NAMES)}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(_Section):
+    """The data set, a folder as `step-data` makes it.
+
+    Attributes:
+        folder: with <split>.csv and frames or videos.
+        train, val: names of the splits.
+        classes: "challenge" (60), "all" (80) or a list of class ids.
+        proposals: csv of person boxes for training, relative to the folder.
+        cache: keep decoded clips in memory at the model's input size; augmentation then works on these.
+        workers: processes that load clips.
+    """
+
+    folder: Path
+    train: str = "train"
+    val: str = "val"
+    classes: Literal["challenge", "all"] | tuple[int, ...] = "challenge"
+    proposals: Path | None = None
+    cache: bool = False
+    workers: int = Field(default=4, ge=0)
+
+    @property
+    def class_ids(self) -> tuple[int, ...]:
+        """Ids of the model's score columns."""
+        return _CLASS_SETS[self.classes] if isinstance(self.classes, str) else tuple(sorted(set(self.classes)))
+
+
+class ModelConfig(_Section):
+    """The architecture, see `StepConfig`, and where its weights begin.
+
+    Attributes:
+        kinetics: I3D weights for backbone, context and heads.
+        classifier: a checkpoint of classification pre-training: backbone, context and its head into every step.
+        checkpoint: a whole model of the same architecture.
+        dropout: share of a head's features that are dropped in training.
+        freeze_norm: BatchNorm's statistics and factors stay as they are.
+        freeze_backbone: the backbone's weights stay as they are.
+    """
+
+    image_size_px: int = 400
+    chunk_frames: int = 3
+    chunks: tuple[int, ...] = (1, 1, 3)
+    anchor_mode: int = 1
+    temporal_mode: TemporalMode = "predict"
+    pool_mode: PoolMode = "align"
+    pool_size: int = 7
+    fc_dim: int = 256
+    context: bool = True
+    width: float = 1.0
+    kinetics: Path | None = None
+    classifier: Path | None = None
+    checkpoint: Path | None = None
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+    freeze_norm: bool = True
+    freeze_backbone: bool = False
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        given = [name for name in ("kinetics", "classifier", "checkpoint") if getattr(self, name) is not None]
+        if "checkpoint" in given and len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} exclude each other; a checkpoint holds all weights")
+        return self
+
+
+class SelectionConfig(_Section):
+    """Which tubes a step is trained on; see `SelectionOptions`."""
+
+    positive_iou: tuple[float, ...] = (0.2, 0.35, 0.5)
+    regression_iou: tuple[float, ...] = (0.2, 0.35, 0.5)
+    max_positives: int = Field(default=5, ge=1)
+    negatives_per_positive: int = Field(default=2, ge=0)
+    max_candidates: int = Field(default=300, ge=1)
+
+
+class AugmentationConfig(_Section):
+    """What is done to training clips; see `AugmentationOptions`."""
+
+    photometric: bool = True
+    crop: bool = True
+    flip: bool = True
+    erase: bool = True
+
+
+class OptimizerConfig(_Section):
+    """Adam with a rate for each part of the model; see `LearningRates`.
+
+    Attributes:
+        batch: clips of one process and update.
+        accumulate: batches whose gradients are added before an update.
+        epochs: over the training split.
+        warmup: updates over which the rates rise.
+        clip_norm: largest norm of the gradient; None for any.
+        ema: decay of the averaged weights, which are then evaluated and saved; None for none.
+    """
+
+    backbone_rate: float = Field(default=7.5e-5, ge=0)
+    context_rate: float = Field(default=1.5e-4, ge=0)
+    head_rate: float = Field(default=7.5e-4, ge=0)
+    weight_decay: float = Field(default=1e-7, ge=0)
+    batch: int = Field(default=8, ge=1)
+    accumulate: int = Field(default=1, ge=1)
+    epochs: int = Field(default=14, ge=1)
+    warmup: int = Field(default=1000, ge=0)
+    clip_norm: float | None = Field(default=None, gt=0)
+    ema: float | None = Field(default=None, gt=0, lt=1)
+
+
+class TrainingConfig(_Section):
+    """A whole run.
+
+    Attributes:
+        kind: detection, or classification pre-training.
+        seed: of initialisation, order, augmentation and selection.
+        precision: of the networks; fp16 scales the loss.
+        compile: torch.compile for backbone and heads.
+        checkpointing: compute the backbone's activations again instead of keeping them.
+        deterministic: only algorithms that give the same bits each time.
+        evaluate_every: epochs between evaluations.
+        keep: how many of the latest checkpoints stay, beside the best.
+    """
+
+    kind: Literal["detect", "classify"]
+    seed: int = Field(default=0, ge=0)
+    precision: Precision = "fp32"
+    compile: bool = False
+    checkpointing: bool = False
+    deterministic: bool = False
+    evaluate_every: int = Field(default=1, ge=1)
+    keep: int = Field(default=2, ge=1)
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    selection: SelectionConfig = SelectionConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+
+    @model_validator(mode="after")
+    def _one_threshold_a_step(self) -> Self:
+        steps = len(self.model.chunks)
+        for name in ("positive_iou", "regression_iou"):
+            if self.kind == "detect" and len(getattr(self.selection, name)) != steps:
+                raise ValueError(f"selection.{name} has {len(getattr(self.selection, name))} values for {steps} steps")
+        return self
+
+    def step_config(self) -> StepConfig:
+        """The detector's architecture.
+
+        Raises:
+            StepError: values that make no detector.
+        """
+        own = {"kinetics", "classifier", "checkpoint", "dropout", "freeze_norm", "freeze_backbone"}
+        ids = self.data.class_ids
+        return StepConfig(**self.model.model_dump(exclude=own), num_classes=len(ids), class_ids=ids)
+
+
+def read_config(source: str, *, kind: str, changes: dict[str, Any] | None = None) -> TrainingConfig:
+    """Reads a run's config.
+
+    Args:
+        source: a YAML file, or the name of one that comes with the package ("toy_detect.yaml").
+        kind: "detect" or "classify", which the file has to be for.
+        changes: values by dotted name ("optimizer.batch") that replace the file's.
+
+    Raises:
+        StepError: no such file, no YAML, an unknown key (the nearest known one is named) or a bad value.
+    """
+    path = Path(source)
+    if not path.exists() and (CONFIG_FOLDER / path.name).is_file() and path.name == source:
+        path = CONFIG_FOLDER / source
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        ours = ", ".join(sorted(each.name for each in CONFIG_FOLDER.glob("*.yaml")))
+        raise StepError(f"{source}: no such file; give a YAML file or one of {ours}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise StepError(f"{source}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise StepError(f"{source}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise StepError(f"{source}: expected keys and values, found {type(content).__name__}")
+    for name, value in (changes or {}).items():
+        _set(content, name.split("."), value)
+    config = parse_config(content, source)
+    if config.kind != kind:
+        raise StepError(f"{source}: is for step-train {config.kind}, not for step-train {kind}")
+    return config
+
+
+def parse_config(content: dict[str, Any], source: str) -> TrainingConfig:
+    """Checks plain values; see `read_config`."""
+    try:
+        config = TrainingConfig.model_validate(content)
+    except ValidationError as error:
+        raise StepError(f"{source}: {_told(error)}") from error
+    if config.kind == "detect":
+        config.step_config()
+    return config
+
+
+def _set(content: dict[str, Any], names: list[str], value: Any) -> None:
+    for name in names[:-1]:
+        content = content.setdefault(name, {})
+        if not isinstance(content, dict):
+            raise StepError(f"--set {'.'.join(names)}: {name} is a value, not a section")
+    content[names[-1]] = value
+
+
+def _told(error: ValidationError) -> str:
+    first = error.errors()[0]
+    name = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        section: Any = TrainingConfig
+        for part in first["loc"][:-1]:
+            section = section.model_fields[str(part)].annotation
+        near = difflib.get_close_matches(str(first["loc"][-1]), section.model_fields, n=1, cutoff=0)
+        return f"unknown key {name!r}; did you mean {near[0]!r}?"
+    if first["type"] == "missing":
+        return f"{name} is missing; it has to be given"
+    if not name:
+        return str(first["msg"]).removeprefix("Value error, ")
+    return f"{name} is {first['input']!r}: {first['msg'].removeprefix('Value error, ')}"

@@ -1,0 +1,120 @@
+"""frame-mAP after every step during training, by the project's own evaluator.
+
+Shape legend: B clips.
+"""
+
+import csv
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from step.classes import class_name
+from step.data.ava_dataset import AvaDataset
+from step.evaluation.box_table import read_boxes, second_text
+from step.evaluation.scoring import Score, ScoringOptions, score
+from step.models.detector import StepDetector
+from step.training.batch import Batch, collate
+
+_THRESHOLD, _NMS_IOU, _MOST = 0.01, 0.4, 300
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of several processes, each of which runs every so manyth clip; `wait` returns when all have come to it."""
+
+    rank: int = 0
+    world: int = 1
+    wait: Callable[[], Any] = lambda: None
+
+
+def evaluate(
+    detector: StepDetector,
+    dataset: AvaDataset,
+    truth: Path,
+    folder: Path,
+    *,
+    batch: int,
+    workers: int = 0,
+    shard: Shard | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> dict[int, Score]:
+    """Scores every step on a data set.
+
+    Args:
+        detector: on its device; is in eval mode afterwards.
+        dataset: with the resizing to the model's input as its transform.
+        truth: its csv.
+        folder: for results_step<n>.csv, in AVA's format.
+        batch: clips at a time.
+        workers: processes that load.
+        shard: where several processes share the work.
+        progress: is told how many clips are done, of how many of this process.
+
+    Returns:
+        The score after each step, from 1.
+    """
+    shard = shard or Shard()
+    detector.eval()
+    folder.mkdir(parents=True, exist_ok=True)
+    device = next(detector.parameters()).device
+    steps = range(1, detector.config.num_steps + 1)
+    mine = list(range(shard.rank, len(dataset), shard.world))
+    loader: DataLoader[Any] = DataLoader(
+        dataset,
+        batch_sampler=[mine[i : i + batch] for i in range(0, len(mine), batch)],
+        num_workers=workers,
+        collate_fn=collate,
+    )
+    rows: dict[int, list[list[Any]]] = {step: [] for step in steps}
+    done = 0
+    for clips in loader:
+        for step, found in zip(steps, _run(detector, clips.to(device)), strict=True):
+            rows[step] += found
+        done += len(clips.ids)
+        progress(done, len(mine))
+    for step in steps:
+        with _part(folder, step, shard.rank).open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(rows[step])
+    shard.wait()
+    scores = {step: _score(folder, step, truth, detector.config.class_ids, shard) for step in steps}
+    shard.wait()
+    return scores
+
+
+def _run(detector: StepDetector, clips: Batch) -> list[list[list[Any]]]:
+    """Rows of AVA's csv after every step."""
+    rows: list[list[list[Any]]] = []
+    with torch.inference_mode():
+        for output in detector(clips.frames):
+            found = detector.select(output, score_threshold=_THRESHOLD, nms_iou=_NMS_IOU, max_detections=_MOST)
+            rows.append([])
+            for clip, (video, second) in enumerate(clips.ids):
+                count = int(found.counts[clip])
+                columns = (found.boxes[clip, :count], found.labels[clip, :count], found.scores[clip, :count])
+                for corners, label, value in zip(*(column.cpu().numpy() for column in columns), strict=True):
+                    box = [f"{corner:.4g}" for corner in np.clip(corners, 0, 1)]
+                    rows[-1].append([video, second_text(second), *box, int(label), f"{value:.4g}"])
+    return rows
+
+
+def _part(folder: Path, step: int, rank: int) -> Path:
+    return folder / f".step{step}.{rank}.csv"
+
+
+def _score(folder: Path, step: int, truth: Path, class_ids: tuple[int, ...], shard: Shard) -> Score:
+    """Of all processes' rows; the first one writes them to one file."""
+    parts = [_part(folder, step, rank) for rank in range(shard.world)]
+    results = folder / f"results_step{step}.csv"
+    if shard.rank == 0:
+        results.write_text("".join(part.read_text() for part in parts))
+        for part in parts:
+            part.unlink()
+    shard.wait()
+    names = {label: class_name(label) for label in class_ids}
+    tables = read_boxes(truth, last="person"), read_boxes(results, last="score")
+    return score(*tables, names=names, options=ScoringOptions())

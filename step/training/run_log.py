@@ -1,0 +1,128 @@
+"""What a run says while it goes on: lines of JSON, TensorBoard, a live table.
+
+Only the first of several processes logs.
+"""
+
+import json
+import time
+from collections import deque
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from step.classes import class_name
+from step.errors import StepError
+from step.evaluation.scoring import Score
+from step.files import cannot_write
+from step.training.losses import StepLosses
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+_SHOWN_UPDATES = 20  # the live table's losses are means over so many
+
+
+class RunLog:
+    """A context manager.
+
+    Args:
+        folder: for log.jsonl and tensorboard/.
+        total: updates of the whole run.
+        console: for the live table.
+    """
+
+    def __init__(self, folder: Path, *, total: int, console: Console) -> None:
+        self.total = total
+        self._folder = folder
+        self._recent: deque[list[list[float]]] = deque(maxlen=_SHOWN_UPDATES)
+        self._scores: dict[int, float] = {}
+        self._update, self._epoch, self._rate = 0, 0, 0.0
+        self._began_s = time.monotonic()
+        self._first = -1  # update before this process's first
+        self._live = Live(console=console, transient=True, refresh_per_second=2, get_renderable=self._table)
+        self._lines: IO[str] | None = None
+        self._board: SummaryWriter | None = None
+
+    def __enter__(self) -> "RunLog":
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ModuleNotFoundError as error:
+            raise StepError("training needs tensorboard; install it with: pip install 'step-trt[train]'") from error
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._lines = (self._folder / "log.jsonl").open("a", encoding="utf-8")
+            self._board = SummaryWriter(str(self._folder / "tensorboard"))
+        except OSError as error:
+            raise cannot_write(self._folder, error) from error
+        self._live.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._live.stop()
+        if self._lines is not None:
+            self._lines.close()
+        if self._board is not None:
+            self._board.close()
+
+    def losses(self, update: int, epoch: int, rate: float, losses: list[StepLosses]) -> None:
+        """Of one update."""
+        values = [[float(value) for value in each] for each in losses]
+        self._update, self._epoch, self._rate = update, epoch, rate
+        self._first = update - 1 if self._first < 0 else self._first
+        self._recent.append(values)
+        names = StepLosses._fields
+        by_step = {str(step): dict(zip(names, each, strict=True)) for step, each in enumerate(values, 1)}
+        self._line({"update": update, "epoch": epoch, "rate": rate, "loss": by_step})
+        for step, each in by_step.items():
+            for name, value in each.items():
+                self._scalar(f"{name}/step{step}", value, update)
+        self._scalar("rate", rate, update)
+
+    def scores(self, update: int, epoch: int, scores: dict[int, Score]) -> None:
+        """Of an evaluation, by step."""
+        self._scores = {step: score.mean_ap(0.5) for step, score in scores.items()}
+        classes = {
+            str(step): {str(label): result.average_precision for label, result in score.results[0.5].items()}
+            for step, score in scores.items()
+        }
+        means = {str(step): value for step, value in self._scores.items()}
+        self._line({"update": update, "epoch": epoch, "mAP": means, "per_class": classes})
+        for step, value in self._scores.items():
+            self._scalar(f"mAP/step{step}", value, update)
+        for label, value in classes[max(classes)].items():
+            self._scalar(f"AP/{class_name(int(label))}", value, update)
+
+    def note(self, **values: Any) -> None:
+        """A line of something else."""
+        self._line(values)
+
+    def image(self, name: str, picture: Any, update: int) -> None:
+        """A picture, uint8 [H, W, 3] RGB, for TensorBoard."""
+        if self._board is not None:
+            self._board.add_image(name, picture, update, dataformats="HWC")
+
+    def _line(self, values: dict[str, Any]) -> None:
+        assert self._lines is not None
+        self._lines.write(json.dumps(values | {"time_s": round(time.monotonic() - self._began_s, 1)}) + "\n")
+        self._lines.flush()
+
+    def _scalar(self, name: str, value: float, update: int) -> None:
+        if self._board is not None:
+            self._board.add_scalar(name, value, update)
+
+    def _table(self) -> Table:
+        spent_s, done = time.monotonic() - self._began_s, max(self._update - max(self._first, 0), 1)
+        left_s = spent_s / done * (self.total - self._update)
+        title = f"update {self._update} of {self.total}, epoch {self._epoch + 1}, rate {self._rate:.2g}"
+        table = Table(title=f"{title}, {left_s / 60:.0f} min left", title_justify="left", box=box.SIMPLE_HEAD)
+        for column in ("step", *StepLosses._fields, "mAP"):
+            table.add_column(column, justify="right")
+        for step in range(len(self._recent[-1]) if self._recent else 0):
+            means = [sum(each[step][i] for each in self._recent) / len(self._recent) for i in range(3)]
+            score = f"{self._scores[step + 1]:.4f}" if step + 1 in self._scores else ""
+            table.add_row(str(step + 1), *(f"{value:.4f}" for value in means), score)
+        return table

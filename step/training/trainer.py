@@ -1,0 +1,305 @@
+"""The training loop, on one device or many.
+
+Source: SPEC.md, "Training (detection)"; Lightning Fabric for devices, precision and distribution.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning_fabric import Fabric
+from rich.console import Console
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+
+from step.data.ava_dataset import AvaDataset
+from step.errors import StepError
+from step.evaluation.scoring import Score
+from step.files import atomic_path
+from step.models.detector import StepDetector
+from step.training import checkpoint
+from step.training.augmentation import Augmentation, AugmentationOptions
+from step.training.batch import Batch, collate
+from step.training.checkpoint import Progress
+from step.training.clips import EpochBatches, TrainingClips, batches_of_epoch
+from step.training.config import Precision, TrainingConfig
+from step.training.detection import DetectionTask, SelectionOptions
+from step.training.evaluation import Shard, evaluate
+from step.training.initialise import build_detector
+from step.training.losses import StepLosses
+from step.training.run_log import RunLog
+from step.training.schedule import LearningRates, cosine_factor, parameter_groups
+
+FABRIC_PRECISION: dict[Precision, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
+    "fp32": "32-true",
+    "bf16": "bf16-mixed",
+    "fp16": "16-mixed",
+}
+
+
+@dataclass(frozen=True)
+class DataParts:
+    """Training clips, validation clips and the csv of the latter."""
+
+    train: TrainingClips
+    val: AvaDataset
+    truth: Path
+
+
+class Trainer:
+    """One run.
+
+    Args:
+        config: what is trained, on what, how.
+        data: opened, see `open_data`.
+        folder: for checkpoints, log and results.
+        fabric: launched.
+        console: for the live table.
+    """
+
+    def __init__(
+        self, *, config: TrainingConfig, data: DataParts, folder: Path, fabric: Fabric, console: Console
+    ) -> None:
+        self.config, self.data, self.folder, self.fabric, self.console = config, data, folder, fabric, console
+        self.checkpoints = folder / "checkpoints"
+        self.progress = Progress()
+        options = config.optimizer
+        self.per_epoch = batches_of_epoch(len(data.train), batch=options.batch, world=fabric.world_size)
+        if self.per_epoch < options.accumulate:
+            raise StepError(
+                f"{len(data.train)} training clips are fewer than one update takes: optimizer.batch {options.batch} x "
+                f"{fabric.world_size} processes x optimizer.accumulate {options.accumulate}; lower one of them"
+            )
+        self.total = self.per_epoch // options.accumulate * options.epochs
+        torch.manual_seed(config.seed)
+        self.detector = build_detector(config)
+        self.detector.train()
+        self.detector.backbone.checkpointing = config.checkpointing
+        _freeze(self.detector, norm=config.model.freeze_norm, backbone=config.model.freeze_backbone)
+        if config.compile:
+            self.detector.backbone.compile()
+            for head in self.detector.heads:
+                head.compile()
+        selection = SelectionOptions(**config.selection.model_dump())
+        task = DetectionTask(detector=self.detector, options=selection, seed=config.seed, mean_counts=self._mean_counts)
+        rates = LearningRates(backbone=options.backbone_rate, context=options.context_rate, heads=options.head_rate)
+        groups = parameter_groups(self.detector, rates, weight_decay=options.weight_decay)
+        self.full_rates = [group["lr"] for group in groups]
+        self.task, self.optimizer = fabric.setup(task, torch.optim.Adam(groups))
+        self.average = None
+        if options.ema is not None:
+            rule = get_ema_multi_avg_fn(options.ema)  # type: ignore[no-untyped-call]
+            self.average = AveragedModel(self.detector, multi_avg_fn=rule, use_buffers=True)
+
+    @property
+    def model(self) -> StepDetector:
+        """What is evaluated and saved."""
+        if self.average is None:
+            return self.detector
+        averaged: StepDetector = self.average.module  # type: ignore[assignment]
+        return averaged
+
+    def resume(self, path: Path) -> None:
+        """Goes on from a checkpoint.
+
+        Raises:
+            StepError: see `checkpoint.read_training`.
+        """
+        state = checkpoint.read_training(path, self.config)
+        self.detector.load_state_dict(state["weights"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        torch.set_rng_state(state["random"])
+        self.progress = state["progress"]
+
+    def run(self) -> dict[int, Score]:
+        """Trains to the end; the scores of the last evaluation, by step.
+
+        Raises:
+            StepError: a loss that is no number, memory that does not suffice, or nowhere to write.
+        """
+        scores: dict[int, Score] = {}
+        with RunLog(self.folder, total=self.total, console=self.console) as log:
+            log.note(versions=checkpoint.versions(), config=self.config.model_dump(mode="json"))
+            while self.progress.epoch < self.config.optimizer.epochs:
+                self._run_epoch(log)
+                epoch = self.progress.epoch + 1
+                self.progress = replace(self.progress, epoch=epoch, batch=0)
+                if epoch % self.config.evaluate_every == 0 or epoch == self.config.optimizer.epochs:
+                    scores = self._evaluate(log)
+                self.save(f"{self.progress.update:07d}.pth")
+                checkpoint.prune(self.checkpoints, keep=self.config.keep)
+        return scores
+
+    def save(self, name: str) -> None:
+        """Writes a checkpoint; the first of several processes does."""
+        if self.fabric.is_global_zero:
+            state: dict[str, Any] = {
+                "weights": self.detector.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "random": torch.get_rng_state(),
+            }
+            if self.average is not None:
+                state["average"] = self.average.state_dict()
+            checkpoint.save(self.checkpoints, name, self.model, self.config, self.progress, state)
+        self.fabric.barrier()
+
+    def _run_epoch(self, log: RunLog) -> None:
+        options, progress = self.config.optimizer, self.progress
+        self.data.train.epoch = progress.epoch
+        order = EpochBatches(
+            count=len(self.data.train),
+            batch=options.batch,
+            rank=self.fabric.global_rank,
+            world=self.fabric.world_size,
+            seed=self.config.seed,
+            epoch=progress.epoch,
+            first=progress.batch,
+        )
+        workers = 0 if self.config.data.cache else self.config.data.workers
+        loader: DataLoader[Any] = DataLoader(
+            self.data.train,
+            batch_sampler=order,
+            num_workers=workers,
+            collate_fn=collate,
+            pin_memory=self.fabric.device.type == "cuda",
+        )
+        for group in _groups(iter(loader), options.accumulate):
+            losses = self._update(group)
+            progress = self.progress
+            self.progress = replace(progress, batch=progress.batch + len(group), update=progress.update + 1)
+            log.losses(self.progress.update, progress.epoch, self.optimizer.param_groups[-1]["lr"], losses)
+
+    def _update(self, batches: list[Batch]) -> list[StepLosses]:
+        """One step of the optimizer; losses of the last batch, detached."""
+        factor = cosine_factor(self.progress.update, warmup=self.config.optimizer.warmup, total=self.total)
+        for group, rate in zip(self.optimizer.param_groups, self.full_rates, strict=True):
+            group["lr"] = rate * factor
+        self.optimizer.zero_grad()
+        losses: list[StepLosses] = []
+        try:
+            for number, batch in enumerate(batches):
+                is_last = number == len(batches) - 1
+                with self.fabric.no_backward_sync(self.task, enabled=not is_last):
+                    losses = self.task(batch.to(self.fabric.device), self.progress.epoch)
+                    self._check(losses, batch)
+                    steps = len(losses) if self.config.precision == "fp16" else 1  # SPEC: keeps half within its range
+                    total = torch.stack([each.total for each in losses]).sum()
+                    self.fabric.backward(total / (steps * len(batches)))
+        except torch.OutOfMemoryError as error:
+            raise StepError(
+                f"the device's memory does not suffice for optimizer.batch {self.config.optimizer.batch}; lower it and "
+                "raise optimizer.accumulate, or set checkpointing"
+            ) from error
+        if self.config.optimizer.clip_norm is not None:
+            self.fabric.clip_gradients(self.task, self.optimizer, max_norm=self.config.optimizer.clip_norm)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.detector)
+        return [StepLosses(*(value.detach() for value in each)) for each in losses]
+
+    def _check(self, losses: list[StepLosses], batch: Batch) -> None:
+        """Ends the run at a loss that is no number, and keeps which clips gave it."""
+        for step, each in enumerate(losses, 1):
+            for name, value in zip(StepLosses._fields, each, strict=True):
+                number = float(value.detach())
+                if not math.isfinite(number):
+                    report = self.folder / "not_finite.json"
+                    with atomic_path(report) as path:
+                        place = {"update": self.progress.update, "epoch": self.progress.epoch, "step": step}
+                        path.write_text(json.dumps(place | {"loss": name, "clips": batch.ids}, indent=2) + "\n")
+                    raise StepError(
+                        f"the {name} loss of step {step} is {number} at update {self.progress.update}; its clips "
+                        f"are in {report}; lower the rates or set optimizer.clip_norm"
+                    )
+
+    def _evaluate(self, log: RunLog) -> dict[int, Score]:
+        training = [module for module in self.model.modules() if module.training]
+        shard = Shard(self.fabric.global_rank, self.fabric.world_size, self.fabric.barrier)
+        scores = evaluate(
+            self.model,
+            self.data.val,
+            self.data.truth,
+            self.folder / "results",
+            batch=self.config.optimizer.batch,
+            workers=0 if self.config.data.cache else self.config.data.workers,
+            shard=shard,
+        )
+        for module in training:
+            module.training = True
+        log.scores(self.progress.update, self.progress.epoch - 1, scores)
+        mean_ap = scores[max(scores)].mean_ap(0.5)
+        if mean_ap > self.progress.best:
+            self.progress = replace(self.progress, best=mean_ap)
+            self.save(checkpoint.BEST)
+        return scores
+
+    def _mean_counts(self, counts: Tensor) -> Tensor:
+        if self.fabric.world_size == 1:
+            return counts
+        mean: Tensor = self.fabric.all_reduce(counts, reduce_op="mean")  # type: ignore[assignment]
+        return mean
+
+
+def open_data(
+    config: TrainingConfig, *, progress: Callable[[int, int], None] = lambda _done, _total: None
+) -> DataParts:
+    """The clips of a config's data set.
+
+    Raises:
+        StepError: no such folder, no csv of a split or one without a box of the classes.
+    """
+    folder, size = config.data.folder, config.model.image_size_px
+    if not folder.is_dir():
+        raise StepError(f"data.folder {folder}: no such folder")
+    frames, videos = folder / "frames", folder / "videos"
+    if not frames.is_dir() and not videos.is_dir():
+        raise StepError(f"data.folder {folder}: has neither frames nor videos, which are folders of those names")
+    for split in (config.data.train, config.data.val):
+        if not (folder / f"{split}.csv").is_file():
+            raise StepError(f"data.folder {folder}: has no {split}.csv; write it with step-data prepare")
+    ids, plain = config.data.class_ids, Augmentation(image_size_px=size, options=None)
+    proposals = None if config.data.proposals is None else folder / config.data.proposals
+    places = (frames, None) if frames.is_dir() else (None, videos)
+
+    def opened(truth: Path, proposals: Path | None, transform: Augmentation | None) -> AvaDataset:
+        return AvaDataset(
+            truth=truth, frames=places[0], videos=places[1], class_ids=ids, proposals=proposals, transform=transform
+        )
+
+    train = opened(folder / f"{config.data.train}.csv", proposals, None)
+    truth = folder / f"{config.data.val}.csv"
+    val = opened(truth, None, plain)
+    augmentation = Augmentation(image_size_px=size, options=AugmentationOptions(**config.augmentation.model_dump()))
+    clips = TrainingClips(dataset=train, augmentation=augmentation, seed=config.seed)
+    if config.data.cache:
+        clips.keep_in_memory(progress)
+    return DataParts(clips, val, truth)
+
+
+def _freeze(detector: StepDetector, *, norm: bool, backbone: bool) -> None:
+    """Frozen BatchNorm has eval's statistics in training too."""
+    if norm:
+        for module in detector.modules():
+            if isinstance(module, nn.BatchNorm3d):
+                module.requires_grad_(False)
+                module.eval()
+    if backbone:
+        detector.backbone.requires_grad_(False)
+        detector.backbone.eval()
+
+
+def _groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
+    """So many batches each; fewer at the end are left out."""
+    group: list[Batch] = []
+    for batch in batches:
+        group.append(batch)
+        if len(group) == size:
+            yield group
+            group = []
