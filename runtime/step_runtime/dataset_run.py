@@ -12,15 +12,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from step.config import CLIP_FPS, StepConfig
-from step.data.frame_store import frame_file, read_clip, read_frame, second_folder
+from step.config import StepConfig
+from step.data.frame_store import CLIP_FRAMES, frame_file, read_clip, read_frame, second_folder
 from step.data.video_clip import read_video_clip, videos_of
 from step.errors import StepError
 from step.evaluation.box_table import read_boxes, second_text
 from step.files import atomic_path
 from step_runtime.detector import Detector
 
-_CLIP_FRAMES = 3 * CLIP_FPS
 _LOADING = 2  # clips that are read ahead
 
 
@@ -83,7 +82,7 @@ class DatasetFolder:
             clip = read_clip(self.frames, video, second)
         else:
             clip = read_video_clip(self._video_file(video), second)
-        margin = (_CLIP_FRAMES - config.clip_frames) // 2  # the key frame is the last of the first half in both
+        margin = (CLIP_FRAMES - config.clip_frames) // 2  # the key frame is the last of the first half in both
         size = (config.image_size_px, config.image_size_px)
         wanted = clip[margin : margin + config.clip_frames]
         return np.stack([np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)) for picture in wanted])
@@ -92,7 +91,7 @@ class DatasetFolder:
         """The picture that is annotated, uint8 [H, W, 3]: the first of the second."""
         if self.frames is not None:
             return read_frame(frame_file(second_folder(self.frames, video, second), 0))
-        return np.asarray(read_video_clip(self._video_file(video), second)[_CLIP_FRAMES // 2], np.uint8)
+        return np.asarray(read_video_clip(self._video_file(video), second)[CLIP_FRAMES // 2], np.uint8)
 
     def _video_file(self, video: str) -> Path:
         found = [path for path in videos_of(self.videos) if path.stem == video]
@@ -119,9 +118,9 @@ def write_results(
         StepError: a clip that cannot be read, a model of longer clips than the data set gives, or nowhere to write.
     """
     config = detector.config
-    if config.clip_frames > _CLIP_FRAMES:
+    if config.clip_frames > CLIP_FRAMES:
         raise StepError(
-            f"the model takes clips of {config.clip_frames} frames; AVA's layout gives {_CLIP_FRAMES} a key frame"
+            f"the model takes clips of {config.clip_frames} frames; AVA's layout gives {CLIP_FRAMES} a key frame"
         )
     key_frames = data.key_frames()
     times_s: list[float] = []

@@ -18,6 +18,8 @@ from step.files import atomic_path
 _JPEG_END = b"\xff\xd9"
 _INDEX = "index.json"
 _HALF = CLIP_FPS // 2
+CLIP_FRAMES = 3 * CLIP_FPS
+"""Of a key frame's clip."""
 CLIP_PARTS = ((-2, slice(_HALF, None)), (-1, slice(None)), (0, slice(None)), (1, slice(_HALF)))
 """Seconds from a key frame's, and which of their twelve frames are in its clip."""
 

@@ -7,8 +7,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from step.config import CLIP_FPS
-from step.data.frame_store import CLIP_PARTS, resampled
+from step.data.frame_store import CLIP_FRAMES, CLIP_PARTS, resampled
 from step.data.picture import scaled
 from step.errors import StepError
 from step.video_stream import DecodedFrame, VideoStream
@@ -66,7 +65,7 @@ def read_video_clip(path: Path, second: int) -> NDArray[np.uint8]:
             raise StepError(f"{path}: has no frames in second {number}, which the clip of {second} needs")
         pictures += [scaled(found[index].picture, "rgb24").to_ndarray() for index in resampled(len(found))[part]]
     clip: NDArray[np.uint8] = np.stack(pictures)
-    assert len(clip) == 3 * CLIP_FPS
+    assert len(clip) == CLIP_FRAMES
     return clip
 
 

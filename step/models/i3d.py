@@ -44,8 +44,17 @@ def max_pool_same(x: Tensor, *, kernel: Triple, stride: Triple) -> Tensor:
     pads = same_padding(kernel, stride)
     if pads[0::2] == pads[1::2]:
         # Pools follow a ReLU, so padding with zeros and the pool's own padding with -inf give the same maxima.
-        return F.max_pool3d(x, kernel, stride, padding=pads[4::-2], ceil_mode=True)
-    return F.max_pool3d(F.pad(x, pads), kernel, stride, ceil_mode=True)
+        return _max_pool(x, kernel, stride, (pads[4], pads[2], pads[0]))
+    return _max_pool(F.pad(x, pads), kernel, stride, (0, 0, 0))
+
+
+def _max_pool(x: Tensor, kernel: Triple, stride: Triple, padding: Triple) -> Tensor:
+    """max_pool3d whose last, partial windows count."""
+    is_plain = x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() > 0
+    if is_plain and torch.backends.mkldnn.enabled and not torch.compiler.is_compiling():
+        # oneDNN's pool: the same maxima in a tenth of the time that PyTorch's own takes on a CPU.
+        return torch.mkldnn_max_pool3d(x.to_mkldnn(), kernel, stride, padding, (1, 1, 1), True).to_dense()
+    return F.max_pool3d(x, kernel, stride, padding=padding, ceil_mode=True)
 
 
 class ConvUnit(nn.Module):

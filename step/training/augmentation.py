@@ -13,6 +13,8 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from step.data.ava_dataset import Sample
+from step.data.frame_store import CLIP_FRAMES
+from step.errors import StepError
 
 _ERASED_SHARE = (0.02, 0.2)
 _ERASED_ASPECT = (0.3, 1 / 0.3)
@@ -38,10 +40,19 @@ class Augmentation:
 
     Args:
         image_size_px: side of the square that comes out; the aspect ratio is not kept.
+        clip_frames: that the model takes, the middle ones of the clip's; the key frame begins their second half too.
         options: what is done; None for resizing alone.
+
+    Raises:
+        StepError: a model of longer clips than the data set gives.
     """
 
-    def __init__(self, *, image_size_px: int, options: AugmentationOptions | None) -> None:
+    def __init__(self, *, image_size_px: int, clip_frames: int, options: AugmentationOptions | None) -> None:
+        if clip_frames > CLIP_FRAMES:
+            raise StepError(
+                f"the model takes clips of {clip_frames} frames; AVA's layout gives {CLIP_FRAMES} a key frame"
+            )
+        self.clip_frames = clip_frames
         self.size = [image_size_px, image_size_px]
         self.options = options
         self._photometric = v2.RandomPhotometricDistort(
@@ -55,6 +66,9 @@ class Augmentation:
 
     def __call__(self, sample: Sample) -> Sample:
         """Frames and boxes together; people outside the crop are dropped."""
+        margin = (len(sample["frames"]) - self.clip_frames) // 2
+        middle = sample["frames"][margin : margin + self.clip_frames]
+        sample["frames"] = tv_tensors.wrap(middle, like=sample["frames"])
         if self.options is not None:
             if self.options.photometric:
                 sample["frames"] = self._photometric(sample["frames"])

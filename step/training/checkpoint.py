@@ -109,7 +109,7 @@ def read_training(path: Path, config: TrainingConfig) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Of what a run depends on; the revision of the working tree where the package lies in one."""
-    found = {"step-trt": version("step-trt"), "torch": torch.__version__, "python": platform.python_version()}
+    found = {"step-trt": version("step-trt"), "torch": str(torch.__version__), "python": platform.python_version()}
     try:
         command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)

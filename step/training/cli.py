@@ -1,5 +1,6 @@
 """`step-train detect|classify`: trains a detector, or pre-trains its classifier."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,29 @@ def main() -> None:
     """
 
 
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    """What both commands take."""
+    for option in reversed(
+        (
+            click.argument("config"),
+            click.option("--data", type=_PATH, help="Folder of the data set, in place of the config's data.folder."),
+            click.option("-o", "--output", required=True, type=_PATH, help="Folder for checkpoints, log and results."),
+            click.option(
+                "--resume", metavar="auto|best|PATH", help="Go on from the latest or best checkpoint of -o, or a file."
+            ),
+            click.option(
+                "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Replace a value: optimizer.batch=4."
+            ),
+            click.option("--accelerator", default="auto", help="auto, cpu, cuda."),
+            click.option("--devices", default="auto", help="How many, or auto."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
 @main.command(cls=OneLineCommand, context_settings={"show_default": True})
-@click.argument("config")
-@click.option("--data", type=_PATH, help="Folder of the data set, in place of the config's data.folder.")
-@click.option("-o", "--output", required=True, type=_PATH, help="Folder for checkpoints, log and results.")
-@click.option(
-    "--resume", metavar="auto|best|PATH", help="Go on from the latest or best checkpoint of -o, or from a file."
-)
-@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Replace a value: --set optimizer.batch=4.")
-@click.option("--accelerator", default="auto", help="auto, cpu, cuda.")
-@click.option("--devices", default="auto", help="How many, or auto.")
+@_options
 def detect(
     config: str,
     data: Path | None,
@@ -44,8 +58,25 @@ def detect(
     devices: str,
 ) -> None:
     """Trains a detector as CONFIG says: a YAML file, or the name of one that comes with the package."""
-    given = _changes(changes) | ({"data.folder": str(data)} if data is not None else {})
-    _train(read_config(config, kind="detect", changes=given), output, resume, accelerator, devices)
+    _train(read_config(config, kind="detect", changes=_changes(changes, data)), output, resume, accelerator, devices)
+
+
+@main.command(cls=OneLineCommand, context_settings={"show_default": True})
+@_options
+def classify(
+    config: str,
+    data: Path | None,
+    output: Path,
+    resume: str | None,
+    changes: tuple[str, ...],
+    accelerator: str,
+    devices: str,
+) -> None:
+    """Trains the action scores alone, on boxes around the ground truth; a detector then begins from the result.
+
+    Its checkpoint goes into a detector's config as model.classifier.
+    """
+    _train(read_config(config, kind="classify", changes=_changes(changes, data)), output, resume, accelerator, devices)
 
 
 def _train(config: TrainingConfig, output: Path, resume: str | None, accelerator: str, devices: str) -> None:
@@ -83,14 +114,14 @@ def _train(config: TrainingConfig, output: Path, resume: str | None, accelerator
         console.print(f"frame-mAP@0.5: {means or 'not evaluated'}; best: {best}", soft_wrap=True, highlight=False)
 
 
-def _changes(pairs: tuple[str, ...]) -> dict[str, Any]:
+def _changes(pairs: tuple[str, ...], data: Path | None) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     for pair in pairs:
         name, separator, value = pair.partition("=")
         if not separator or not name:
             raise StepError(f"--set {pair}: give KEY=VALUE, such as optimizer.batch=4")
         changes[name] = yaml.safe_load(value)
-    return changes
+    return changes | ({} if data is None else {"data.folder": str(data)})
 
 
 if __name__ == "__main__":

@@ -34,7 +34,8 @@ class TrainingClips(Dataset[Sample]):
 
     def keep_in_memory(self, progress: Callable[[int, int], None] = lambda _done, _total: None) -> None:
         """Decodes every clip once, at the model's input size."""
-        plain = Augmentation(image_size_px=self.augmentation.size[0], options=None)
+        size_px, frames = self.augmentation.size[0], self.augmentation.clip_frames
+        plain = Augmentation(image_size_px=size_px, clip_frames=frames, options=None)
         with ThreadPoolExecutor(_LOADING_THREADS) as pool:
             kept = []
             for sample in pool.map(lambda index: plain(self.dataset[index]), range(len(self.dataset))):

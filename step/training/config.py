@@ -165,6 +165,12 @@ class TrainingConfig(_Section):
                 raise ValueError(f"selection.{name} has {len(getattr(self.selection, name))} values for {steps} steps")
         return self
 
+    @model_validator(mode="after")
+    def _one_step_to_classify(self) -> Self:
+        if self.kind == "classify" and self.model.chunks != (1,):
+            raise ValueError("model.chunks must be [1] to classify: one step, which looks at the whole clip")
+        return self
+
     def step_config(self) -> StepConfig:
         """The detector's architecture.
 
@@ -203,10 +209,9 @@ def read_config(source: str, *, kind: str, changes: dict[str, Any] | None = None
         raise StepError(f"{source}: expected keys and values, found {type(content).__name__}")
     for name, value in (changes or {}).items():
         _set(content, name.split("."), value)
-    config = parse_config(content, source)
-    if config.kind != kind:
-        raise StepError(f"{source}: is for step-train {config.kind}, not for step-train {kind}")
-    return config
+    if content.get("kind", kind) != kind:
+        raise StepError(f"{source}: is for step-train {content['kind']}, not for step-train {kind}")
+    return parse_config(content, source)
 
 
 def parse_config(content: dict[str, Any], source: str) -> TrainingConfig:
@@ -215,8 +220,7 @@ def parse_config(content: dict[str, Any], source: str) -> TrainingConfig:
         config = TrainingConfig.model_validate(content)
     except ValidationError as error:
         raise StepError(f"{source}: {_told(error)}") from error
-    if config.kind == "detect":
-        config.step_config()
+    config.step_config()
     return config
 
 

@@ -20,6 +20,7 @@ from step.evaluation.scoring import Score, ScoringOptions, score
 from step.models.detector import StepDetector
 from step.training.batch import Batch, collate
 
+RowsOf = Callable[[StepDetector, Batch], list[list[list[Any]]]]
 _THRESHOLD, _NMS_IOU, _MOST = 0.01, 0.4, 300
 
 
@@ -41,6 +42,7 @@ def evaluate(
     batch: int,
     workers: int = 0,
     shard: Shard | None = None,
+    rows_of: RowsOf | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> dict[int, Score]:
     """Scores every step on a data set.
@@ -53,6 +55,7 @@ def evaluate(
         batch: clips at a time.
         workers: processes that load.
         shard: where several processes share the work.
+        rows_of: rows of AVA's csv after every step of a batch; None for detections.
         progress: is told how many clips are done, of how many of this process.
 
     Returns:
@@ -73,7 +76,7 @@ def evaluate(
     rows: dict[int, list[list[Any]]] = {step: [] for step in steps}
     done = 0
     for clips in loader:
-        for step, found in zip(steps, _run(detector, clips.to(device)), strict=True):
+        for step, found in zip(steps, (rows_of or detected_rows)(detector, clips.to(device)), strict=True):
             rows[step] += found
         done += len(clips.ids)
         progress(done, len(mine))
@@ -86,7 +89,7 @@ def evaluate(
     return scores
 
 
-def _run(detector: StepDetector, clips: Batch) -> list[list[list[Any]]]:
+def detected_rows(detector: StepDetector, clips: Batch) -> list[list[list[Any]]]:
     """Rows of AVA's csv after every step."""
     rows: list[list[list[Any]]] = []
     with torch.inference_mode():

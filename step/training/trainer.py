@@ -26,6 +26,7 @@ from step.training import checkpoint
 from step.training.augmentation import Augmentation, AugmentationOptions
 from step.training.batch import Batch, collate
 from step.training.checkpoint import Progress
+from step.training.classification import ClassificationTask, classified_rows
 from step.training.clips import EpochBatches, TrainingClips, batches_of_epoch
 from step.training.config import Precision, TrainingConfig
 from step.training.detection import DetectionTask, SelectionOptions
@@ -85,8 +86,7 @@ class Trainer:
             self.detector.backbone.compile()
             for head in self.detector.heads:
                 head.compile()
-        selection = SelectionOptions(**config.selection.model_dump())
-        task = DetectionTask(detector=self.detector, options=selection, seed=config.seed, mean_counts=self._mean_counts)
+        task = self._task()
         rates = LearningRates(backbone=options.backbone_rate, context=options.context_rate, heads=options.head_rate)
         groups = parameter_groups(self.detector, rates, weight_decay=options.weight_decay)
         self.full_rates = [group["lr"] for group in groups]
@@ -95,6 +95,13 @@ class Trainer:
         if options.ema is not None:
             rule = get_ema_multi_avg_fn(options.ema)  # type: ignore[no-untyped-call]
             self.average = AveragedModel(self.detector, multi_avg_fn=rule, use_buffers=True)
+
+    def _task(self) -> nn.Module:
+        config = self.config
+        if config.kind == "classify":
+            return ClassificationTask(detector=self.detector, seed=config.seed, mean_counts=self._mean_counts)
+        selection = SelectionOptions(**config.selection.model_dump())
+        return DetectionTask(detector=self.detector, options=selection, seed=config.seed, mean_counts=self._mean_counts)
 
     @property
     def model(self) -> StepDetector:
@@ -230,6 +237,7 @@ class Trainer:
             batch=self.config.optimizer.batch,
             workers=0 if self.config.data.cache else self.config.data.workers,
             shard=shard,
+            rows_of=classified_rows if self.config.kind == "classify" else None,
         )
         for module in training:
             module.training = True
@@ -255,7 +263,7 @@ def open_data(
     Raises:
         StepError: no such folder, no csv of a split or one without a box of the classes.
     """
-    folder, size = config.data.folder, config.model.image_size_px
+    folder, size, frames_of_clip = config.data.folder, config.model.image_size_px, config.step_config().clip_frames
     if not folder.is_dir():
         raise StepError(f"data.folder {folder}: no such folder")
     frames, videos = folder / "frames", folder / "videos"
@@ -264,7 +272,7 @@ def open_data(
     for split in (config.data.train, config.data.val):
         if not (folder / f"{split}.csv").is_file():
             raise StepError(f"data.folder {folder}: has no {split}.csv; write it with step-data prepare")
-    ids, plain = config.data.class_ids, Augmentation(image_size_px=size, options=None)
+    ids, plain = config.data.class_ids, Augmentation(image_size_px=size, clip_frames=frames_of_clip, options=None)
     proposals = None if config.data.proposals is None else folder / config.data.proposals
     places = (frames, None) if frames.is_dir() else (None, videos)
 
@@ -276,7 +284,8 @@ def open_data(
     train = opened(folder / f"{config.data.train}.csv", proposals, None)
     truth = folder / f"{config.data.val}.csv"
     val = opened(truth, None, plain)
-    augmentation = Augmentation(image_size_px=size, options=AugmentationOptions(**config.augmentation.model_dump()))
+    options = AugmentationOptions(**config.augmentation.model_dump())
+    augmentation = Augmentation(image_size_px=size, clip_frames=frames_of_clip, options=options)
     clips = TrainingClips(dataset=train, augmentation=augmentation, seed=config.seed)
     if config.data.cache:
         clips.keep_in_memory(progress)

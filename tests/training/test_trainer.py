@@ -1,0 +1,279 @@
+"""step-train end to end on a few clips: files, resuming to the bit, failures, several processes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from helpers import assert_one_error, run_command
+
+from step import StepError, load_checkpoint
+from step.data.toy import generate
+from step.training import checkpoint
+from step.training.cli import main
+from step.training.config import parse_config
+from step.training.trainer import Trainer
+
+TESTS = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toy") / "toy"
+    generate(folder, videos={"train": 2, "val": 1})
+    return folder
+
+
+def _config(data, **changes):
+    values = {
+        "kind": "detect",
+        "data": {"folder": str(data), "classes": [7, 10, 12, 14, 65, 69, 70], "cache": True},
+        "model": {"image_size_px": 48, "width": 0.06, "fc_dim": 8, "chunks": [1, 1], "dropout": 0.1},
+        "selection": {"positive_iou": [0.2, 0.35], "regression_iou": [0.2, 0.35]},
+        "augmentation": {"photometric": False, "erase": False},
+        "optimizer": {"batch": 2, "epochs": 2, "warmup": 2, "head_rate": 1e-3},
+    }
+    for name, value in changes.items():
+        section, _, key = name.partition("__")
+        if key:
+            values[section] = values[section] | {key: value}
+        else:
+            values[section] = value
+    return values
+
+
+@pytest.fixture
+def train(data, tmp_path, capsys):
+    def run(out="run", *words, **changes):
+        (tmp_path / "c.yaml").write_text(yaml.safe_dump(_config(data, **changes)))
+        words = ("detect", tmp_path / "c.yaml", "-o", tmp_path / out, "--accelerator", "cpu", "--devices", "1", *words)
+        return run_command(main, capsys, *words)
+
+    return run
+
+
+def _weights(path):
+    return load_checkpoint(path).state_dict()
+
+
+def test_a_run(train, tmp_path):
+    code, printed, error = train()
+    assert code == 0, error
+    assert "frame-mAP@0.5: step 1" in printed
+    run = tmp_path / "run"
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["0000004.pth", "0000008.pth", "best.pth"]
+    assert sorted(path.name for path in (run / "results").iterdir()) == ["results_step1.csv", "results_step2.csv"]
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [line["update"] for line in lines if "loss" in line] == list(range(1, 9))
+    assert set(lines[1]["loss"]) == {"1", "2"}
+    assert [line["update"] for line in lines if "mAP" in line] == [4, 8]
+    assert list((run / "tensorboard").iterdir())
+    assert parse_config(yaml.safe_load((run / "config.yaml").read_text()), "c").optimizer.batch == 2
+    content = torch.load(run / "checkpoints" / "best.pth", weights_only=True)
+    assert content["training"]["versions"]["torch"] == torch.__version__
+    assert json.loads(content["training"]["config"])["seed"] == 0
+    assert_one_error(train(), "holds a run already; go on with --resume auto")
+
+
+def test_losses_fall(train, tmp_path):
+    changes = {
+        "optimizer__epochs": 25,
+        "optimizer__head_rate": 3e-3,
+        "optimizer__context_rate": 1e-3,
+        "evaluate_every": 25,
+    }
+    code, _, error = train(augmentation={"photometric": False, "crop": False, "flip": False, "erase": False}, **changes)
+    assert code == 0, error
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    totals = [sum(sum(each.values()) for each in line["loss"].values()) for line in lines if "loss" in line]
+    assert sum(totals[-8:]) < 0.7 * sum(totals[:8])
+
+
+@pytest.mark.parametrize("changes", [{}, {"optimizer__ema": 0.9, "optimizer__accumulate": 2, "data__cache": False}])
+def test_a_resumed_run_equals_an_uninterrupted_one(changes, train, tmp_path, monkeypatch):
+    """To the bit: order, augmentation, selection, dropout, optimizer, averages."""
+    changes = {"optimizer__epochs": 3, "data__workers": 0, **changes}
+    code, _, error = train("whole", **changes)
+    assert code == 0, error
+    real, count = Trainer._update, [0]
+
+    def update(self, batches):
+        count[0] += 1
+        if count[0] == (8 if not changes.get("optimizer__accumulate") else 4):
+            raise KeyboardInterrupt
+        return real(self, batches)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_update", update)
+        with pytest.raises(KeyboardInterrupt):
+            train("broken", **changes)
+    torch.rand(3)
+    code, _, error = train("broken", "--resume", "auto", **changes)
+    assert code == 0, error
+    names = [path.name for path in checkpoint.numbered(tmp_path / "whole" / "checkpoints")]
+    assert names == [path.name for path in checkpoint.numbered(tmp_path / "broken" / "checkpoints")]
+    whole, resumed = (_weights(tmp_path / out / "checkpoints" / names[-1]) for out in ("whole", "broken"))
+    assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
+    losses = [
+        {
+            line["update"]: line["loss"]
+            for line in map(json.loads, (tmp_path / out / "log.jsonl").read_text().splitlines())
+            if "loss" in line
+        }
+        for out in ("whole", "broken")
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_frozen_parts_stay(train, tmp_path):
+    code, _, error = train(model=_config("")["model"] | {"freeze_backbone": True}, optimizer__epochs=1)
+    assert code == 0, error
+    torch.manual_seed(0)
+    weights = _weights(tmp_path / "run" / "checkpoints" / "best.pth")
+    norms = [key for key in weights if "running" in key]
+    assert all(torch.equal(weights[key], torch.full_like(weights[key], float("var" in key))) for key in norms)
+    other = train(
+        "more", optimizer__epochs=1, optimizer__head_rate=5e-3, model=_config("")["model"] | {"freeze_backbone": True}
+    )
+    assert other[0] == 0
+    again = _weights(tmp_path / "more" / "checkpoints" / "best.pth")
+    assert all(torch.equal(again[key], weights[key]) for key in weights if key.startswith("backbone"))
+    assert not all(torch.equal(again[key], weights[key]) for key in weights if key.startswith("heads"))
+
+
+def test_beginning_from_weights(train, tmp_path):
+    code, _, error = train("first", optimizer__epochs=1)
+    assert code == 0, error
+    path = tmp_path / "first" / "checkpoints" / "best.pth"
+    model = _config("")["model"]
+    zero = {
+        "optimizer__head_rate": 0.0,
+        "optimizer__context_rate": 0.0,
+        "optimizer__backbone_rate": 0.0,
+        "optimizer__epochs": 1,
+    }
+    assert train("second", model=model | {"checkpoint": str(path)}, **zero)[0] == 0
+    first, second = _weights(path), _weights(tmp_path / "second" / "checkpoints" / "best.pth")
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert train("third", model=model | {"classifier": str(path)}, **zero)[0] == 0
+    third = _weights(tmp_path / "third" / "checkpoints" / "best.pth")
+    assert torch.equal(
+        third["heads.1.mixed_5b.branch_0.conv3d.weight"], first["heads.0.mixed_5b.branch_0.conv3d.weight"]
+    )
+    assert torch.equal(
+        third["backbone.mixed_3b.branch_0.conv3d.weight"], first["backbone.mixed_3b.branch_0.conv3d.weight"]
+    )
+    assert not torch.equal(third["heads.0.global_cls.weight"], first["heads.0.global_cls.weight"])
+    done = train("fourth", model=model | {"checkpoint": str(path)}, data__classes=[10, 12], optimizer__epochs=1)
+    assert_one_error(done, "has 7 classes, the run's data 2, or others; set data.classes")
+
+
+def test_a_loss_that_is_no_number(train, tmp_path, monkeypatch):
+    monkeypatch.setattr("step.training.losses.F.smooth_l1_loss", lambda deltas, *_a, **_k: deltas.sum() * float("nan"))
+    assert_one_error(train(), r"the box loss of step 1 is nan at update 0; its clips are in .*not_finite.json")
+    report = json.loads((tmp_path / "run" / "not_finite.json").read_text())
+    assert (report["step"], report["loss"]) == (1, "box")
+    assert len(report["clips"]) == 2
+
+
+def test_too_little_memory(train, monkeypatch):
+    def fail(*_args, **_kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("step.training.detection.detection_losses", fail)
+    assert_one_error(train(), "does not suffice for optimizer.batch 2; lower it and raise optimizer.accumulate")
+
+
+def test_killed_while_writing_a_checkpoint(train, tmp_path, monkeypatch):
+    """The one before is whole, and the run goes on from it."""
+    real, count = torch.save, [0]
+
+    def save(content, path, *args):
+        count[0] += 1
+        if count[0] == 3:
+            Path(path).write_bytes(b"half")
+            raise KeyboardInterrupt
+        real(content, path, *args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "save", save)
+        with pytest.raises(KeyboardInterrupt):
+            train()
+    names = [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()]
+    assert "0000004.pth" in names
+    assert not [name for name in names if name.startswith(".")]
+    code, _, error = train("run", "--resume", "auto")
+    assert code == 0, error
+    assert checkpoint.numbered(tmp_path / "run" / "checkpoints")[-1].name == "0000008.pth"
+
+
+@pytest.mark.parametrize(
+    ("words", "changes", "said"),
+    [
+        ((), {"data__folder": "nowhere"}, "data.folder nowhere: no such folder"),
+        ((), {"data__val": "test"}, "has no test.csv; write it with step-data prepare"),
+        ((), {"data__classes": [1]}, "train.csv: has no box of the 1 classes"),
+        ((), {"optimizer__batch": 99}, "8 training clips are fewer than one update takes"),
+        (("--resume", "best"), {}, "--resume best: no such checkpoint"),
+        (("--resume", "other.pth"), {}, "--resume other.pth: no such checkpoint"),
+        (("--set", "optimizer.batch"), {}, "--set optimizer.batch: give KEY=VALUE"),
+        (("--set", "optimizer.bath=3"), {}, "unknown key 'optimizer.bath'; did you mean 'batch'"),
+        ((), {"model": {"kinetics": "none.ckpt"}, "selection": {}}, "none.ckpt: no such file"),
+    ],
+)
+def test_bad_input(words, changes, said, train):
+    assert_one_error(train("run", *words, **changes), said)
+
+
+def test_resuming_what_is_not_this_run(train, tmp_path, tiny_checkpoint):
+    assert train(optimizer__epochs=1)[0] == 0
+    done = train("run", "--resume", "auto", optimizer__epochs=1, optimizer__batch=4, seed=3)
+    assert_one_error(done, r"is of another config: optimizer.batch \(was 2, is 4\), seed \(was 0, is 3\); resume with")
+    assert_one_error(train("run", "--resume", str(tiny_checkpoint)), "holds a model but no training to go on with")
+
+
+_PROCESS = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+from torchvision_on_cpu import load_torchvision
+load_torchvision()
+from step.training.cli import main
+main()
+"""
+
+
+def test_two_processes_equal_one_with_twice_the_batch(data, tmp_path):
+    """Gloo on the CPU; the same clips, selections and losses, so the same update but for the order of sums."""
+    for name, batch, launcher in (("one", 4, []), ("two", 2, ["-m", "torch.distributed.run", "--nproc-per-node", "2"])):
+        values = _config(data, optimizer__batch=batch, optimizer__epochs=1, model__dropout=0.0)
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(values))
+        (tmp_path / "process.py").write_text(_PROCESS)
+        devices = "2" if launcher else "1"
+        words = [*launcher, tmp_path / "process.py", TESTS, "detect", tmp_path / f"{name}.yaml", "-o", tmp_path / name]
+        words += ["--accelerator", "cpu", "--devices", devices]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "MASTER_PORT": "29511"}
+        done = subprocess.run(
+            [sys.executable, *map(str, words)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    one, two = (_weights(tmp_path / name / "checkpoints" / "0000002.pth") for name in ("one", "two"))
+    moved = load_checkpoint(tmp_path / "one" / "checkpoints" / "0000002.pth")
+    assert moved is not None
+    for key, value in one.items():
+        assert torch.allclose(value, two[key], rtol=1e-3, atol=2e-5), key
+    results = [(tmp_path / name / "results" / "results_step2.csv").read_text().splitlines() for name in ("one", "two")]
+    assert len(results[0]) == pytest.approx(len(results[1]), rel=0.05)
+
+
+def test_config_errors_come_before_torch():
+    with pytest.raises(StepError):
+        parse_config({"kind": "detect"}, "x")
