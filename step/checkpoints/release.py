@@ -16,7 +16,7 @@ from step.errors import StepError
 from step.models.i3d import release_layer_names
 
 # The release's scale_norm 2 is x * 2 / 255 - 1, the only one that its weights and this project use.
-_SCALE_NORM = 2
+SCALE_NORM = 2
 _MODULE_PREFIX = "module."
 
 
@@ -30,9 +30,9 @@ def config_of(content: dict[Any, Any], path: Path) -> StepConfig:
     if not isinstance(cfg, (argparse.Namespace, dict)):
         raise StepError(f"{path}: expected cfg to be a Namespace, got {type(cfg).__name__}; the model is not known")
     values = cfg if isinstance(cfg, dict) else vars(cfg)
-    scale_norm = values.get("scale_norm", _SCALE_NORM)
-    if scale_norm != _SCALE_NORM:
-        raise StepError(f"{path}: cfg.scale_norm is {scale_norm!r}; only {_SCALE_NORM} (x * 2 / 255 - 1) is supported")
+    scale_norm = values.get("scale_norm", SCALE_NORM)
+    if scale_norm != SCALE_NORM:
+        raise StepError(f"{path}: cfg.scale_norm is {scale_norm!r}; only {SCALE_NORM} (x * 2 / 255 - 1) is supported")
     num_classes = _integer(values, "num_classes", 60, path)
     try:
         return StepConfig(
@@ -40,7 +40,7 @@ def config_of(content: dict[Any, Any], path: Path) -> StepConfig:
             chunk_frames=_integer(values, "T", 3, path),
             chunks=_chunks(values, content, path),
             num_classes=num_classes,
-            class_ids=_class_ids(num_classes),
+            class_ids=class_ids_of(num_classes),
             anchor_mode=_integer(values, "anchor_mode", 1, path),
             temporal_mode=_temporal_mode(values),
             pool_mode=_pool_mode(values, path),
@@ -134,7 +134,8 @@ def _chunks(values: dict[str, Any], content: dict[Any, Any], path: Path) -> tupl
     return tuple(by_step[step] for step in range(1, steps + 1))
 
 
-def _class_ids(num_classes: int) -> tuple[int, ...]:
+def class_ids_of(num_classes: int) -> tuple[int, ...]:
+    """Ids of the release's score columns, which its cfg does not name."""
     if num_classes == len(CHALLENGE_CLASS_IDS):
         return CHALLENGE_CLASS_IDS
     if num_classes == len(AVA_CLASS_NAMES):

@@ -6,8 +6,10 @@ from typing import Any
 
 import click
 import yaml
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from step.cli import OneLineCommand, OneLineGroup
 from step.errors import StepError
@@ -38,6 +40,10 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
             click.option(
                 "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Replace a value: optimizer.batch=4."
             ),
+            click.option(
+                "--release-format", is_flag=True, help="Write the best model as the authors' code reads it, too."
+            ),
+            click.option("--dry-run", is_flag=True, help="Say what memory an update takes, and end."),
             click.option("--accelerator", default="auto", help="auto, cpu, cuda."),
             click.option("--devices", default="auto", help="How many, or auto."),
         )
@@ -54,11 +60,17 @@ def detect(
     output: Path,
     resume: str | None,
     changes: tuple[str, ...],
+    release_format: bool,
+    dry_run: bool,
     accelerator: str,
     devices: str,
 ) -> None:
     """Trains a detector as CONFIG says: a YAML file, or the name of one that comes with the package."""
-    _train(read_config(config, kind="detect", changes=_changes(changes, data)), output, resume, accelerator, devices)
+    parsed = read_config(config, kind="detect", changes=_changes(changes, data))
+    if dry_run:
+        _print_memory(parsed)
+        return
+    _train(parsed, output, resume, release_format, accelerator, devices)
 
 
 @main.command(cls=OneLineCommand, context_settings={"show_default": True})
@@ -69,6 +81,8 @@ def classify(
     output: Path,
     resume: str | None,
     changes: tuple[str, ...],
+    release_format: bool,
+    dry_run: bool,
     accelerator: str,
     devices: str,
 ) -> None:
@@ -76,15 +90,41 @@ def classify(
 
     Its checkpoint goes into a detector's config as model.classifier.
     """
-    _train(read_config(config, kind="classify", changes=_changes(changes, data)), output, resume, accelerator, devices)
+    parsed = read_config(config, kind="classify", changes=_changes(changes, data))
+    if dry_run:
+        _print_memory(parsed)
+        return
+    _train(parsed, output, resume, release_format, accelerator, devices)
 
 
-def _train(config: TrainingConfig, output: Path, resume: str | None, accelerator: str, devices: str) -> None:
-    # The bar for bad input comes before the seconds that importing torch takes.
+def _print_memory(config: TrainingConfig) -> None:
+    from step.training.memory import estimate_memory
+
+    found = estimate_memory(config)
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column(f"memory of an update of {config.optimizer.batch} clips, {config.precision}")
+    table.add_column("GiB", justify="right")
+    for name, value in vars(found).items():
+        table.add_row(name, f"{value / 2**30:.2f}")
+    table.add_row("at least", f"{found.total / 2**30:.2f}")
+    Console().print(table)
+
+
+def _train(
+    config: TrainingConfig,
+    output: Path,
+    resume: str | None,
+    release_format: bool,
+    accelerator: str,
+    devices: str,
+) -> None:
     try:
         import torch
         from lightning_fabric import Fabric, seed_everything
 
+        from step.checkpoints.checkpoint import load_checkpoint, write_torch_file
+        from step.checkpoints.release_writer import release_content
+        from step.models.detector import StepDetector
         from step.training import checkpoint
         from step.training.trainer import FABRIC_PRECISION, Trainer, open_data
     except ModuleNotFoundError as error:
@@ -101,6 +141,8 @@ def _train(config: TrainingConfig, output: Path, resume: str | None, accelerator
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("decoding clips", total=None)
         parts = open_data(config, progress=lambda done, total: bar.update(task, completed=done, total=total))
+    if release_format:
+        release_content(StepDetector.from_config(config.step_config()))  # that it can be, before hours of training
     trainer = Trainer(config=config, data=parts, folder=output, fabric=fabric, console=console)
     if start is not None:
         trainer.resume(start)
@@ -111,6 +153,9 @@ def _train(config: TrainingConfig, output: Path, resume: str | None, accelerator
     best = output / "checkpoints" / checkpoint.BEST
     means = ", ".join(f"step {step} {score.mean_ap(0.5):.4f}" for step, score in scores.items())
     if fabric.is_global_zero:
+        if release_format:
+            target = best.with_name("best_release.pth")
+            write_torch_file(release_content(load_checkpoint(best)), target)
         console.print(f"frame-mAP@0.5: {means or 'not evaluated'}; best: {best}", soft_wrap=True, highlight=False)
 
 

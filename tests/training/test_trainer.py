@@ -109,8 +109,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(changes, train, tmp_path, mon
 
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "_update", update)
-        with pytest.raises(KeyboardInterrupt):
-            train("broken", **changes)
+        assert train("broken", **changes)[0] == 130
     torch.rand(3)
     code, _, error = train("broken", "--resume", "auto", **changes)
     assert code == 0, error
@@ -168,7 +167,7 @@ def test_beginning_from_weights(train, tmp_path):
         third["backbone.mixed_3b.branch_0.conv3d.weight"], first["backbone.mixed_3b.branch_0.conv3d.weight"]
     )
     assert not torch.equal(third["heads.0.global_cls.weight"], first["heads.0.global_cls.weight"])
-    done = train("fourth", model=model | {"checkpoint": str(path)}, data__classes=[10, 12], optimizer__epochs=1)
+    done = train("fourth", model=model | {"checkpoint": str(path)}, data__classes=[12, 14], optimizer__epochs=1)
     assert_one_error(done, "has 7 classes, the run's data 2, or others; set data.classes")
 
 
@@ -201,8 +200,7 @@ def test_killed_while_writing_a_checkpoint(train, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(torch, "save", save)
-        with pytest.raises(KeyboardInterrupt):
-            train()
+        assert train()[0] == 130
     names = [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()]
     assert "0000004.pth" in names
     assert not [name for name in names if name.startswith(".")]

@@ -9,6 +9,7 @@ from step.bundle import Manifest, read_bundle
 from step.errors import StepError
 from step.flavours import FLAVOURS
 from step.graph_spec import FUSED
+from step.toy_model import find_model
 from step_runtime.backends.base import Backend, Loop
 
 BackendName = Literal["auto", "tensorrt", "tensorrt-rtx", "onnxruntime", "torch"]
@@ -28,7 +29,7 @@ def open_backend(
     """Loads a model.
 
     Args:
-        model: a bundle folder, or a checkpoint file for the torch backend.
+        model: a bundle folder, a checkpoint file for the torch backend, or `toy`, the checkpoint in the package.
         backend: "auto" takes PyTorch for a checkpoint, and for a bundle the first that can of TensorRT, TensorRT-RTX,
             ONNX Runtime on CUDA, ONNX Runtime on the CPU.
         loop: None takes the fused graph where the bundle has it and all steps are wanted, else the step loop.
@@ -40,6 +41,7 @@ def open_backend(
     Raises:
         StepError: no such model, backend, loop, step count or device.
     """
+    model = find_model(model)
     if not model.exists():
         raise StepError(f"{model}: no such bundle; make one with: step-export model.pth -o {model}")
     if device not in ("auto", "cpu", "cuda") and not (device.startswith("cuda:") and device[5:].isdecimal()):
