@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 # Smaller numbers, and no second look at what other tests look at, since a test need not measure.
 SHORTER = {
+    "-o toy-run": "-o toy-run --set optimizer.epochs=1 --set model.image_size_px=48 --set model.width=0.06",
     "--runs 5": "--runs 1",
     "--runs 100": "--runs 1",
     "--minutes 10": "--minutes 0.05",
@@ -93,6 +94,8 @@ def test_command(command, with_video):
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
         assert name == project["name"]
         assert not extra or extra in project["optional-dependencies"]
+    elif words[0] == "step-train":  # it needs torchvision
+        _run([sys.executable, str(ROOT / "tests/torchvision_on_cpu.py"), "step.training.cli", *words[1:]], with_video)
     else:
         _run(words, with_video)
 

@@ -1,10 +1,13 @@
 """torchvision with its real CPU kernels beside a torch built without CUDA.
 
 PyPI has torchvision built for CUDA alone; its library asks for CUDA symbols of torch that are never called on a CPU.
+
+    python tests/torchvision_on_cpu.py step.training.cli detect ...    # a module, where `step-train` cannot start
 """
 
 import ctypes
 import importlib.util
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -42,3 +45,9 @@ def _load_stand_ins(package: Path) -> None:
             command = ["cc", "-x", "c", "-w", "-shared", "-fPIC", f"-Wl,-soname,{soname}", "-o", library, "-"]
             subprocess.run(command, input=code, text=True, check=True)
             ctypes.CDLL(str(library))  # stays loaded when its file is gone, and is found by its soname
+
+
+if __name__ == "__main__":
+    load_torchvision()
+    sys.argv = sys.argv[1:]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

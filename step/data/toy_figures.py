@@ -62,8 +62,8 @@ def pose(action: str, body: Body, time_s: float) -> Pose:
         swing = 0.5 * math.sin(2 * math.pi * (body.phase + 2.2 * time_s))
         return Pose(frozen.thighs, frozen.shins, (2.6, frozen.upper_arms[1]), (2.9 + swing, frozen.forearms[1]))
     if action == "hug":
-        squeeze = 0.12 * math.sin(2 * math.pi * (body.phase + 0.8 * time_s))
-        return Pose(frozen.thighs, frozen.shins, (1.35 + squeeze, 1.2 + squeeze), (1.7 + squeeze, 1.6 + squeeze))
+        squeeze = 0.15 * math.sin(2 * math.pi * (body.phase + 0.8 * time_s))
+        return Pose((0.08, -0.08), (0.08, -0.08), (0.8 + squeeze, 0.65 + squeeze), (2.3 + squeeze, 2.1 + squeeze))
     if action == "give":
         reach = 0.5 + 0.5 * math.sin(2 * math.pi * (body.phase + 0.6 * time_s))
         return Pose(frozen.thighs, frozen.shins, (0.3 + 1.1 * reach, 0.1), (0.9 + 0.6 * reach, 0.3))

@@ -234,24 +234,21 @@ def test_resuming_what_is_not_this_run(train, tmp_path, tiny_checkpoint):
     assert_one_error(train("run", "--resume", str(tiny_checkpoint)), "holds a model but no training to go on with")
 
 
-_PROCESS = """
-import sys
-sys.path.insert(0, sys.argv.pop(1))
-from torchvision_on_cpu import load_torchvision
-load_torchvision()
-from step.training.cli import main
-main()
-"""
-
-
 def test_two_processes_equal_one_with_twice_the_batch(data, tmp_path):
     """Gloo on the CPU; the same clips, selections and losses, so the same update but for the order of sums."""
     for name, batch, launcher in (("one", 4, []), ("two", 2, ["-m", "torch.distributed.run", "--nproc-per-node", "2"])):
         values = _config(data, optimizer__batch=batch, optimizer__epochs=1, model__dropout=0.0)
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(values))
-        (tmp_path / "process.py").write_text(_PROCESS)
         devices = "2" if launcher else "1"
-        words = [*launcher, tmp_path / "process.py", TESTS, "detect", tmp_path / f"{name}.yaml", "-o", tmp_path / name]
+        words = [
+            *launcher,
+            TESTS / "torchvision_on_cpu.py",
+            "step.training.cli",
+            "detect",
+            tmp_path / f"{name}.yaml",
+            "-o",
+            tmp_path / name,
+        ]
         words += ["--accelerator", "cpu", "--devices", devices]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "MASTER_PORT": "29511"}
         done = subprocess.run(
