@@ -24,7 +24,7 @@ SHORTER = {
     "--runs 100": "--runs 1",
     "--minutes 10": "--minutes 0.05",
     "-o bundle-rtx": "-o bundle-rtx --graphs fused --no-verify",
-    "--train 60 --val 20": "--train 1 --val 1",
+    "--train 240 --val 20": "--train 1 --val 1",
     "--most 10000000": "--most 100000",
     "-o bundle-standard": "-o bundle-standard --graphs fused --no-verify",
 }

@@ -34,6 +34,7 @@ from step.training.evaluation import Shard, evaluate
 from step.training.initialise import build_detector
 from step.training.losses import StepLosses
 from step.training.run_log import RunLog
+from step.training.sample_pictures import sample_pictures
 from step.training.schedule import LearningRates, cosine_factor, parameter_groups
 
 FABRIC_PRECISION: dict[Precision, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
@@ -242,6 +243,8 @@ class Trainer:
         for module in training:
             module.training = True
         log.scores(self.progress.update, self.progress.epoch - 1, scores)
+        table = scores[max(scores)].detections.table
+        log.image("validation", sample_pictures(self.data.val, table), self.progress.update)
         mean_ap = scores[max(scores)].mean_ap(0.5)
         if mean_ap > self.progress.best:
             self.progress = replace(self.progress, best=mean_ap)

@@ -1,6 +1,7 @@
 """The order and augmentation of clips; augmentation moves frames and boxes alike."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ import torch
 from torchvision import tv_tensors
 
 from step import StepError
+from step.evaluation.box_table import BoxTable
 from step.training.augmentation import Augmentation, AugmentationOptions
 from step.training.clips import EpochBatches, TrainingClips, batches_of_epoch
+from step.training.sample_pictures import sample_pictures
 
 NOTHING = {"photometric": False, "crop": False, "flip": False, "erase": False}
 
@@ -164,6 +167,31 @@ def test_a_clip_of_an_epoch_is_always_augmented_the_same_way():
     assert any(
         len(clips[i]["boxes"]) != len(first[i]) or not torch.equal(clips[i]["boxes"], first[i]) for i in range(3)
     )
+
+
+def test_sample_pictures():
+    """Four key frames; the person's box is green, the detection's orange."""
+    table = BoxTable(
+        path=Path("r.csv"),
+        videos=("v",),
+        video=np.zeros(2, np.int32),
+        second=np.full(2, 3.0),
+        boxes_xyxy=np.array([[0.5, 0.25, 0.75, 0.75], [0.1, 0.1, 0.2, 0.2]]),
+        label=np.array([12, 14], np.int32),
+        last=np.array([0.8, 0.1]),
+        lines=np.arange(2),
+    )
+    plain = Augmentation(image_size_px=120, clip_frames=36, options=None)
+
+    class Plain(_Fixed):
+        def __getitem__(self, index):
+            return plain(_sample(1))
+
+    picture = sample_pictures(Plain(), table)
+    assert picture.shape == (240, 3 * 240, 3)
+    assert np.abs(picture[120, 30].astype(int) - (0, 200, 90)).max() < 40  # 20 / 160 of 240; edges are blended
+    assert np.abs(picture[120, 120].astype(int) - (255, 170, 30)).max() < 40
+    assert picture[24:48, 24, 0].max() < 40  # where the box below the score would be
 
 
 def test_kept_clips_are_not_changed_by_augmentation():

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from helpers import assert_one_error, run_command
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from step import StepError, load_checkpoint
 from step.data.toy import generate
@@ -71,7 +72,10 @@ def test_a_run(train, tmp_path):
     assert [line["update"] for line in lines if "loss" in line] == list(range(1, 9))
     assert set(lines[1]["loss"]) == {"1", "2"}
     assert [line["update"] for line in lines if "mAP" in line] == [4, 8]
-    assert list((run / "tensorboard").iterdir())
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    assert {"mAP/step2", "classification/step1", "rate"} <= set(events.Tags()["scalars"])
+    assert [image.step for image in events.Images("validation")] == [4, 8]
     assert parse_config(yaml.safe_load((run / "config.yaml").read_text()), "c").optimizer.batch == 2
     content = torch.load(run / "checkpoints" / "best.pth", weights_only=True)
     assert content["training"]["versions"]["torch"] == torch.__version__
