@@ -96,6 +96,14 @@ def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
+def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The packaged model, exported."""
+    bundle = tmp_path_factory.mktemp("toy-bundle") / "bundle"
+    export_bundle("toy", bundle, ExportSettings(verify=False))
+    return bundle
+
+
+@pytest.fixture(scope="session")
 def half_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smallest model in fp16, every graph, always two clips at a time; not verified, which its tests do."""
     folder = tmp_path_factory.mktemp("half")

@@ -122,7 +122,7 @@ def _train(
         import torch
         from lightning_fabric import Fabric, seed_everything
 
-        from step.checkpoints.checkpoint import load_checkpoint, write_torch_file
+        from step.checkpoints.checkpoint import load_checkpoint, save_checkpoint, write_torch_file
         from step.checkpoints.release_writer import release_content
         from step.models.detector import StepDetector
         from step.training import checkpoint
@@ -153,10 +153,12 @@ def _train(
     best = output / "checkpoints" / checkpoint.BEST
     means = ", ".join(f"step {step} {score.mean_ap(0.5):.4f}" for step, score in scores.items())
     if fabric.is_global_zero:
+        model = load_checkpoint(best)
+        save_checkpoint(model, output / "model.pth")  # without what training goes on from
         if release_format:
-            target = best.with_name("best_release.pth")
-            write_torch_file(release_content(load_checkpoint(best)), target)
-        console.print(f"frame-mAP@0.5: {means or 'not evaluated'}; best: {best}", soft_wrap=True, highlight=False)
+            write_torch_file(release_content(model), output / "model_release.pth")
+        told = f"frame-mAP@0.5: {means or 'not evaluated'}; the best model: {output / 'model.pth'}"
+        console.print(told, soft_wrap=True, highlight=False)
 
 
 def _changes(pairs: tuple[str, ...], data: Path | None) -> dict[str, Any]:

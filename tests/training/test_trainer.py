@@ -77,6 +77,10 @@ def test_a_run(train, tmp_path):
     assert {"mAP/step2", "classification/step1", "rate"} <= set(events.Tags()["scalars"])
     assert [image.step for image in events.Images("validation")] == [4, 8]
     assert parse_config(yaml.safe_load((run / "config.yaml").read_text()), "c").optimizer.batch == 2
+    assert f"the best model: {run / 'model.pth'}" in printed
+    best, alone = _weights(run / "checkpoints" / "best.pth"), _weights(run / "model.pth")
+    assert all(torch.equal(value, alone[key]) for key, value in best.items())
+    assert (run / "model.pth").stat().st_size < (run / "checkpoints" / "best.pth").stat().st_size / 2
     content = torch.load(run / "checkpoints" / "best.pth", weights_only=True)
     assert content["training"]["versions"]["torch"] == torch.__version__
     assert json.loads(content["training"]["config"])["seed"] == 0

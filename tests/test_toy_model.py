@@ -1,0 +1,68 @@
+"""The packaged toy model: its size, its record, what it finds, and the same mAP in every form."""
+
+import json
+
+import pytest
+from helpers import run_command
+from step_runtime.eval_cli import main as step_eval
+
+from step import load_checkpoint
+from step.data import toy_cache
+from step.toy_model import CHECKPOINT, FOLDER
+from step.training.config import read_config
+
+WANTED = 0.80
+
+
+def _mean_ap(path):
+    return json.loads(path.read_text())["mAP"]["0.5"]
+
+
+def _log():
+    return [json.loads(line) for line in (FOLDER / "log.jsonl").read_text().splitlines()]
+
+
+def test_what_is_shipped():
+    assert CHECKPOINT.stat().st_size <= 4e6
+    detector = load_checkpoint("toy")
+    assert detector.config == read_config("toy_detect.yaml", kind="detect").step_config()
+    assert read_config(str(FOLDER / "config.yaml"), kind="detect", changes={"data.folder": "toy-ava"}) == read_config(
+        "toy_detect.yaml", kind="detect"
+    )
+
+
+def test_its_log_says_that_it_is_good():
+    last = [line for line in _log() if "mAP" in line][-1]
+    assert last["mAP"]["3"] >= WANTED
+    assert last["mAP"]["3"] >= last["mAP"]["1"]
+    assert last["time_s"] <= 30 * 60
+
+
+@pytest.fixture
+def few_videos(tmp_path, monkeypatch):
+    monkeypatch.setenv("STEP_DATA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(toy_cache, "VALIDATION_VIDEOS", 4)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_parity_and_quality_on_a_few_videos(few_videos, toy_bundle, capsys):
+    """Every way of running it on a CPU gives PyTorch's mAP, which is high."""
+    words = ("parity", toy_bundle, "--checkpoint", "toy", "--data", "toy", "--steps", "1,3")
+    code, printed, error = run_command(step_eval, capsys, *words)
+    assert code == 0, printed + error
+    rows = [line.split() for line in printed.splitlines() if line.strip().startswith(("torch", "onnxruntime"))]
+    assert [row[-1] for row in rows] == ["ok"] * 3
+    assert float(rows[0][3]) > 0.6  # of so few key frames a class's is coarse
+
+
+@pytest.mark.slow
+def test_the_whole_validation_set(tmp_path, monkeypatch, capsys):
+    """What the log says, from the committed weights, by the command of the README."""
+    monkeypatch.setenv("STEP_DATA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    code, _, error = run_command(step_eval, capsys, "--model", "toy", "--data", "toy", "--json", tmp_path / "s.json")
+    assert code == 0, error
+    assert _mean_ap(tmp_path / "s.json") >= WANTED
+    last = [line for line in _log() if "mAP" in line][-1]
+    assert _mean_ap(tmp_path / "s.json") == pytest.approx(last["mAP"]["3"], abs=0.02)
