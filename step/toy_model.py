@@ -5,12 +5,15 @@ It finds the made-up figures of `step-data toy` and says what they do; docs/trai
 
 from pathlib import Path
 
+from step.bundle import MANIFEST
+
 FOLDER = Path(__file__).parent / "toy_model_files"
 CHECKPOINT = FOLDER / "model.pth"
 NAME = "toy"
 
 
 def find_model(model: str | Path) -> Path:
-    """A model's path; `toy`, where nothing of that name lies, is the packaged checkpoint."""
+    """A model's path; `toy`, where neither a checkpoint nor a bundle of that name lies, is the packaged checkpoint."""
     path = Path(model)
-    return CHECKPOINT if str(model) == NAME and not path.exists() else path
+    is_model = path.is_file() or (path / MANIFEST).exists()
+    return CHECKPOINT if str(model) == NAME and not is_model else path

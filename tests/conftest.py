@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: tiny and full-size models, bundles, synthetic videos, the reference material."""
 
 import sys
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
@@ -9,6 +10,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from helpers import ONE_STEP, TINY, MakeVideo, make_detector, numbered_picture, release_cfg, shared_path
 from numpy.typing import NDArray
 from step_export.bundle_writer import ExportSettings, export_bundle
@@ -76,6 +78,27 @@ def golden_bundles(golden_checkpoint: Path, tmp_path_factory: pytest.TempPathFac
     return {precision: folder / precision for precision in ("fp32", "fp16")}
 
 
+MakeOnce = Callable[[str, Callable[[Path], None]], Path]
+
+
+@pytest.fixture(scope="session")
+def make_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> MakeOnce:
+    """Makes a folder that all test processes share: what takes half a minute is done by the first that wants it."""
+    base = tmp_path_factory.getbasetemp()
+    root = (base if worker_id == "master" else base.parent) / "shared"
+
+    def make(name: str, fill: Callable[[Path], None]) -> Path:
+        root.mkdir(exist_ok=True)
+        with FileLock(root / f"{name}.lock"):
+            if not (root / name).exists():
+                (root / f"{name}.part").mkdir()
+                fill(root / f"{name}.part")
+                (root / f"{name}.part").rename(root / name)
+        return root / name
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def tiny_detector() -> StepDetector:
     return make_detector(TINY)
@@ -89,40 +112,47 @@ def tiny_checkpoint(tiny_detector: StepDetector, tmp_path_factory: pytest.TempPa
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    bundle = tmp_path_factory.mktemp("tiny-bundle") / "bundle"
-    export_bundle(tiny_checkpoint, bundle, ExportSettings())
-    return bundle
+def tiny_bundle(tiny_checkpoint: Path, make_once: MakeOnce) -> Path:
+    def fill(folder: Path) -> None:
+        export_bundle(tiny_checkpoint, folder / "bundle", ExportSettings())
+
+    return make_once("tiny", fill) / "bundle"
 
 
 @pytest.fixture(scope="session")
-def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def toy_bundle(make_once: MakeOnce) -> Path:
     """The packaged model, exported."""
-    bundle = tmp_path_factory.mktemp("toy-bundle") / "bundle"
-    export_bundle("toy", bundle, ExportSettings(verify=False))
-    return bundle
+
+    def fill(folder: Path) -> None:
+        export_bundle("toy", folder / "bundle", ExportSettings(verify=False))
+
+    return make_once("toy", fill) / "bundle"
 
 
 @pytest.fixture(scope="session")
-def half_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def half_bundle(make_once: MakeOnce) -> Path:
     """The smallest model in fp16, every graph, always two clips at a time; not verified, which its tests do."""
-    folder = tmp_path_factory.mktemp("half")
-    save_checkpoint(make_detector(ONE_STEP), folder / "model.pth")
-    export_bundle(folder / "model.pth", folder / "bundle", ExportSettings(precision="fp16", batch=2, verify=False))
-    return folder / "bundle"
+
+    def fill(folder: Path) -> None:
+        save_checkpoint(make_detector(ONE_STEP), folder / "model.pth")
+        export_bundle(folder / "model.pth", folder / "bundle", ExportSettings(precision="fp16", batch=2, verify=False))
+
+    return make_once("half", fill) / "bundle"
 
 
 @pytest.fixture(scope="session")
-def lively_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lively_bundle(make_once: MakeOnce) -> Path:
     """A tiny model whose signals do not fade with depth: its results depend on the frames, by tens of pixels."""
-    detector = make_detector(TINY)
-    for module in detector.modules():
-        if isinstance(module, (nn.Conv2d, nn.Conv3d)):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-    folder = tmp_path_factory.mktemp("lively")
-    save_checkpoint(detector, folder / "model.pth")
-    export_bundle(folder / "model.pth", folder / "bundle", ExportSettings(verify=False))
-    return folder / "bundle"
+
+    def fill(folder: Path) -> None:
+        detector = make_detector(TINY)
+        for module in detector.modules():
+            if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        save_checkpoint(detector, folder / "model.pth")
+        export_bundle(folder / "model.pth", folder / "bundle", ExportSettings(verify=False))
+
+    return make_once("lively", fill) / "bundle"
 
 
 @pytest.fixture(scope="session")
