@@ -19,7 +19,16 @@ from torch import nn
 from step import StepDetector, save_checkpoint
 
 # Minutes each; two processes end together only if neither begins one of these last.
-_LONGEST_FILES = ("test_readme.py", "test_step_build.py", "test_full_size.py", "test_bisect.py", "test_demo.py")
+_LONGEST_FILES = (
+    "test_readme.py",
+    "test_step_build.py",
+    "test_full_size.py",
+    "test_bisect.py",
+    "test_demo.py",
+    "test_toy_model.py",
+    "test_trainer.py",
+    "test_dataset_run.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

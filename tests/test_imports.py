@@ -45,6 +45,8 @@ TORCH_FREE = [
     "step.parity",
     "step.parity_check",
     "step.verification_clips",
+    "step.toy_model",
+    "step.training.config",
     "step_runtime",
     "step_runtime.cli",
     "step_runtime.doctor_cli",

@@ -26,7 +26,7 @@ SHORTER = {
     "-o bundle-rtx": "-o bundle-rtx --graphs fused --no-verify",
     "--train 240 --val 20": "--train 1 --val 1",
     "--most 10000000": "--most 100000",
-    "-o bundle-fp16 --precision": "-o bundle-fp16-again --graphs fused --no-verify --precision",
+    "model.pth -o bundle-fp16 ": "model.pth -o bundle-fp16 --no-verify ",
     "-o bundle-standard": "-o bundle-standard --graphs fused --no-verify",
 }
 

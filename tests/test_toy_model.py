@@ -41,19 +41,19 @@ def test_its_log_says_that_it_is_good():
 @pytest.fixture
 def few_videos(tmp_path, monkeypatch):
     monkeypatch.setenv("STEP_DATA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(toy_cache, "VALIDATION_VIDEOS", 4)
+    monkeypatch.setattr(toy_cache, "VALIDATION_VIDEOS", 2)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def test_parity_and_quality_on_a_few_videos(few_videos, toy_bundle, capsys):
     """Every way of running it on a CPU gives PyTorch's mAP, which is high."""
-    words = ("parity", toy_bundle, "--checkpoint", "toy", "--data", "toy", "--steps", "1,3")
+    words = ("parity", toy_bundle, "--checkpoint", "toy", "--data", "toy", "--steps", "3")
     code, printed, error = run_command(step_eval, capsys, *words)
     assert code == 0, printed + error
     rows = [line.split() for line in printed.splitlines() if line.strip().startswith(("torch", "onnxruntime"))]
     assert [row[-1] for row in rows] == ["ok"] * 3
-    assert float(rows[0][3]) > 0.6  # of so few key frames a class's is coarse
+    assert float(rows[0][2]) > 0.6  # of so few key frames a class's is coarse
 
 
 @pytest.mark.slow

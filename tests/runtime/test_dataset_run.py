@@ -44,7 +44,7 @@ def test_ucf24(tiny_bundle, tiny_checkpoint, tmp_path, capsys):
     truth = "\n".join(row for row in rows if not row.startswith("v_Biking_g01_c01,0006"))  # beyond its end
     data = _ava_folder(tmp_path / "data", shared_path("real/ucf24"), truth, capsys)
     scores = []
-    for model, more in ((tiny_bundle, []), (tiny_bundle, ["--loop", "steps"]), (tiny_checkpoint, [])):
+    for model, more in ((tiny_bundle, []), (tiny_checkpoint, [])):
         words = [
             "--model",
             model,

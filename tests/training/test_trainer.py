@@ -89,10 +89,10 @@ def test_a_run(train, tmp_path):
 
 def test_losses_fall(train, tmp_path):
     changes = {
-        "optimizer__epochs": 25,
+        "optimizer__epochs": 12,
         "optimizer__head_rate": 3e-3,
         "optimizer__context_rate": 1e-3,
-        "evaluate_every": 25,
+        "evaluate_every": 12,
     }
     code, _, error = train(augmentation={"photometric": False, "crop": False, "flip": False, "erase": False}, **changes)
     assert code == 0, error
@@ -104,14 +104,14 @@ def test_losses_fall(train, tmp_path):
 @pytest.mark.parametrize("changes", [{}, {"optimizer__ema": 0.9, "optimizer__accumulate": 2, "data__cache": False}])
 def test_a_resumed_run_equals_an_uninterrupted_one(changes, train, tmp_path, monkeypatch):
     """To the bit: order, augmentation, selection, dropout, optimizer, averages."""
-    changes = {"optimizer__epochs": 3, "data__workers": 0, **changes}
+    changes = {"optimizer__epochs": 2, "data__workers": 0, **changes}
     code, _, error = train("whole", **changes)
     assert code == 0, error
     real, count = Trainer._update, [0]
 
     def update(self, batches):
         count[0] += 1
-        if count[0] == (8 if not changes.get("optimizer__accumulate") else 4):
+        if count[0] == (6 if not changes.get("optimizer__accumulate") else 3):
             raise KeyboardInterrupt
         return real(self, batches)
 
