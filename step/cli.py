@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from step.errors import StepError
@@ -17,6 +18,12 @@ def print_error(message: str) -> None:
     """One line on standard error, never wrapped, so that it can be searched for and copied."""
     line = " ".join(message.encode(errors="replace").decode().split())  # file names may hold what cannot be printed
     Console(stderr=True, soft_wrap=True, highlight=False).print(Text.assemble(("error: ", "bold red"), line))
+
+
+def progress_bar(console: Console) -> Progress:
+    """Gone when it is done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True)
 
 
 class OneLineCommand(click.Command):

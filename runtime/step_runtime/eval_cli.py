@@ -9,7 +9,7 @@ from typing import Any, cast
 import click
 from rich.console import Console
 
-from step.cli import OneLineGroup
+from step.cli import OneLineGroup, progress_bar
 from step.errors import StepError
 from step.evaluation.box_table import read_boxes, read_frames
 from step.evaluation.label_map import read_label_map
@@ -21,7 +21,7 @@ from step_runtime.backends.base import Loop
 from step_runtime.backends.select import BACKENDS, BackendName
 from step_runtime.dataset_run import DatasetFolder, write_results
 from step_runtime.detector import Detector
-from step_runtime.eval_data import open_data, progress_bar
+from step_runtime.eval_data import open_data
 from step_runtime.eval_tables import class_table, step_table
 from step_runtime.parity_cli import parity
 

@@ -1,10 +1,10 @@
-"""What `step-eval` and `step-eval parity` share: opening --data, and the bar."""
+"""Opening --data, for `step-eval` and `step-eval parity`."""
 
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from step.cli import progress_bar
 from step.data.toy_cache import toy_validation_set
 from step.errors import StepError
 from step_runtime.dataset_run import DatasetFolder
@@ -24,9 +24,3 @@ def open_data(data: Path, split: str, console: Console) -> DatasetFolder:
         task = bar.add_task("making up the toy validation set", total=None)
         folder = toy_validation_set(lambda done, total: bar.update(task, completed=done, total=total))
     return DatasetFolder.open(folder, split)
-
-
-def progress_bar(console: Console) -> Progress:
-    """Gone when it is done."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True)

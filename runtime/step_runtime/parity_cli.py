@@ -8,12 +8,12 @@ import click
 from rich.console import Console
 
 from step.bundle import read_bundle
-from step.cli import OneLineCommand
+from step.cli import OneLineCommand, progress_bar
 from step.errors import StepError
 from step.graph_spec import Precision
 from step_runtime.backends.base import Loop
 from step_runtime.backends.select import BACKENDS, BackendName
-from step_runtime.eval_data import open_data, progress_bar
+from step_runtime.eval_data import open_data
 from step_runtime.eval_tables import parity_table
 from step_runtime.map_parity import DEFAULT_TOLERANCES, MapTolerance, Way, compare_map, find_ways
 

@@ -3,8 +3,9 @@
 Source: SPEC.md, "Training (detection)", augmentation; torchvision.transforms.v2.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -18,7 +19,6 @@ from step.errors import StepError
 
 _ERASED_SHARE = (0.02, 0.2)
 _ERASED_ASPECT = (0.3, 1 / 0.3)
-_BOX_KEYS = ("boxes", "neighbour_boxes", "proposals")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,12 +107,12 @@ class Augmentation:
         return sample
 
 
-def _mapped(sample: Sample, function: "object") -> Sample:
-    """Frames and all boxes through one function of torchvision's."""
-    assert callable(function)
+def _mapped(sample: Sample, function: Callable[[Tensor], Any]) -> Sample:
+    """Frames and all boxes through one function of torchvision's, which keeps their kinds."""
     sample["frames"] = function(sample["frames"])
-    for key in _BOX_KEYS:
-        sample[key] = function(sample[key])  # type: ignore[literal-required]
+    sample["boxes"] = function(sample["boxes"])
+    sample["neighbour_boxes"] = function(sample["neighbour_boxes"])
+    sample["proposals"] = function(sample["proposals"])
     return sample
 
 

@@ -8,10 +8,9 @@ import click
 import yaml
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from step.cli import OneLineCommand, OneLineGroup
+from step.cli import OneLineCommand, OneLineGroup, progress_bar
 from step.errors import StepError
 from step.files import atomic_path
 from step.training.config import TrainingConfig, read_config
@@ -52,49 +51,33 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@main.command(cls=OneLineCommand, context_settings={"show_default": True})
-@_options
-def detect(
-    config: str,
-    data: Path | None,
-    output: Path,
-    resume: str | None,
-    changes: tuple[str, ...],
-    release_format: bool,
-    dry_run: bool,
-    accelerator: str,
-    devices: str,
-) -> None:
-    """Trains a detector as CONFIG says: a YAML file, or the name of one that comes with the package."""
-    parsed = read_config(config, kind="detect", changes=_changes(changes, data))
-    if dry_run:
-        _print_memory(parsed)
-        return
-    _train(parsed, output, resume, release_format, accelerator, devices)
+def _add_command(kind: str, told: str) -> None:
+    @main.command(kind, cls=OneLineCommand, context_settings={"show_default": True}, help=told)
+    @_options
+    def command(
+        config: str,
+        data: Path | None,
+        output: Path,
+        resume: str | None,
+        changes: tuple[str, ...],
+        release_format: bool,
+        dry_run: bool,
+        accelerator: str,
+        devices: str,
+    ) -> None:
+        parsed = read_config(config, kind=kind, changes=_changes(changes, data))
+        if dry_run:
+            _print_memory(parsed)
+        else:
+            _train(parsed, output, resume, release_format, accelerator, devices)
 
 
-@main.command(cls=OneLineCommand, context_settings={"show_default": True})
-@_options
-def classify(
-    config: str,
-    data: Path | None,
-    output: Path,
-    resume: str | None,
-    changes: tuple[str, ...],
-    release_format: bool,
-    dry_run: bool,
-    accelerator: str,
-    devices: str,
-) -> None:
-    """Trains the action scores alone, on boxes around the ground truth; a detector then begins from the result.
-
-    Its checkpoint goes into a detector's config as model.classifier.
-    """
-    parsed = read_config(config, kind="classify", changes=_changes(changes, data))
-    if dry_run:
-        _print_memory(parsed)
-        return
-    _train(parsed, output, resume, release_format, accelerator, devices)
+_add_command("detect", "Trains a detector as CONFIG says: a YAML file, or the name of one that comes with the package.")
+_add_command(
+    "classify",
+    "Trains the action scores alone, on boxes around the ground truth, as CONFIG says. "
+    "A detector begins from the result: model.classifier.",
+)
 
 
 def _print_memory(config: TrainingConfig) -> None:
@@ -137,8 +120,7 @@ def _train(
     torch.use_deterministic_algorithms(config.deterministic)
     fabric = Fabric(accelerator=accelerator, devices=devices, precision=FABRIC_PRECISION[config.precision])
     fabric.launch()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    with progress_bar(console) as bar:
         task = bar.add_task("decoding clips", total=None)
         parts = open_data(config, progress=lambda done, total: bar.update(task, completed=done, total=total))
     if release_format:

@@ -33,10 +33,12 @@ class RunLog:
         folder: for log.jsonl and tensorboard/.
         total: updates of the whole run.
         console: for the live table.
+        is_first: of several processes; the others log nothing.
     """
 
-    def __init__(self, folder: Path, *, total: int, console: Console) -> None:
+    def __init__(self, folder: Path, *, total: int, console: Console, is_first: bool) -> None:
         self.total = total
+        self._is_first = is_first
         self._folder = folder
         self._recent: deque[list[list[float]]] = deque(maxlen=_SHOWN_UPDATES)
         self._scores: dict[int, float] = {}
@@ -48,6 +50,8 @@ class RunLog:
         self._board: SummaryWriter | None = None
 
     def __enter__(self) -> "RunLog":
+        if not self._is_first:
+            return self
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ModuleNotFoundError as error:
@@ -106,9 +110,9 @@ class RunLog:
             self._board.add_image(name, picture, update, dataformats="HWC")
 
     def _line(self, values: dict[str, Any]) -> None:
-        assert self._lines is not None
-        self._lines.write(json.dumps(values | {"time_s": round(time.monotonic() - self._began_s, 1)}) + "\n")
-        self._lines.flush()
+        if self._lines is not None:
+            self._lines.write(json.dumps(values | {"time_s": round(time.monotonic() - self._began_s, 1)}) + "\n")
+            self._lines.flush()
 
     def _scalar(self, name: str, value: float, update: int) -> None:
         if self._board is not None:

@@ -109,7 +109,8 @@ class Trainer:
         """What is evaluated and saved."""
         if self.average is None:
             return self.detector
-        averaged: StepDetector = self.average.module  # type: ignore[assignment]
+        averaged = self.average.module
+        assert isinstance(averaged, StepDetector)
         return averaged
 
     def resume(self, path: Path) -> None:
@@ -133,7 +134,8 @@ class Trainer:
             StepError: a loss that is no number, memory that does not suffice, or nowhere to write.
         """
         scores: dict[int, Score] = {}
-        with RunLog(self.folder, total=self.total, console=self.console) as log:
+        is_first = self.fabric.is_global_zero
+        with RunLog(self.folder, total=self.total, console=self.console, is_first=is_first) as log:
             log.note(versions=checkpoint.versions(), config=self.config.model_dump(mode="json"))
             while self.progress.epoch < self.config.optimizer.epochs:
                 self._run_epoch(log)
@@ -142,7 +144,8 @@ class Trainer:
                 if epoch % self.config.evaluate_every == 0 or epoch == self.config.optimizer.epochs:
                     scores = self._evaluate(log)
                 self.save(f"{self.progress.update:07d}.pth")
-                checkpoint.prune(self.checkpoints, keep=self.config.keep)
+                if is_first:
+                    checkpoint.prune(self.checkpoints, keep=self.config.keep)
         return scores
 
     def save(self, name: str) -> None:
@@ -254,7 +257,8 @@ class Trainer:
     def _mean_counts(self, counts: Tensor) -> Tensor:
         if self.fabric.world_size == 1:
             return counts
-        mean: Tensor = self.fabric.all_reduce(counts, reduce_op="mean")  # type: ignore[assignment]
+        mean = self.fabric.all_reduce(counts, reduce_op="mean")
+        assert isinstance(mean, Tensor)
         return mean
 
 

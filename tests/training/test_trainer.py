@@ -268,6 +268,8 @@ def test_two_processes_equal_one_with_twice_the_batch(data, tmp_path):
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "two" / "log.jsonl").read_text().splitlines()]
+    assert [line["update"] for line in lines if "loss" in line] == [1, 2]  # the first process alone logs
     one, two = (_weights(tmp_path / name / "checkpoints" / "0000002.pth") for name in ("one", "two"))
     moved = load_checkpoint(tmp_path / "one" / "checkpoints" / "0000002.pth")
     assert moved is not None
