@@ -56,7 +56,7 @@ def pose(action: str, body: Body, time_s: float) -> Pose:
     if action in _STRIDES:
         return _stride(action, body.phase + _STRIDES[action] * time_s)
     if action == "jump":
-        return _jump(body.phase + 1.1 * time_s)
+        return _jump(body.phase + 0.9 * time_s)
     frozen = _stride("walk", body.phase)
     if action == "wave":
         swing = 0.5 * math.sin(2 * math.pi * (body.phase + 2.2 * time_s))
@@ -122,9 +122,9 @@ def _stride(action: str, phase: float) -> Pose:
 
 def _jump(phase: float) -> Pose:
     cycle = phase % 1
-    lift = max(0.0, math.sin(2 * math.pi * cycle)) * 0.3
-    crouch = max(0.0, -math.sin(2 * math.pi * cycle)) * 0.7
-    arms = 0.4 + 5.0 * lift
+    lift = max(0.0, math.sin(2 * math.pi * cycle)) * 0.15
+    crouch = max(0.0, -math.sin(2 * math.pi * cycle)) * 0.6
+    arms = 0.4 + 10.0 * lift
     return Pose((crouch, crouch), (-crouch, -crouch), (arms, arms), (arms + 0.2, arms + 0.2), lift - 0.2 * crouch**2)
 
 
