@@ -109,7 +109,8 @@ def _train(
         from step.checkpoints.release_writer import release_content
         from step.models.detector import StepDetector
         from step.training import checkpoint
-        from step.training.trainer import FABRIC_PRECISION, Trainer, open_data
+        from step.training.trainer import FABRIC_PRECISION, Trainer
+        from step.training.training_data import open_data
     except ModuleNotFoundError as error:
         raise StepError(f"training needs {error.name}; install it with: pip install 'step-trt[train]'") from error
     console = Console()

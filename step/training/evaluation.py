@@ -43,6 +43,7 @@ def evaluate(
     workers: int = 0,
     shard: Shard | None = None,
     rows_of: RowsOf | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> dict[int, Score]:
     """Scores every step on a data set.
 
@@ -55,6 +56,7 @@ def evaluate(
         workers: processes that load.
         shard: where several processes share the work.
         rows_of: rows of AVA's csv after every step of a batch; None for detections.
+        progress: is told how many clips are done, of how many.
 
     Returns:
         The score after each step, from 1.
@@ -72,9 +74,12 @@ def evaluate(
         collate_fn=collate,
     )
     rows: dict[int, list[list[Any]]] = {step: [] for step in steps}
+    done = 0
     for clips in loader:
         for step, found in zip(steps, (rows_of or detected_rows)(detector, clips.to(device)), strict=True):
             rows[step] += found
+        done += len(clips.ids)
+        progress(done, len(mine))
     for step in steps:
         with _part(folder, step, shard.rank).open("w", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(rows[step])

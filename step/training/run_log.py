@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
@@ -43,9 +43,10 @@ class RunLog:
         self._recent: deque[list[list[float]]] = deque(maxlen=_SHOWN_UPDATES)
         self._scores: dict[int, float] = {}
         self._update, self._epoch, self._rate = 0, 0, 0.0
+        self._evaluated = ""
         self._began_s = time.monotonic()
         self._first = -1  # update before this process's first
-        self._live = Live(console=console, transient=True, refresh_per_second=2, get_renderable=self._table)
+        self._live = Live(console=console, transient=True, refresh_per_second=2, get_renderable=self._shown)
         self._lines: IO[str] | None = None
         self._board: SummaryWriter | None = None
 
@@ -100,6 +101,10 @@ class RunLog:
         for label, value in classes[max(classes)].items():
             self._scalar(f"AP/{class_name(int(label))}", value, update)
 
+    def evaluating(self, done: int, total: int) -> None:
+        """How many clips of an evaluation are done; the live table says so."""
+        self._evaluated = f"evaluating clip {done} of {total}" if done < total else ""
+
     def note(self, **values: Any) -> None:
         """A line of something else."""
         self._line(values)
@@ -118,15 +123,16 @@ class RunLog:
         if self._board is not None:
             self._board.add_scalar(name, value, update)
 
-    def _table(self) -> Table:
+    def _shown(self) -> Group:
         spent_s, done = time.monotonic() - self._began_s, max(self._update - max(self._first, 0), 1)
         left_s = spent_s / done * (self.total - self._update)
         title = f"update {self._update} of {self.total}, epoch {self._epoch + 1}, rate {self._rate:.2g}"
-        table = Table(title=f"{title}, {left_s / 60:.0f} min left", title_justify="left", box=box.SIMPLE_HEAD)
+        state = self._evaluated or f"{left_s / 60:.0f} min left"
+        table = Table(box=box.SIMPLE_HEAD)
         for column in ("step", *StepLosses._fields, "mAP"):
             table.add_column(column, justify="right")
         for step in range(len(self._recent[-1]) if self._recent else 0):
             means = [sum(each[step][i] for each in self._recent) / len(self._recent) for i in range(3)]
             score = f"{self._scores[step + 1]:.4f}" if step + 1 in self._scores else ""
             table.add_row(str(step + 1), *(f"{value:.4f}" for value in means), score)
-        return table
+        return Group(f"{title}, {state}", table)

@@ -5,8 +5,8 @@ Source: SPEC.md, "Training (detection)"; Lightning Fabric for devices, precision
 
 import json
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,17 +17,15 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from step.data.ava_dataset import AvaDataset
 from step.errors import StepError
 from step.evaluation.scoring import Score
 from step.files import atomic_path
 from step.models.detector import StepDetector
 from step.training import checkpoint
-from step.training.augmentation import Augmentation, AugmentationOptions
 from step.training.batch import Batch, collate
 from step.training.checkpoint import Progress
 from step.training.classification import ClassificationTask, classified_rows
-from step.training.clips import EpochBatches, TrainingClips, batches_of_epoch
+from step.training.clips import EpochBatches, batches_of_epoch
 from step.training.config import Precision, TrainingConfig
 from step.training.detection import DetectionTask, SelectionOptions
 from step.training.evaluation import Shard, evaluate
@@ -36,6 +34,7 @@ from step.training.losses import StepLosses
 from step.training.run_log import RunLog
 from step.training.sample_pictures import sample_pictures
 from step.training.schedule import LearningRates, cosine_factor, parameter_groups
+from step.training.training_data import TrainingData
 
 FABRIC_PRECISION: dict[Precision, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "fp32": "32-true",
@@ -44,28 +43,19 @@ FABRIC_PRECISION: dict[Precision, Literal["32-true", "bf16-mixed", "16-mixed"]] 
 }
 
 
-@dataclass(frozen=True)
-class DataParts:
-    """Training clips, validation clips and the csv of the latter."""
-
-    train: TrainingClips
-    val: AvaDataset
-    truth: Path
-
-
 class Trainer:
     """One run.
 
     Args:
         config: what is trained, on what, how.
-        data: opened, see `open_data`.
+        data: see `open_data`.
         folder: for checkpoints, log and results.
         fabric: launched.
         console: for the live table.
     """
 
     def __init__(
-        self, *, config: TrainingConfig, data: DataParts, folder: Path, fabric: Fabric, console: Console
+        self, *, config: TrainingConfig, data: TrainingData, folder: Path, fabric: Fabric, console: Console
     ) -> None:
         self.config, self.data, self.folder, self.fabric, self.console = config, data, folder, fabric, console
         self.checkpoints = folder / "checkpoints"
@@ -242,6 +232,7 @@ class Trainer:
             workers=0 if self.config.data.cache else self.config.data.workers,
             shard=shard,
             rows_of=classified_rows if self.config.kind == "classify" else None,
+            progress=log.evaluating,
         )
         for module in training:
             module.training = True
@@ -260,43 +251,6 @@ class Trainer:
         mean = self.fabric.all_reduce(counts, reduce_op="mean")
         assert isinstance(mean, Tensor)
         return mean
-
-
-def open_data(
-    config: TrainingConfig, *, progress: Callable[[int, int], None] = lambda _done, _total: None
-) -> DataParts:
-    """The clips of a config's data set.
-
-    Raises:
-        StepError: no such folder, no csv of a split or one without a box of the classes.
-    """
-    folder, size, frames_of_clip = config.data.folder, config.model.image_size_px, config.step_config().clip_frames
-    if not folder.is_dir():
-        raise StepError(f"data.folder {folder}: no such folder")
-    frames, videos = folder / "frames", folder / "videos"
-    if not frames.is_dir() and not videos.is_dir():
-        raise StepError(f"data.folder {folder}: has neither frames nor videos, which are folders of those names")
-    for split in (config.data.train, config.data.val):
-        if not (folder / f"{split}.csv").is_file():
-            raise StepError(f"data.folder {folder}: has no {split}.csv; write it with step-data prepare")
-    ids, plain = config.data.class_ids, Augmentation(image_size_px=size, clip_frames=frames_of_clip, options=None)
-    proposals = None if config.data.proposals is None else folder / config.data.proposals
-    places = (frames, None) if frames.is_dir() else (None, videos)
-
-    def opened(truth: Path, proposals: Path | None, transform: Augmentation | None) -> AvaDataset:
-        return AvaDataset(
-            truth=truth, frames=places[0], videos=places[1], class_ids=ids, proposals=proposals, transform=transform
-        )
-
-    train = opened(folder / f"{config.data.train}.csv", proposals, None)
-    truth = folder / f"{config.data.val}.csv"
-    val = opened(truth, None, plain)
-    options = AugmentationOptions(**config.augmentation.model_dump())
-    augmentation = Augmentation(image_size_px=size, clip_frames=frames_of_clip, options=options)
-    clips = TrainingClips(dataset=train, augmentation=augmentation, seed=config.seed)
-    if config.data.cache:
-        clips.keep_in_memory(progress)
-    return DataParts(clips, val, truth)
 
 
 def _freeze(detector: StepDetector, *, norm: bool, backbone: bool) -> None:

@@ -1,0 +1,57 @@
+"""The clips that a run trains on and is scored on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from step.data.ava_dataset import AvaDataset
+from step.errors import StepError
+from step.training.augmentation import Augmentation, AugmentationOptions
+from step.training.clips import TrainingClips
+from step.training.config import TrainingConfig
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Training clips, validation clips and the csv of the latter."""
+
+    train: TrainingClips
+    val: AvaDataset
+    truth: Path
+
+
+def open_data(
+    config: TrainingConfig, *, progress: Callable[[int, int], None] = lambda _done, _total: None
+) -> TrainingData:
+    """The clips of a config's data set.
+
+    Raises:
+        StepError: no such folder, no csv of a split or one without a box of the classes.
+    """
+    folder, size, frames_of_clip = config.data.folder, config.model.image_size_px, config.step_config().clip_frames
+    if not folder.is_dir():
+        raise StepError(f"data.folder {folder}: no such folder")
+    frames, videos = folder / "frames", folder / "videos"
+    if not frames.is_dir() and not videos.is_dir():
+        raise StepError(f"data.folder {folder}: has neither frames nor videos, which are folders of those names")
+    for split in (config.data.train, config.data.val):
+        if not (folder / f"{split}.csv").is_file():
+            raise StepError(f"data.folder {folder}: has no {split}.csv; write it with step-data prepare")
+    ids, plain = config.data.class_ids, Augmentation(image_size_px=size, clip_frames=frames_of_clip, options=None)
+    proposals = None if config.data.proposals is None else folder / config.data.proposals
+    places = (frames, None) if frames.is_dir() else (None, videos)
+
+    def opened(truth: Path, proposals: Path | None, transform: Augmentation | None) -> AvaDataset:
+        return AvaDataset(
+            truth=truth, frames=places[0], videos=places[1], class_ids=ids, proposals=proposals, transform=transform
+        )
+
+    train = opened(folder / f"{config.data.train}.csv", proposals, None)
+    truth = folder / f"{config.data.val}.csv"
+    val = opened(truth, None, plain)
+    options = AugmentationOptions(**config.augmentation.model_dump())
+    augmentation = Augmentation(image_size_px=size, clip_frames=frames_of_clip, options=options)
+    clips = TrainingClips(dataset=train, augmentation=augmentation, seed=config.seed)
+    if config.data.cache:
+        clips.keep_in_memory(progress)
+    return TrainingData(clips, val, truth)
