@@ -124,7 +124,7 @@ def _jump(phase: float) -> Pose:
     cycle = phase % 1
     lift = max(0.0, math.sin(2 * math.pi * cycle)) * 0.15
     crouch = max(0.0, -math.sin(2 * math.pi * cycle)) * 0.6
-    arms = 0.4 + 10.0 * lift
+    arms = 0.3 + 4.0 * lift
     return Pose((crouch, crouch), (-crouch, -crouch), (arms, arms), (arms + 0.2, arms + 0.2), lift - 0.2 * crouch**2)
 
 
