@@ -1,4 +1,4 @@
-"""Augmentation of a whole clip with its tubes, in the release's order.
+"""Augmentation of a whole clip with its tubes: cropping, flipping, resizing; colours are changed later.
 
 Source: SPEC.md, "Training (detection)", augmentation; torchvision.transforms.v2.
 """
@@ -16,9 +16,17 @@ from torchvision.transforms.v2 import functional as F
 from step.data.ava_dataset import Sample
 from step.data.frame_store import CLIP_FRAMES
 from step.errors import StepError
+from step.training.recolouring import Recolouring, draw_distortion, draw_erased
 
-_ERASED_SHARE = (0.02, 0.2)
-_ERASED_ASPECT = (0.3, 1 / 0.3)
+
+class AugmentedSample(Sample):
+    """A sample at the model's input size.
+
+    Attributes:
+        recolouring: what is still to be done to it, by `step.training.recolouring.recolour`.
+    """
+
+    recolouring: Recolouring
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +44,7 @@ class AugmentationOptions:
 
 
 class Augmentation:
-    """A transform for `AvaDataset`: the release's augmentation, then the model's input size.
+    """A transform for `AvaDataset`: the release's augmentation, at the model's input size.
 
     Args:
         image_size_px: side of the square that comes out; the aspect ratio is not kept.
@@ -55,30 +63,25 @@ class Augmentation:
         self.clip_frames = clip_frames
         self.size = [image_size_px, image_size_px]
         self.options = options
-        self._photometric = v2.RandomPhotometricDistort(
-            brightness=(1 - 32 / 255, 1 + 32 / 255),
-            contrast=(0.5, 1.5),
-            saturation=(0.5, 1.5),
-            hue=(-18 / 360, 18 / 360),
-            p=0.5,
-        )
         self._crop = v2.RandomIoUCrop(min_scale=0.3, max_scale=1.0, min_aspect_ratio=0.5, max_aspect_ratio=2.0)
 
-    def __call__(self, sample: Sample) -> Sample:
+    def __call__(self, sample: Sample) -> AugmentedSample:
         """Frames and boxes together; people outside the crop are dropped."""
         margin = (len(sample["frames"]) - self.clip_frames) // 2
         middle = sample["frames"][margin : margin + self.clip_frames]
         sample["frames"] = tv_tensors.wrap(middle, like=sample["frames"])
-        if self.options is not None:
-            if self.options.photometric:
-                sample["frames"] = self._photometric(sample["frames"])
-            if self.options.crop:
-                sample = self._cropped(sample)
-            if self.options.flip and float(torch.rand(())) < 0.5:
-                sample = _mapped(sample, F.horizontal_flip)
-            if self.options.erase and float(torch.rand(())) < 0.5:
-                sample["frames"] = _erased(sample["frames"], sample["boxes"])
-        return _mapped(sample, self._resized)
+        options = self.options
+        if options is None:
+            return {**_mapped(sample, self._resized), "recolouring": Recolouring()}
+        if options.crop:
+            sample = self._cropped(sample)
+        if options.flip and float(torch.rand(())) < 0.5:
+            sample = _mapped(sample, F.horizontal_flip)
+        sample = _mapped(sample, self._resized)
+        distortion = draw_distortion(sample["frames"]) if options.photometric else None
+        erases = options.erase and float(torch.rand(())) < 0.5
+        erased = draw_erased(sample["boxes"], image_size_px=self.size[0]) if erases else ()
+        return {**sample, "recolouring": Recolouring(distortion, erased)}
 
     def _resized(self, value: Tensor) -> Tensor:
         # as cv2.INTER_LINEAR, which knows no antialiasing
@@ -114,20 +117,3 @@ def _mapped(sample: Sample, function: Callable[[Tensor], Any]) -> Sample:
     sample["neighbour_boxes"] = function(sample["neighbour_boxes"])
     sample["proposals"] = function(sample["proposals"])
     return sample
-
-
-def _erased(frames: tv_tensors.Video, boxes: Tensor) -> tv_tensors.Video:
-    """Noise of one colour over 2 to 20 % of every person's box, at the same place in every frame."""
-    height, width = frames.shape[-2:]
-    for x1, y1, x2, y2 in boxes.as_subclass(Tensor).tolist():
-        share = float(torch.empty(()).uniform_(*_ERASED_SHARE))
-        aspect = float(torch.empty(()).uniform_(*(torch.log(torch.tensor(_ERASED_ASPECT)).tolist())).exp())
-        area = share * (x2 - x1) * (y2 - y1)
-        high, wide = round((area * aspect) ** 0.5), round((area / aspect) ** 0.5)
-        top = int(torch.randint(int(y1), max(int(y2) - high, int(y1)) + 1, ()))
-        left = int(torch.randint(int(x1), max(int(x2) - wide, int(x1)) + 1, ()))
-        high, wide = min(high, height - top), min(wide, width - left)
-        if high > 0 and wide > 0:
-            colour = torch.randint(0, 256, (3, 1, 1), dtype=torch.uint8)
-            frames = F.erase(frames, top, left, high, wide, colour)
-    return frames

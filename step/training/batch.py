@@ -9,7 +9,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from step.data.ava_dataset import Sample
+from step.training.augmentation import AugmentedSample
+from step.training.recolouring import Recolouring, recolour
 
 
 @dataclass(frozen=True)
@@ -38,31 +39,40 @@ class People:
         )
 
 
-@dataclass(frozen=True)
 class Batch:
     """What a training step is given.
 
-    Attributes:
+    Not a dataclass: under mixed precision Fabric looks into those and rounds what it finds to half, but boxes in pixels
+    need all of float32.
+
+    Args:
         frames: uint8 [B, F, H, W, 3] RGB.
         people: of each clip.
         ids: video and second of each clip.
+        recolourings: what is still to be done to each clip.
     """
 
-    frames: Tensor
-    people: list[People]
-    ids: list[tuple[str, int]]
+    def __init__(
+        self, frames: Tensor, people: list[People], ids: list[tuple[str, int]], recolourings: list[Recolouring]
+    ) -> None:
+        self.frames, self.people, self.ids, self.recolourings = frames, people, ids, recolourings
 
     def to(self, device: torch.device) -> Self:
         """On another device."""
         frames = self.frames.to(device, non_blocking=True)
-        return type(self)(frames, [people.to(device) for people in self.people], self.ids)
+        return type(self)(frames, [people.to(device) for people in self.people], self.ids, self.recolourings)
+
+    def recoloured(self) -> Self:
+        """With nothing left to be done to the clips."""
+        clips = [recolour(*each) for each in zip(self.frames, self.recolourings, strict=True)]
+        return type(self)(torch.stack(clips), self.people, self.ids, [Recolouring()] * len(clips))
 
     def pin_memory(self) -> Self:
         """In page-locked memory; the DataLoader calls it."""
-        return type(self)(self.frames.pin_memory(), self.people, self.ids)
+        return type(self)(self.frames.pin_memory(), self.people, self.ids, self.recolourings)
 
 
-def collate(samples: list[Sample]) -> Batch:
+def collate(samples: list[AugmentedSample]) -> Batch:
     """Samples whose pictures have the model's size; for a DataLoader."""
     # [F, 3, H, W] each -> [B, F, H, W, 3]
     frames = torch.stack([sample["frames"].as_subclass(Tensor).permute(0, 2, 3, 1) for sample in samples]).contiguous()
@@ -75,4 +85,5 @@ def collate(samples: list[Sample]) -> Batch:
         )
         for sample in samples
     ]
-    return Batch(frames, people, [(sample["video"], sample["second"]) for sample in samples])
+    ids = [(sample["video"], sample["second"]) for sample in samples]
+    return Batch(frames, people, ids, [sample["recolouring"] for sample in samples])

@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from step.data.ava_dataset import AvaDataset, Sample
-from step.training.augmentation import Augmentation
+from step.data.ava_dataset import AvaDataset
+from step.training.augmentation import Augmentation, AugmentedSample
 
 _LOADING_THREADS = 2
 
 
-class TrainingClips(Dataset[Sample]):
+class TrainingClips(Dataset[AugmentedSample]):
     """Key frames of a data set, augmented; the same sample in the same epoch is augmented the same way.
 
     Args:
@@ -27,7 +27,7 @@ class TrainingClips(Dataset[Sample]):
         self.augmentation = augmentation
         self.seed = seed
         self.epoch = 0
-        self._kept: list[Sample] | None = None
+        self._kept: list[AugmentedSample] | None = None
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -43,7 +43,7 @@ class TrainingClips(Dataset[Sample]):
                 progress(len(kept), len(self.dataset))
         self._kept = kept
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> AugmentedSample:
         """One augmented sample."""
         sample = self.dataset[index] if self._kept is None else self._kept[index].copy()
         with torch.random.fork_rng(devices=[]):

@@ -122,8 +122,9 @@ def collect_candidates(
             for step in range(detector.config.num_steps - 1):
                 output = detector.run_step(clip, tubes_px, step=step)
                 tubes_px = detector.next_tubes(output, step=step)
-                ranks = [rank_candidates(scores, max_candidates=max_candidates) for scores in output.scores]
-                best = output.scores.amax(dim=2)
+                scores = output.scores.float()  # which are half under mixed precision
+                ranks = [rank_candidates(each, max_candidates=max_candidates) for each in scores]
+                best = scores.amax(dim=2)
                 found.append([Candidates(tubes_px[row][rank], best[row][rank]) for row, rank in enumerate(ranks)])
     finally:
         for module in training:

@@ -188,7 +188,7 @@ class Trainer:
             for number, batch in enumerate(batches):
                 is_last = number == len(batches) - 1
                 with self.fabric.no_backward_sync(self.task, enabled=not is_last):
-                    losses = self.task(batch.to(self.fabric.device), self.progress.epoch)
+                    losses = self.task(batch.to(self.fabric.device).recoloured(), self.progress.epoch)
                     self._check(losses, batch)
                     steps = len(losses) if self.config.precision == "fp16" else 1  # SPEC: keeps half within its range
                     total = torch.stack([each.total for each in losses]).sum()

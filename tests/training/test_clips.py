@@ -11,7 +11,9 @@ from torchvision import tv_tensors
 from step import StepError
 from step.evaluation.box_table import BoxTable
 from step.training.augmentation import Augmentation, AugmentationOptions
+from step.training.batch import collate
 from step.training.clips import EpochBatches, TrainingClips, batches_of_epoch
+from step.training.recolouring import Recolouring, recolour
 from step.training.sample_pictures import sample_pictures
 
 NOTHING = {"photometric": False, "crop": False, "flip": False, "erase": False}
@@ -112,19 +114,24 @@ def test_a_flip():
     pytest.fail("never flipped in 20 tries")
 
 
+def _recoloured(sample, **options):
+    """Augmented [F, H, W, 3], and the augmented sample."""
+    done = Augmentation(image_size_px=120, clip_frames=36, options=AugmentationOptions(**NOTHING | options))(sample)
+    return recolour(done["frames"].as_subclass(torch.Tensor).permute(0, 2, 3, 1), done["recolouring"]), done
+
+
 def test_erasing_takes_a_part_of_each_person():
     shares = []
+    before = Augmentation(image_size_px=120, clip_frames=36, options=None)(_sample(1))
+    assert before["recolouring"] == Recolouring()
     for seed in range(40):
         torch.manual_seed(seed)
-        done = Augmentation(
-            image_size_px=120, clip_frames=36, options=AugmentationOptions(**NOTHING | {"erase": True})
-        )(_sample(1))
-        before = Augmentation(image_size_px=120, clip_frames=36, options=None)(_sample(1))
-        changed = (done["frames"][17] != before["frames"][17]).any(0)
+        frames, _ = _recoloured(_sample(1), erase=True)
+        assert torch.equal(frames[0], frames[35])
+        changed = (frames[17].permute(2, 0, 1) != before["frames"][17]).any(0)
         x1, y1, x2, y2 = before["boxes"][0].int().tolist()
-        inside = changed[y1:y2, x1:x2].float().mean()
         assert changed.sum() <= changed[y1 - 2 : y2 + 2, x1 - 2 : x2 + 2].sum() + 1
-        shares.append(float(inside))
+        shares.append(float(changed[y1:y2, x1:x2].float().mean()))
     erased = [share for share in shares if share]
     assert 8 < len(erased) < 32
     assert max(erased) < 0.25
@@ -132,16 +139,27 @@ def test_erasing_takes_a_part_of_each_person():
 
 def test_colours_change_and_boxes_stay():
     torch.manual_seed(0)
-    augment = Augmentation(
-        image_size_px=64, clip_frames=36, options=AugmentationOptions(**NOTHING | {"photometric": True})
-    )
     sample = _sample()
     sample["frames"] = tv_tensors.Video(torch.full_like(sample["frames"], 100))
-    done = augment(sample)
-    assert (done["frames"] != 100).any()
-    assert torch.equal(done["frames"][0], done["frames"][35])
-    plain = Augmentation(image_size_px=64, clip_frames=36, options=None)(_sample())
+    frames, done = _recoloured(sample, photometric=True)
+    assert (done["frames"] == 100).all()
+    assert (frames != 100).any()
+    assert torch.equal(frames[0], frames[35])
+    plain = Augmentation(image_size_px=120, clip_frames=36, options=None)(_sample())
     assert torch.equal(done["boxes"], plain["boxes"])
+
+
+def test_a_batch_is_recoloured_clip_by_clip():
+    torch.manual_seed(1)
+    options = AugmentationOptions(**NOTHING | {"photometric": True, "erase": True})
+    samples = [Augmentation(image_size_px=120, clip_frames=36, options=options)(_sample(1)) for _ in range(3)]
+    batch = collate([*samples, Augmentation(image_size_px=120, clip_frames=36, options=None)(_sample(1))])
+    done = batch.recoloured()
+    for index, each in enumerate(batch.recolourings):
+        assert torch.equal(done.frames[index], recolour(batch.frames[index], each))
+    assert torch.equal(done.frames[3], batch.frames[3])
+    assert not torch.equal(done.frames[0], done.frames[1])
+    assert torch.equal(done.recoloured().frames, done.frames)
 
 
 class _Fixed:

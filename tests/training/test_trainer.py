@@ -49,9 +49,9 @@ def _config(data, **changes):
 
 @pytest.fixture
 def train(data, tmp_path, capsys):
-    def run(out="run", *words, **changes):
-        (tmp_path / "c.yaml").write_text(yaml.safe_dump(_config(data, **changes)))
-        words = ("detect", tmp_path / "c.yaml", "-o", tmp_path / out, "--accelerator", "cpu", "--devices", "1", *words)
+    def run(out="run", *words, kind="detect", **changes):
+        (tmp_path / "c.yaml").write_text(yaml.safe_dump(_config(data, kind=kind, **changes)))
+        words = (kind, tmp_path / "c.yaml", "-o", tmp_path / out, "--accelerator", "cpu", "--devices", "1", *words)
         return run_command(main, capsys, *words)
 
     return run
@@ -134,6 +134,24 @@ def test_a_resumed_run_equals_an_uninterrupted_one(changes, train, tmp_path, mon
         for out in ("whole", "broken")
     ]
     assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("kind", ["detect", "classify"])
+def test_mixed_precision(kind, train, tmp_path):
+    """Half networks, float32 weights and boxes: nearly the losses of float32."""
+    model = _config("")["model"] | ({} if kind == "detect" else {"chunks": [1], "chunk_frames": 9})
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        code, _, error = train(precision, kind=kind, model=model, precision=precision, optimizer__epochs=1)
+        assert code == 0, error
+        lines = [json.loads(line) for line in (tmp_path / precision / "log.jsonl").read_text().splitlines()]
+        losses[precision] = [line["loss"]["1"] for line in lines if "loss" in line]
+    first, half = losses["fp32"][0], losses["bf16"][0]
+    assert half["classification"] == pytest.approx(first["classification"], rel=0.02)
+    assert half["classification"] != first["classification"]
+    assert half["box"] == pytest.approx(first["box"], rel=0.05)
+    weights = _weights(tmp_path / "bf16" / "model.pth")
+    assert {value.dtype for value in weights.values() if value.is_floating_point()} == {torch.float32}
 
 
 def test_frozen_parts_stay(train, tmp_path):
