@@ -19,7 +19,7 @@ from step.training.config import TrainingConfig
 BEST = "best.pth"
 _NUMBERED = re.compile(r"(\d{7})\.pth")
 # What may differ between a run and its continuation.
-_FREE = ("data.folder", "data.workers", "data.cache", "keep", "compile", "checkpointing")
+_FREE = ("data.folder", "data.workers", "data.cache", "keep", "save_every", "compile", "checkpointing")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def save(
         name: of the file.
         model: what is to be used: the averaged weights where there are any.
         config, progress: of the run.
-        state: of optimizer, randomness and, beside averaged weights, the trained ones.
+        state: of optimizer, loss scale and processes, the trained weights, and the averaged ones.
     """
     training = {
         "config": json.dumps(config.model_dump(mode="json")),

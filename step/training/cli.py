@@ -1,5 +1,6 @@
 """`step-train detect|classify`: trains a detector, or pre-trains its classifier."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
         (
             click.argument("config"),
             click.option("--data", type=_PATH, help="Folder of the data set, in place of the config's data.folder."),
-            click.option("-o", "--output", required=True, type=_PATH, help="Folder for checkpoints, log and results."),
+            click.option("-o", "--output", type=_PATH, help="Folder for checkpoints, log and results."),
             click.option(
                 "--resume", metavar="auto|best|PATH", help="Go on from the latest or best checkpoint of -o, or a file."
             ),
@@ -44,7 +45,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
             ),
             click.option("--dry-run", is_flag=True, help="Say what memory an update takes, and end."),
             click.option("--accelerator", default="auto", help="auto, cpu, cuda."),
-            click.option("--devices", default="auto", help="How many, or auto."),
+            click.option("--devices", default="auto", help="How many, or auto; torchrun says it itself."),
         )
     ):
         command = option(command)
@@ -57,7 +58,7 @@ def _add_command(kind: str, told: str) -> None:
     def command(
         config: str,
         data: Path | None,
-        output: Path,
+        output: Path | None,
         resume: str | None,
         changes: tuple[str, ...],
         release_format: bool,
@@ -68,6 +69,8 @@ def _add_command(kind: str, told: str) -> None:
         parsed = read_config(config, kind=kind, changes=_changes(changes, data))
         if dry_run:
             _print_memory(parsed)
+        elif output is None:
+            raise StepError("-o is missing; name a folder for checkpoints, log and results")
         else:
             _train(parsed, output, resume, release_format, accelerator, devices)
 
@@ -103,13 +106,14 @@ def _train(
 ) -> None:
     try:
         import torch
-        from lightning_fabric import Fabric, seed_everything
+        from lightning_fabric import seed_everything
 
         from step.checkpoints.checkpoint import load_checkpoint, save_checkpoint, write_torch_file
         from step.checkpoints.release_writer import release_content
         from step.models.detector import StepDetector
         from step.training import checkpoint
-        from step.training.trainer import FABRIC_PRECISION, Trainer
+        from step.training.fabric import open_fabric
+        from step.training.trainer import Trainer
         from step.training.training_data import open_data
     except ModuleNotFoundError as error:
         raise StepError(f"training needs {error.name}; install it with: pip install 'step-trt[train]'") from error
@@ -118,17 +122,16 @@ def _train(
         raise StepError(f"-o {output}: holds a run already; go on with --resume auto, or name a new folder")
     start = None if resume is None else checkpoint.find(resume, output / "checkpoints")
     seed_everything(config.seed, verbose=False)
-    torch.use_deterministic_algorithms(config.deterministic)
-    fabric = Fabric(accelerator=accelerator, devices=devices, precision=FABRIC_PRECISION[config.precision])
-    fabric.launch()
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which CUDA's products ask for
+        torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    fabric = open_fabric(accelerator, devices, config.precision)
     with progress_bar(console) as bar:
         task = bar.add_task("decoding clips", total=None)
         parts = open_data(config, progress=lambda done, total: bar.update(task, completed=done, total=total))
     if release_format:
         release_content(StepDetector.from_config(config.step_config()))  # that it can be, before hours of training
-    trainer = Trainer(config=config, data=parts, folder=output, fabric=fabric, console=console)
-    if start is not None:
-        trainer.resume(start)
+    trainer = Trainer(config=config, data=parts, folder=output, fabric=fabric, console=console, start=start)
     if fabric.is_global_zero:
         with atomic_path(output / "config.yaml") as path:
             path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
@@ -140,7 +143,7 @@ def _train(
         save_checkpoint(model, output / "model.pth")  # without what training goes on from
         if release_format:
             write_torch_file(release_content(model), output / "model_release.pth")
-        told = f"frame-mAP@0.5: {means or 'not evaluated'}; the best model: {output / 'model.pth'}"
+        told = f"frame-mAP@0.5: {means}; the best model: {output / 'model.pth'}"
         console.print(told, soft_wrap=True, highlight=False)
 
 
@@ -150,7 +153,10 @@ def _changes(pairs: tuple[str, ...], data: Path | None) -> dict[str, Any]:
         name, separator, value = pair.partition("=")
         if not separator or not name:
             raise StepError(f"--set {pair}: give KEY=VALUE, such as optimizer.batch=4")
-        changes[name] = yaml.safe_load(value)
+        try:
+            changes[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise StepError(f"--set {pair}: {value!r} is no YAML value; give KEY=VALUE, a list as [7,10]") from error
     return changes | ({} if data is None else {"data.folder": str(data)})
 
 

@@ -30,7 +30,6 @@ class DataConfig(_Section):
         folder: with <split>.csv and frames or videos.
         train, val: names of the splits.
         classes: "challenge" (60), "all" (80) or a list of class ids.
-        proposals: csv of person boxes for training, relative to the folder.
         cache: keep decoded clips in memory at the model's input size; augmentation then works on these.
         workers: processes that load clips.
     """
@@ -39,7 +38,6 @@ class DataConfig(_Section):
     train: str = "train"
     val: str = "val"
     classes: Literal["challenge", "all"] | tuple[int, ...] = "challenge"
-    proposals: Path | None = None
     cache: bool = False
     workers: int = Field(default=4, ge=0)
 
@@ -138,9 +136,11 @@ class TrainingConfig(_Section):
         precision: of the networks; fp16 scales the loss.
         compile: torch.compile for backbone and heads.
         checkpointing: compute the backbone's activations again instead of keeping them.
-        deterministic: only algorithms that give the same bits each time.
+        deterministic: algorithms that give the same bits each time, where there are any: the gradient of max pooling
+            has none on CUDA, which warns.
         evaluate_every: epochs between evaluations.
         keep: how many of the latest checkpoints stay, beside the best.
+        save_every: updates between checkpoints within an epoch; None for its end alone.
     """
 
     kind: Literal["detect", "classify"]
@@ -151,6 +151,7 @@ class TrainingConfig(_Section):
     deterministic: bool = False
     evaluate_every: int = Field(default=1, ge=1)
     keep: int = Field(default=2, ge=1)
+    save_every: int | None = Field(default=None, ge=1)
     data: DataConfig
     model: ModelConfig = ModelConfig()
     selection: SelectionConfig = SelectionConfig()
@@ -163,6 +164,12 @@ class TrainingConfig(_Section):
         for name in ("positive_iou", "regression_iou"):
             if self.kind == "detect" and len(getattr(self.selection, name)) != steps:
                 raise ValueError(f"selection.{name} has {len(getattr(self.selection, name))} values for {steps} steps")
+        return self
+
+    @model_validator(mode="after")
+    def _norm_is_frozen_where_activations_come_again(self) -> Self:
+        if self.checkpointing and not self.model.freeze_norm:
+            raise ValueError("checkpointing needs model.freeze_norm: BatchNorm would count every clip twice")
         return self
 
     @model_validator(mode="after")

@@ -129,6 +129,7 @@ def collect_candidates(
     finally:
         for module in training:
             module.training = True
+        torch.clear_autocast_cache()  # of half weights that were made without gradients
     return found
 
 

@@ -20,8 +20,12 @@ _REGRESSION_STD = 1e-3
 _CLASSIFIER_STD = 1e-2
 
 
-def build_detector(config: TrainingConfig) -> StepDetector:
+def build_detector(config: TrainingConfig, *, resumed: bool = False) -> StepDetector:
     """A detector of the config's architecture with its initial weights, of torch's random state where none are given.
+
+    Args:
+        config: of the run.
+        resumed: the weights come from the run's checkpoint: what it began from is not read and need not exist any more.
 
     Raises:
         StepError: weights that are missing, damaged or of another architecture.
@@ -29,11 +33,11 @@ def build_detector(config: TrainingConfig) -> StepDetector:
     model = config.model
     detector = StepDetector.from_config(config.step_config())
     _initialise(detector)
-    if model.kinetics is not None:
+    if model.kinetics is not None and not resumed:
         initialise_from_kinetics(detector, model.kinetics)
-    if model.classifier is not None:
+    if model.classifier is not None and not resumed:
         _from_classifier(detector, model.classifier)
-    if model.checkpoint is not None:
+    if model.checkpoint is not None and not resumed:
         other = load_checkpoint(model.checkpoint)
         _check_classes(other, detector, model.checkpoint)
         load_state(detector, other.state_dict(), source=model.checkpoint)
@@ -41,6 +45,18 @@ def build_detector(config: TrainingConfig) -> StepDetector:
         assert isinstance(head, TwoBranchHead)
         head.dropout.p = model.dropout
     return detector
+
+
+def freeze(detector: StepDetector, *, norm: bool, backbone: bool) -> None:
+    """Takes BatchNorm, which then has eval's statistics in training too, or the backbone out of training."""
+    if norm:
+        for module in detector.modules():
+            if isinstance(module, nn.BatchNorm3d):
+                module.requires_grad_(False)
+                module.eval()
+    if backbone:
+        detector.backbone.requires_grad_(False)
+        detector.backbone.eval()
 
 
 def _initialise(detector: StepDetector) -> None:

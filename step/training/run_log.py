@@ -4,6 +4,7 @@ Only the first of several processes logs.
 """
 
 import json
+import math
 import time
 from collections import deque
 from pathlib import Path
@@ -17,7 +18,7 @@ from rich.table import Table
 from step.classes import class_name
 from step.errors import StepError
 from step.evaluation.scoring import Score
-from step.files import cannot_write
+from step.files import atomic_path, cannot_write
 from step.training.losses import StepLosses
 
 if TYPE_CHECKING:
@@ -32,20 +33,20 @@ class RunLog:
     Args:
         folder: for log.jsonl and tensorboard/.
         total: updates of the whole run.
+        done: updates before this process's first; what was logged after them is dropped.
         console: for the live table.
         is_first: of several processes; the others log nothing.
     """
 
-    def __init__(self, folder: Path, *, total: int, console: Console, is_first: bool) -> None:
-        self.total = total
+    def __init__(self, folder: Path, *, total: int, done: int = 0, console: Console, is_first: bool) -> None:
+        self.total, self._done = total, done
         self._is_first = is_first
         self._folder = folder
         self._recent: deque[list[list[float]]] = deque(maxlen=_SHOWN_UPDATES)
         self._scores: dict[int, float] = {}
-        self._update, self._epoch, self._rate = 0, 0, 0.0
+        self._update, self._epoch, self._rate = done, 0, 0.0
         self._evaluated = ""
         self._began_s = time.monotonic()
-        self._first = -1  # update before this process's first
         self._live = Live(console=console, transient=True, refresh_per_second=2, get_renderable=self._shown)
         self._lines: IO[str] | None = None
         self._board: SummaryWriter | None = None
@@ -59,8 +60,9 @@ class RunLog:
             raise StepError("training needs tensorboard; install it with: pip install 'step-trt[train]'") from error
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
+            _drop_lines(self._folder / "log.jsonl", after=self._done)
             self._lines = (self._folder / "log.jsonl").open("a", encoding="utf-8")
-            self._board = SummaryWriter(str(self._folder / "tensorboard"))
+            self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=self._done + 1)
         except OSError as error:
             raise cannot_write(self._folder, error) from error
         self._live.start()
@@ -73,14 +75,12 @@ class RunLog:
         if self._board is not None:
             self._board.close()
 
-    def losses(self, update: int, epoch: int, rate: float, losses: list[StepLosses]) -> None:
-        """Of one update."""
-        values = [[float(value) for value in each] for each in losses]
+    def losses(self, update: int, epoch: int, rate: float, losses: list[list[float]]) -> None:
+        """Of one update: the values of `StepLosses` for each step; the rate is that of the heads' weights."""
         self._update, self._epoch, self._rate = update, epoch, rate
-        self._first = update - 1 if self._first < 0 else self._first
-        self._recent.append(values)
+        self._recent.append(losses)
         names = StepLosses._fields
-        by_step = {str(step): dict(zip(names, each, strict=True)) for step, each in enumerate(values, 1)}
+        by_step = {str(step): dict(zip(names, each, strict=True)) for step, each in enumerate(losses, 1)}
         self._line({"update": update, "epoch": epoch, "rate": rate, "loss": by_step})
         for step, each in by_step.items():
             for name, value in each.items():
@@ -124,7 +124,7 @@ class RunLog:
             self._board.add_scalar(name, value, update)
 
     def _shown(self) -> Group:
-        spent_s, done = time.monotonic() - self._began_s, max(self._update - max(self._first, 0), 1)
+        spent_s, done = time.monotonic() - self._began_s, max(self._update - self._done, 1)
         left_s = spent_s / done * (self.total - self._update)
         title = f"update {self._update} of {self.total}, epoch {self._epoch + 1}, rate {self._rate:.2g}"
         state = self._evaluated or f"{left_s / 60:.0f} min left"
@@ -136,3 +136,20 @@ class RunLog:
             score = f"{self._scores[step + 1]:.4f}" if step + 1 in self._scores else ""
             table.add_row(str(step + 1), *(f"{value:.4f}" for value in means), score)
         return Group(f"{title}, {state}", table)
+
+
+def _drop_lines(path: Path, *, after: int) -> None:
+    """Of a log, what came after an update: a run that goes on from there says it again."""
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if after else []
+    with atomic_path(path) as scratch:
+        scratch.write_text("".join(line for line in lines if _update_of(line) <= after), encoding="utf-8")
+
+
+def _update_of(line: str) -> float:
+    """0 for what belongs to no update; infinite for a line that was not written to its end."""
+    try:
+        return float(json.loads(line).get("update", 0))
+    except json.JSONDecodeError:
+        return math.inf

@@ -82,6 +82,8 @@ def select_tubes(
     negatives = rest[:0]
     if count:
         chances = (best_iou if scores is None else scores)[rest].softmax(0)
+        if not chances.isfinite().all():  # the network has diverged, which its losses are about to say
+            chances = torch.ones_like(chances)
         negatives = rest[torch.multinomial(chances, count, generator=generator)]
     tube = torch.cat((positives, negatives))
     classify = torch.arange(len(tube), device=device) < len(positives)

@@ -5,10 +5,11 @@ Source: SPEC.md, "Training (detection)"; Lightning Fabric for devices, precision
 
 import json
 import math
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -26,21 +27,15 @@ from step.training.batch import Batch, collate
 from step.training.checkpoint import Progress
 from step.training.classification import ClassificationTask, classified_rows
 from step.training.clips import EpochBatches, batches_of_epoch
-from step.training.config import Precision, TrainingConfig
+from step.training.config import TrainingConfig
 from step.training.detection import DetectionTask, SelectionOptions
 from step.training.evaluation import Shard, evaluate
-from step.training.initialise import build_detector
+from step.training.initialise import build_detector, freeze
 from step.training.losses import StepLosses
 from step.training.run_log import RunLog
 from step.training.sample_pictures import sample_pictures
 from step.training.schedule import LearningRates, cosine_factor, parameter_groups
 from step.training.training_data import TrainingData
-
-FABRIC_PRECISION: dict[Precision, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
-    "fp32": "32-true",
-    "bf16": "bf16-mixed",
-    "fp16": "16-mixed",
-}
 
 
 class Trainer:
@@ -52,10 +47,21 @@ class Trainer:
         folder: for checkpoints, log and results.
         fabric: launched.
         console: for the live table.
+        start: checkpoint to go on from; None to begin.
+
+    Raises:
+        StepError: fewer clips than an update takes, weights that cannot be had, or see `checkpoint.read_training`.
     """
 
     def __init__(
-        self, *, config: TrainingConfig, data: TrainingData, folder: Path, fabric: Fabric, console: Console
+        self,
+        *,
+        config: TrainingConfig,
+        data: TrainingData,
+        folder: Path,
+        fabric: Fabric,
+        console: Console,
+        start: Path | None = None,
     ) -> None:
         self.config, self.data, self.folder, self.fabric, self.console = config, data, folder, fabric, console
         self.checkpoints = folder / "checkpoints"
@@ -69,10 +75,10 @@ class Trainer:
             )
         self.total = self.per_epoch // options.accumulate * options.epochs
         torch.manual_seed(config.seed)
-        self.detector = build_detector(config)
+        self.detector = build_detector(config, resumed=start is not None)
         self.detector.train()
         self.detector.backbone.checkpointing = config.checkpointing
-        _freeze(self.detector, norm=config.model.freeze_norm, backbone=config.model.freeze_backbone)
+        freeze(self.detector, norm=config.model.freeze_norm, backbone=config.model.freeze_backbone)
         if config.compile:
             self.detector.backbone.compile()
             for head in self.detector.heads:
@@ -85,7 +91,9 @@ class Trainer:
         self.average = None
         if options.ema is not None:
             rule = get_ema_multi_avg_fn(options.ema)  # type: ignore[no-untyped-call]
-            self.average = AveragedModel(self.detector, multi_avg_fn=rule, use_buffers=True)
+            self.average = AveragedModel(self.detector, multi_avg_fn=rule)  # buffers are the last ones
+        if start is not None:
+            self._resume(start)
 
     def _task(self) -> nn.Module:
         config = self.config
@@ -103,19 +111,21 @@ class Trainer:
         assert isinstance(averaged, StepDetector)
         return averaged
 
-    def resume(self, path: Path) -> None:
-        """Goes on from a checkpoint.
-
-        Raises:
-            StepError: see `checkpoint.read_training`.
-        """
+    def _resume(self, path: Path) -> None:
         state = checkpoint.read_training(path, self.config)
+        if state["world"] != self.fabric.world_size:
+            raise StepError(
+                f"{path}: is of a run of {state['world']} processes, this one has {self.fabric.world_size}; "
+                "resume with as many"
+            )
         self.detector.load_state_dict(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        torch.set_rng_state(state["random"])
+        self.fabric.strategy.precision.load_state_dict(state["precision"])  # the scale of the loss
         self.progress = state["progress"]
+        if not (self.checkpoints / checkpoint.BEST).is_file():
+            self.progress = replace(self.progress, best=-1.0)  # the best one of this folder is to come
 
     def run(self) -> dict[int, Score]:
         """Trains to the end; the scores of the last evaluation, by step.
@@ -123,20 +133,38 @@ class Trainer:
         Raises:
             StepError: a loss that is no number, memory that does not suffice, or nowhere to write.
         """
+        log = RunLog(
+            self.folder,
+            total=self.total,
+            done=self.progress.update,
+            console=self.console,
+            is_first=self.fabric.is_global_zero,
+        )
+        try:
+            with log:
+                return self._run(log)
+        except torch.OutOfMemoryError as error:
+            raise StepError(
+                f"the device's memory does not suffice for optimizer.batch {self.config.optimizer.batch}; lower it and "
+                "raise optimizer.accumulate, or set checkpointing"
+            ) from error
+
+    def _run(self, log: RunLog) -> dict[int, Score]:
         scores: dict[int, Score] = {}
-        is_first = self.fabric.is_global_zero
-        with RunLog(self.folder, total=self.total, console=self.console, is_first=is_first) as log:
-            log.note(versions=checkpoint.versions(), config=self.config.model_dump(mode="json"))
-            while self.progress.epoch < self.config.optimizer.epochs:
-                self._run_epoch(log)
-                epoch = self.progress.epoch + 1
-                self.progress = replace(self.progress, epoch=epoch, batch=0)
-                if epoch % self.config.evaluate_every == 0 or epoch == self.config.optimizer.epochs:
-                    scores = self._evaluate(log)
-                self.save(f"{self.progress.update:07d}.pth")
-                if is_first:
-                    checkpoint.prune(self.checkpoints, keep=self.config.keep)
-        return scores
+        log.note(versions=checkpoint.versions(), config=self.config.model_dump(mode="json"))
+        while self.progress.epoch < self.config.optimizer.epochs:
+            self._run_epoch(log)
+            epoch = self.progress.epoch + 1
+            self.progress = replace(self.progress, epoch=epoch, batch=0)
+            if epoch % self.config.evaluate_every == 0 or epoch == self.config.optimizer.epochs:
+                scores = self._evaluate(log)
+            self._save_numbered()
+        return scores or self._evaluate(log)  # a run that had ended before is scored again
+
+    def _save_numbered(self) -> None:
+        self.save(f"{self.progress.update:07d}.pth")
+        if self.fabric.is_global_zero:
+            checkpoint.prune(self.checkpoints, keep=self.config.keep)
 
     def save(self, name: str) -> None:
         """Writes a checkpoint; the first of several processes does."""
@@ -144,7 +172,8 @@ class Trainer:
             state: dict[str, Any] = {
                 "weights": self.detector.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
-                "random": torch.get_rng_state(),
+                "precision": self.fabric.strategy.precision.state_dict(),
+                "world": self.fabric.world_size,
             }
             if self.average is not None:
                 state["average"] = self.average.state_dict()
@@ -175,50 +204,62 @@ class Trainer:
             losses = self._update(group)
             progress = self.progress
             self.progress = replace(progress, batch=progress.batch + len(group), update=progress.update + 1)
-            log.losses(self.progress.update, progress.epoch, self.optimizer.param_groups[-1]["lr"], losses)
+            rate = self._factor(progress.update) * options.head_rate
+            log.losses(self.progress.update, progress.epoch, rate, losses)
+            if self.config.save_every is not None and self.progress.update % self.config.save_every == 0:
+                self._save_numbered()
 
-    def _update(self, batches: list[Batch]) -> list[StepLosses]:
-        """One step of the optimizer; losses of the last batch, detached."""
-        factor = cosine_factor(self.progress.update, warmup=self.config.optimizer.warmup, total=self.total)
+    def _factor(self, update: int) -> float:
+        return cosine_factor(update, warmup=self.config.optimizer.warmup, total=self.total)
+
+    def _update(self, batches: list[Batch]) -> list[list[float]]:
+        """One step of the optimizer; losses of the last batch, by step."""
+        # Dropout depends on the update and the process alone, so that a resumed run needs no random state.
+        torch.manual_seed(zlib.crc32(f"{self.config.seed} {self.progress.update} {self.fabric.global_rank}".encode()))
+        factor = self._factor(self.progress.update)
         for group, rate in zip(self.optimizer.param_groups, self.full_rates, strict=True):
             group["lr"] = rate * factor
         self.optimizer.zero_grad()
-        losses: list[StepLosses] = []
-        try:
-            for number, batch in enumerate(batches):
-                is_last = number == len(batches) - 1
-                with self.fabric.no_backward_sync(self.task, enabled=not is_last):
-                    losses = self.task(batch.to(self.fabric.device).recoloured(), self.progress.epoch)
-                    self._check(losses, batch)
-                    steps = len(losses) if self.config.precision == "fp16" else 1  # SPEC: keeps half within its range
-                    total = torch.stack([each.total for each in losses]).sum()
-                    self.fabric.backward(total / (steps * len(batches)))
-        except torch.OutOfMemoryError as error:
-            raise StepError(
-                f"the device's memory does not suffice for optimizer.batch {self.config.optimizer.batch}; lower it and "
-                "raise optimizer.accumulate, or set checkpointing"
-            ) from error
+        values: list[list[float]] = []
+        for number, batch in enumerate(batches):
+            is_last = number == len(batches) - 1
+            with self.fabric.no_backward_sync(self.task, enabled=not is_last):
+                losses = self.task(batch.to(self.fabric.device).recoloured(), self.progress.epoch)
+                # one copy from the device
+                values = torch.stack([torch.stack(tuple(each)) for each in losses]).detach().tolist()
+                self._check(values, batch)
+                steps = len(losses) if self.config.precision == "fp16" else 1  # SPEC: keeps half within its range
+                total = torch.stack([each.total for each in losses]).sum()
+                self.fabric.backward(total / (steps * len(batches)))
         if self.config.optimizer.clip_norm is not None:
-            self.fabric.clip_gradients(self.task, self.optimizer, max_norm=self.config.optimizer.clip_norm)
+            norm = self.fabric.clip_gradients(
+                self.task, self.optimizer, max_norm=self.config.optimizer.clip_norm, error_if_nonfinite=False
+            )
+            # a scaled loss may be too large for half, whose scaler then leaves the update out
+            if self.config.precision != "fp16" and norm is not None and not bool(norm.isfinite()):
+                raise self._not_finite("gradient of all losses", float(norm), {}, batches[-1])
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.detector)
-        return [StepLosses(*(value.detach() for value in each)) for each in losses]
+        return values
 
-    def _check(self, losses: list[StepLosses], batch: Batch) -> None:
-        """Ends the run at a loss that is no number, and keeps which clips gave it."""
+    def _check(self, losses: list[list[float]], batch: Batch) -> None:
+        """Ends the run at a loss that is no number."""
         for step, each in enumerate(losses, 1):
             for name, value in zip(StepLosses._fields, each, strict=True):
-                number = float(value.detach())
-                if not math.isfinite(number):
-                    report = self.folder / "not_finite.json"
-                    with atomic_path(report) as path:
-                        place = {"update": self.progress.update, "epoch": self.progress.epoch, "step": step}
-                        path.write_text(json.dumps(place | {"loss": name, "clips": batch.ids}, indent=2) + "\n")
-                    raise StepError(
-                        f"the {name} loss of step {step} is {number} at update {self.progress.update}; its clips "
-                        f"are in {report}; lower the rates or set optimizer.clip_norm"
-                    )
+                if not math.isfinite(value):
+                    raise self._not_finite(f"{name} loss of step {step}", value, {"step": step, "loss": name}, batch)
+
+    def _not_finite(self, what: str, value: float, place: dict[str, Any], batch: Batch) -> StepError:
+        """Keeps which clips gave it."""
+        report = self.folder / "not_finite.json"
+        where = {"update": self.progress.update, "epoch": self.progress.epoch, **place, "clips": batch.ids}
+        with atomic_path(report) as path:
+            path.write_text(json.dumps(where, indent=2) + "\n")
+        return StepError(
+            f"the {what} is {value} at update {self.progress.update}; its clips are in {report}; lower the rates or "
+            "set optimizer.clip_norm"
+        )
 
     def _evaluate(self, log: RunLog) -> dict[int, Score]:
         training = [module for module in self.model.modules() if module.training]
@@ -237,8 +278,9 @@ class Trainer:
         for module in training:
             module.training = True
         log.scores(self.progress.update, self.progress.epoch - 1, scores)
-        table = scores[max(scores)].detections.table
-        log.image("validation", sample_pictures(self.data.val, table), self.progress.update)
+        if self.fabric.is_global_zero:
+            table = scores[max(scores)].detections.table
+            log.image("validation", sample_pictures(self.data.val, table), self.progress.update)
         mean_ap = scores[max(scores)].mean_ap(0.5)
         if mean_ap > self.progress.best:
             self.progress = replace(self.progress, best=mean_ap)
@@ -251,18 +293,6 @@ class Trainer:
         mean = self.fabric.all_reduce(counts, reduce_op="mean")
         assert isinstance(mean, Tensor)
         return mean
-
-
-def _freeze(detector: StepDetector, *, norm: bool, backbone: bool) -> None:
-    """Frozen BatchNorm has eval's statistics in training too."""
-    if norm:
-        for module in detector.modules():
-            if isinstance(module, nn.BatchNorm3d):
-                module.requires_grad_(False)
-                module.eval()
-    if backbone:
-        detector.backbone.requires_grad_(False)
-        detector.backbone.eval()
 
 
 def _groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:

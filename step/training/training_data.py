@@ -38,17 +38,14 @@ def open_data(
         if not (folder / f"{split}.csv").is_file():
             raise StepError(f"data.folder {folder}: has no {split}.csv; write it with step-data prepare")
     ids, plain = config.data.class_ids, Augmentation(image_size_px=size, clip_frames=frames_of_clip, options=None)
-    proposals = None if config.data.proposals is None else folder / config.data.proposals
     places = (frames, None) if frames.is_dir() else (None, videos)
 
-    def opened(truth: Path, proposals: Path | None, transform: Augmentation | None) -> AvaDataset:
-        return AvaDataset(
-            truth=truth, frames=places[0], videos=places[1], class_ids=ids, proposals=proposals, transform=transform
-        )
+    def opened(truth: Path, transform: Augmentation | None) -> AvaDataset:
+        return AvaDataset(truth=truth, frames=places[0], videos=places[1], class_ids=ids, transform=transform)
 
-    train = opened(folder / f"{config.data.train}.csv", proposals, None)
+    train = opened(folder / f"{config.data.train}.csv", None)
     truth = folder / f"{config.data.val}.csv"
-    val = opened(truth, None, plain)
+    val = opened(truth, plain)
     options = AugmentationOptions(**config.augmentation.model_dump())
     augmentation = Augmentation(image_size_px=size, clip_frames=frames_of_clip, options=options)
     clips = TrainingClips(dataset=train, augmentation=augmentation, seed=config.seed)

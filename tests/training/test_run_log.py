@@ -1,10 +1,8 @@
 """What the live table says."""
 
 import pytest
-import torch
 from rich.console import Console
 
-from step.training.losses import StepLosses
 from step.training.run_log import RunLog
 
 
@@ -25,7 +23,7 @@ def shown(tmp_path):
 def test_losses_are_means_over_the_last_updates(shown):
     log, text = shown
     for update, value in enumerate((1.0, 2.0), 1):
-        log.losses(update, 0, 0.1, [StepLosses(*torch.tensor([value, 0.5, 0.0]))])
+        log.losses(update, 0, 0.1, [[value, 0.5, 0.0]])
     assert "update 2 of 10, epoch 1, rate 0.1, 0 min left" in text()
     assert text().split("\n")[-3].split() == ["1", "1.5000", "0.5000", "0.0000"]
 

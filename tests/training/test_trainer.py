@@ -101,7 +101,24 @@ def test_losses_fall(train, tmp_path):
     assert sum(totals[-8:]) < 0.7 * sum(totals[:8])
 
 
-@pytest.mark.parametrize("changes", [{}, {"optimizer__ema": 0.9, "optimizer__accumulate": 2, "data__cache": False}])
+def test_averaged_weights(train, tmp_path):
+    """The classes' ids, which are a buffer of integers, are not averaged."""
+    code, _, error = train(optimizer__ema=0.9, optimizer__epochs=1)
+    assert code == 0, error
+    rows = (tmp_path / "run" / "results" / "results_step1.csv").read_text().splitlines()
+    assert {int(row.split(",")[6]) for row in rows} <= {7, 10, 12, 14, 65, 69, 70}
+    state = torch.load(tmp_path / "run" / "checkpoints" / "0000004.pth", weights_only=True)["training"]
+    averaged, trained = load_checkpoint(tmp_path / "run" / "model.pth").state_dict(), state["weights"]
+    assert torch.equal(averaged["class_ids"], trained["class_ids"])
+    key = "heads.0.global_cls.weight"
+    assert not torch.equal(averaged[key], trained[key])
+    assert torch.allclose(averaged[key], trained[key], atol=0.05)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"optimizer__ema": 0.9, "optimizer__accumulate": 2, "data__cache": False}, {"save_every": 3, "keep": 9}],
+)
 def test_a_resumed_run_equals_an_uninterrupted_one(changes, train, tmp_path, monkeypatch):
     """To the bit: order, augmentation, selection, dropout, optimizer, averages."""
     changes = {"optimizer__epochs": 2, "data__workers": 0, **changes}
@@ -142,7 +159,9 @@ def test_mixed_precision(kind, train, tmp_path):
     model = _config("")["model"] | ({} if kind == "detect" else {"chunks": [1], "chunk_frames": 9})
     losses = {}
     for precision in ("fp32", "bf16"):
-        code, _, error = train(precision, kind=kind, model=model, precision=precision, optimizer__epochs=1)
+        code, _, error = train(
+            precision, kind=kind, model=model, precision=precision, optimizer__epochs=1, save_every=2
+        )
         assert code == 0, error
         lines = [json.loads(line) for line in (tmp_path / precision / "log.jsonl").read_text().splitlines()]
         losses[precision] = [line["loss"]["1"] for line in lines if "loss" in line]
@@ -150,8 +169,12 @@ def test_mixed_precision(kind, train, tmp_path):
     assert half["classification"] == pytest.approx(first["classification"], rel=0.02)
     assert half["classification"] != first["classification"]
     assert half["box"] == pytest.approx(first["box"], rel=0.05)
-    weights = _weights(tmp_path / "bf16" / "model.pth")
-    assert {value.dtype for value in weights.values() if value.is_floating_point()} == {torch.float32}
+    weights = {name: _weights(tmp_path / "bf16" / "checkpoints" / name) for name in ("0000002.pth", "0000004.pth")}
+    assert {value.dtype for value in weights["0000004.pth"].values() if value.is_floating_point()} == {torch.float32}
+    # candidates are collected with half weights that have no gradients; training makes its own
+    steps = range(len(model["chunks"]))
+    for key in ("mixed_5b.branch_0.conv3d.weight", "global_cls.weight"):
+        assert not any(torch.equal(*(w[f"heads.{step}.{key}"] for w in weights.values())) for step in steps)
 
 
 def test_frozen_parts_stay(train, tmp_path):
@@ -205,6 +228,51 @@ def test_a_loss_that_is_no_number(train, tmp_path, monkeypatch):
     assert len(report["clips"]) == 2
 
 
+def test_weights_that_are_no_numbers(train, tmp_path, monkeypatch):
+    """Candidates of the later steps are none either; the losses still say where it began."""
+    real = Trainer._update
+
+    def update(self, batches):
+        with torch.no_grad():
+            self.detector.heads[0].local_reg.weight.fill_(float("nan"))
+        return real(self, batches)
+
+    monkeypatch.setattr(Trainer, "_update", update)
+    assert_one_error(train(), r"the box loss of step 1 is nan at update 0; its clips are in .*not_finite.json")
+
+
+def test_a_gradient_that_is_no_number(train, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.nn.utils.clip_grad_norm_", lambda *_a, **_k: torch.tensor(float("inf")))
+    done = train(optimizer__clip_norm=1.0)
+    assert_one_error(done, r"the gradient of all losses is inf at update 0; its clips are in .*not_finite.json")
+
+
+def test_going_on_in_another_folder(train, tmp_path):
+    """A finished run too: it is scored, and the best model is written there."""
+    assert train(optimizer__epochs=1)[0] == 0
+    last = tmp_path / "run" / "checkpoints" / "0000004.pth"
+    code, printed, error = train("new", "--resume", str(last), optimizer__epochs=1)
+    assert code == 0, error
+    assert "frame-mAP@0.5: step 1" in printed
+    one, other = (_weights(tmp_path / out / "model.pth") for out in ("run", "new"))
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+def test_a_log_has_every_update_once(train, tmp_path):
+    """Also where what was there before a resumed checkpoint went on beyond it, or was cut off."""
+    assert train(optimizer__epochs=1, save_every=2)[0] == 0
+    log, saved = tmp_path / "run" / "log.jsonl", tmp_path / "run" / "checkpoints" / "0000002.pth"
+    with log.open("a") as file:
+        file.write('{"update": 5, "lo')
+    assert train("run", "--resume", str(saved), optimizer__epochs=1, save_every=2)[0] == 0
+    updates = [json.loads(line).get("update") for line in log.read_text().splitlines() if "loss" in line]
+    assert updates == [1, 2, 3, 4]
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        path.unlink()
+    assert train(optimizer__epochs=1)[0] == 0
+    assert len([line for line in log.read_text().splitlines() if "versions" in line]) == 1
+
+
 def test_too_little_memory(train, monkeypatch):
     def fail(*_args, **_kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -245,6 +313,10 @@ def test_killed_while_writing_a_checkpoint(train, tmp_path, monkeypatch):
         (("--resume", "best"), {}, "--resume best: no such checkpoint"),
         (("--resume", "other.pth"), {}, "--resume other.pth: no such checkpoint"),
         (("--set", "optimizer.batch"), {}, "--set optimizer.batch: give KEY=VALUE"),
+        (("--set", "data.classes=[7,10"), {}, r"--set data.classes=\[7,10: '\[7,10' is no YAML value"),
+        (("--accelerator", "tpus"), {}, "--accelerator tpus --devices 1, fp32: .*tpus"),
+        (("--devices", "x"), {}, "--accelerator cpu --devices x, fp32: "),
+        ((), {"checkpointing": True, "model": {"freeze_norm": False}}, "checkpointing needs model.freeze_norm"),
         (("--set", "optimizer.bath=3"), {}, "unknown key 'optimizer.bath'; did you mean 'batch'"),
         ((), {"model": {"kinetics": "none.ckpt"}, "selection": {}}, "none.ckpt: no such file"),
     ],
@@ -258,34 +330,37 @@ def test_resuming_what_is_not_this_run(train, tmp_path, tiny_checkpoint):
     done = train("run", "--resume", "auto", optimizer__epochs=1, optimizer__batch=4, seed=3)
     assert_one_error(done, r"is of another config: optimizer.batch \(was 2, is 4\), seed \(was 0, is 3\); resume with")
     assert_one_error(train("run", "--resume", str(tiny_checkpoint)), "holds a model but no training to go on with")
+    path = tmp_path / "run" / "checkpoints" / "0000004.pth"
+    content = torch.load(path, weights_only=True)
+    content["training"]["world"] = 4
+    torch.save(content, path)
+    done = train("run", "--resume", "auto", optimizer__epochs=1)
+    assert_one_error(done, "is of a run of 4 processes, this one has 1; resume with as many")
 
 
 def test_two_processes_equal_one_with_twice_the_batch(data, tmp_path):
-    """Gloo on the CPU; the same clips, selections and losses, so the same update but for the order of sums."""
-    for name, batch, launcher in (("one", 4, []), ("two", 2, ["-m", "torch.distributed.run", "--nproc-per-node", "2"])):
+    """Gloo on the CPU, as on two machines; the same clips, selections and losses, so the same update but for rounding."""
+    machines = ["-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--master-port", "29511"]
+    launchers = {"one": [[]], "two": [[*machines, "--node-rank", "0"], [*machines, "--node-rank", "1"]]}
+    for name, batch in (("one", 4), ("two", 2)):
         values = _config(data, optimizer__batch=batch, optimizer__epochs=1, model__dropout=0.0)
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(values))
-        devices = "2" if launcher else "1"
-        words = [
-            *launcher,
-            TESTS / "torchvision_on_cpu.py",
-            "step.training.cli",
-            "detect",
-            tmp_path / f"{name}.yaml",
-            "-o",
-            tmp_path / name,
+        script = [TESTS / "torchvision_on_cpu.py", "step.training.cli"]
+        words = ["detect", tmp_path / f"{name}.yaml", "-o", tmp_path / name, "--accelerator", "cpu"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        started = [
+            subprocess.Popen(
+                [sys.executable, *map(str, [*launcher, *script, *words])],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for launcher in launchers[name]
         ]
-        words += ["--accelerator", "cpu", "--devices", devices]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "MASTER_PORT": "29511"}
-        done = subprocess.run(
-            [sys.executable, *map(str, words)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=280,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        for process in started:
+            printed, _ = process.communicate(timeout=280)
+            assert process.returncode == 0, printed
     lines = [json.loads(line) for line in (tmp_path / "two" / "log.jsonl").read_text().splitlines()]
     assert [line["update"] for line in lines if "loss" in line] == [1, 2]  # the first process alone logs
     one, two = (_weights(tmp_path / name / "checkpoints" / "0000002.pth") for name in ("one", "two"))

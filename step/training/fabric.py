@@ -1,0 +1,49 @@
+"""Devices, precision and processes of a run: Lightning Fabric, launched.
+
+Source: https://lightning.ai/docs/fabric/stable/api/fabric_args.html; torchrun's environment variables.
+"""
+
+import os
+from typing import Literal
+
+from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+from step.errors import StepError
+from step.training.config import Precision
+
+_PRECISION: dict[Precision, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
+    "fp32": "32-true",
+    "bf16": "bf16-mixed",
+    "fp16": "16-mixed",
+}
+
+
+def open_fabric(accelerator: str, devices: str, precision: Precision) -> Fabric:
+    """Starts what there is to start; under torchrun, joins its processes on all machines.
+
+    Args:
+        accelerator: auto, cpu or cuda.
+        devices: how many on this machine, or auto; under torchrun its own number counts.
+        precision: of the networks.
+
+    Raises:
+        StepError: no such device, fewer than asked for, or a precision that it does not have.
+    """
+    here = os.environ.get("LOCAL_WORLD_SIZE")  # processes on this machine, where torchrun started them
+    try:
+        if here is None:
+            fabric = Fabric(accelerator=accelerator, devices=devices, precision=_PRECISION[precision])
+        else:
+            fabric = Fabric(
+                accelerator=accelerator,
+                devices=here,
+                num_nodes=int(os.environ["WORLD_SIZE"]) // int(here),
+                strategy="ddp",
+                precision=_PRECISION[precision],
+            )
+        fabric.launch()
+    except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:  # Fabric's and torch's
+        reason = " ".join(str(error).split())
+        raise StepError(f"--accelerator {accelerator} --devices {devices}, {precision}: {reason}") from error
+    return fabric
