@@ -18,7 +18,7 @@ from step.training.losses import MeanCounts, StepLosses
 from step.training.selection import box_iou
 
 _OWN_IOU, _OTHER_IOU = 0.75, 0.2
-_BACKGROUND_PER_PERSON = 3
+BACKGROUND_PER_PERSON = 3
 _TRIES = 64  # boxes that are drawn at once, of which the first that fits is taken
 _JITTER = 0.15  # standard deviation of a corner, in sides of the box
 _SMALLEST_SHARE = 0.1  # of a background box's side in the frame's
@@ -85,7 +85,7 @@ def _boxes_of(people: People, image_size_px: int, generator: torch.Generator) ->
     """Of one clip, on the CPU: people first."""
     true_px, labels = people.boxes_px.cpu(), people.labels.cpu()
     positives = [_jittered(true_px, person, image_size_px, generator) for person in range(len(true_px))]
-    background = _background(true_px, _BACKGROUND_PER_PERSON * len(true_px), image_size_px, generator)
+    background = _background(true_px, BACKGROUND_PER_PERSON * len(true_px), image_size_px, generator)
     boxes = torch.cat((*positives, background))
     return boxes, torch.cat((labels, labels.new_zeros(len(background), labels.shape[1])))
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from step.models.detector import StepDetector
+from step.training.classification import BACKGROUND_PER_PERSON
 from step.training.config import TrainingConfig
 
 _ADAM_MOMENTS = 2
@@ -67,7 +68,8 @@ def estimate_memory(config: TrainingConfig) -> MemoryEstimate:
 def _kept_bytes(detector: StepDetector, config: TrainingConfig) -> int:
     """Of every storage that autograd keeps, each once; weights are counted elsewhere."""
     shape = detector.config
-    tubes = config.selection.max_positives * (1 + config.selection.negatives_per_positive)
+    negatives = config.selection.negatives_per_positive if config.kind == "detect" else BACKGROUND_PER_PERSON
+    tubes = config.selection.max_positives * (1 + negatives)  # to classify, of as many people
     own = {p.untyped_storage()._cdata for p in (*detector.parameters(), *detector.buffers())}
     kept: dict[int, Tensor] = {}
 

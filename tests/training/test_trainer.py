@@ -339,7 +339,7 @@ def test_resuming_what_is_not_this_run(train, tmp_path, tiny_checkpoint):
 
 
 def test_two_processes_equal_one_with_twice_the_batch(data, tmp_path):
-    """Gloo on the CPU, as on two machines; the same clips, selections and losses, so the same update but for rounding."""
+    """Gloo on the CPU, as on two machines; the same clips and losses, so the same update but for rounding."""
     machines = ["-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--master-port", "29511"]
     launchers = {"one": [[]], "two": [[*machines, "--node-rank", "0"], [*machines, "--node-rank", "1"]]}
     for name, batch in (("one", 4), ("two", 2)):
