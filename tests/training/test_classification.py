@@ -36,7 +36,7 @@ def _batch(people, size=SIZE):
             )
         )
     frames = torch.randint(0, 256, (len(people), 36, size, size, 3), dtype=torch.uint8)
-    return Batch(frames, clips, [("v", second) for second in range(len(people))])
+    return Batch(frames, clips, [("v", second) for second in range(len(people))], [])
 
 
 @pytest.mark.parametrize("seed", range(20))

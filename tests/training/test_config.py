@@ -53,6 +53,7 @@ def test_changes_and_classes(read):
         (GOOD | {"model": {"chunks": [1, 1]}}, "selection.positive_iou has 3 values for 2 steps"),
         (GOOD | {"model": {"chunks": [1, 1, 2]}}, "chunks is .1, 1, 2.; it must be"),
         (GOOD | {"model": {"kinetics": "a", "checkpoint": "b"}}, "kinetics and checkpoint exclude each other"),
+        (GOOD | {"checkpointing": True, "model": {"freeze_norm": False}}, "checkpointing needs model.freeze_norm"),
         ({"kind": "detect"}, "data is missing; it has to be given"),
         ({"kind": "classify", "data": {"folder": "x"}}, "is for step-train classify, not for step-train detect"),
         ("[1, 2]", "expected keys and values, found list"),
