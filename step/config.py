@@ -6,7 +6,7 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
-from step.classes import CHALLENGE_CLASS_IDS
+from step.classes import CHALLENGE_CLASS_IDS, class_name
 from step.errors import StepError
 
 TemporalMode = Literal["predict", "extrapolate", "mean"]
@@ -32,6 +32,7 @@ class StepConfig:
         chunks: chunks that each progressive step looks at, first step first.
         num_classes: number of class scores per tube.
         class_ids: data-set id of each score column, ascending (AVA ids for the release).
+        class_names: of the ids, where they are not AVA's; empty for AVA's names.
         anchor_mode: 1..4, which grids of initial boxes are used (34, 59, 84 or 109 boxes).
         temporal_mode: how a tube grows before a step with more chunks.
         pool_mode: RoI align or RoI max-pool.
@@ -51,6 +52,7 @@ class StepConfig:
     chunks: tuple[int, ...] = (1, 1, 3)
     num_classes: int = 60
     class_ids: tuple[int, ...] = field(default=CHALLENGE_CLASS_IDS)
+    class_names: tuple[str, ...] = ()
     anchor_mode: int = 1
     temporal_mode: TemporalMode = "predict"
     pool_mode: PoolMode = "align"
@@ -63,6 +65,7 @@ class StepConfig:
         # JSON has no tuples.
         object.__setattr__(self, "chunks", tuple(self.chunks))
         object.__setattr__(self, "class_ids", tuple(self.class_ids))
+        object.__setattr__(self, "class_names", tuple(self.class_names))
         checks = {
             "image_size_px": (
                 2 * FEATURE_STRIDE <= self.image_size_px <= _LARGEST,
@@ -74,6 +77,10 @@ class StepConfig:
             "chunks": (_growing(self.chunks), "1 to 4 odd numbers, never falling, growing by at most 2 a step, from 1"),
             "num_classes": (self.num_classes == len(self.class_ids), f"{len(self.class_ids)}, one per class id"),
             "class_ids": (list(self.class_ids) == sorted(set(self.class_ids)), "ascending and unique"),
+            "class_names": (
+                len(self.class_names) in (0, len(self.class_ids)),
+                f"empty, or {len(self.class_ids)}, one per class id",
+            ),
             "anchor_mode": (self.anchor_mode in (1, 2, 3, 4), "1, 2, 3 or 4"),
             "temporal_mode": (self.temporal_mode in get_args(TemporalMode), "predict, extrapolate or mean"),
             "pool_mode": (self.pool_mode in get_args(PoolMode), "align or pool"),
@@ -136,7 +143,17 @@ class StepConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values only, for JSON and checkpoints."""
-        return asdict(self) | {"chunks": list(self.chunks), "class_ids": list(self.class_ids)}
+        return asdict(self) | {
+            "chunks": list(self.chunks),
+            "class_ids": list(self.class_ids),
+            "class_names": list(self.class_names),
+        }
+
+    def class_name(self, class_id: int) -> str:
+        """What an action is called."""
+        if self.class_names and class_id in self.class_ids:
+            return self.class_names[self.class_ids.index(class_id)]
+        return class_name(class_id)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:

@@ -24,7 +24,6 @@ from step.bundle import (
     Thresholds,
     write_manifest,
 )
-from step.classes import class_name
 from step.clips import check_thresholds
 from step.config import CLIP_FPS
 from step.files import atomic_path, sha256
@@ -118,7 +117,7 @@ def export_bundle(
         specs = graph_specs(detector.config, options)
         manifest = Manifest(
             model=detector.config.to_dict(),
-            classes=tuple(ClassRecord(id=i, name=class_name(i)) for i in detector.config.class_ids),
+            classes=tuple(ClassRecord(id=i, name=detector.config.class_name(i)) for i in detector.config.class_ids),
             anchors=tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in anchor_boxes(detector.config.anchor_mode).tolist()),
             preprocessing=Preprocessing(
                 clip_frames=detector.config.clip_frames,

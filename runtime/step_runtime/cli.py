@@ -13,7 +13,6 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from step.classes import class_name
 from step.cli import OneLineCommand, print_error
 from step.errors import StepError
 from step_runtime.backends.base import Loop
@@ -186,6 +185,6 @@ def _summary_table(summary: RunSummary, detector: Detector, model: Path, folder:
     table.add_row("lag", f"{summary.worst_lag_s:.1f} s at worst, {state.dropped_clips} clips dropped")
     table.add_row("people", f"{summary.people} boxes")
     for label, count in summary.actions.most_common(_ACTIONS_SHOWN):
-        table.add_row("", f"{count} x {class_name(label)}")
+        table.add_row("", f"{count} x {detector.config.class_name(label)}")
     table.add_row("results", escape(f"{folder}"))
     return table

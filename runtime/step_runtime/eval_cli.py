@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 
 from step.cli import OneLineGroup, progress_bar
+from step.config import StepConfig
 from step.errors import StepError
 from step.evaluation.box_table import read_boxes, read_frames
 from step.evaluation.label_map import read_label_map
@@ -192,13 +193,14 @@ def _score_model(
     """By step; the last one's results go to `results`, where that is given."""
     with tempfile.TemporaryDirectory() as scratch:
         output = results or Path(scratch) / "results.csv"
-        last = _run(running, folder, output, steps, console)
+        last, config = _run(running, folder, output, steps, console)
         by_step = {last: scorer.score(output)}
         for step in range(1, last) if every_step else ():
             partial = Path(scratch) / f"step{step}.csv"
             _run(running, folder, partial, step, console)
             by_step[step] = scorer.score(partial)
-    return dict(sorted(by_step.items()))
+    names = {label: config.class_name(label) for label in config.class_ids}
+    return {step: replace(each, names=each.names or names) for step, each in sorted(by_step.items())}
 
 
 def _print(scored: Score, by_step: dict[int, Score], extra: dict[str, Any], console: Console) -> None:
@@ -227,8 +229,10 @@ def _video_map(scored: Score) -> dict[str, Any]:
     }
 
 
-def _run(running: _Running, folder: DatasetFolder, output: Path, num_steps: int | None, console: Console) -> int:
-    """Writes the results of a model; says how many steps it ran."""
+def _run(
+    running: _Running, folder: DatasetFolder, output: Path, num_steps: int | None, console: Console
+) -> tuple[int, StepConfig]:
+    """Writes the results of a model; says how many steps it ran, and what the model is."""
     opened = Detector.open(
         running.model, running.backend, loop=running.loop, num_steps=num_steps, device=running.device
     )
@@ -237,7 +241,7 @@ def _run(running: _Running, folder: DatasetFolder, output: Path, num_steps: int 
         write_results(
             detector, folder, output, progress=lambda done, total: bar.update(task, completed=done, total=total)
         )
-        return num_steps or detector.config.num_steps
+        return num_steps or detector.config.num_steps, detector.config
 
 
 main.add_command(parity)

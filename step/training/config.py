@@ -29,7 +29,7 @@ class DataConfig(_Section):
     Attributes:
         folder: with <split>.csv and frames or videos.
         train, val: names of the splits.
-        classes: "challenge" (60), "all" (80) or a list of class ids.
+        classes: "challenge" (60), "all" (80), a list of AVA's class ids, or ids with their names.
         cache: keep decoded clips in memory at the model's input size; augmentation then works on these.
         workers: processes that load clips.
     """
@@ -37,7 +37,7 @@ class DataConfig(_Section):
     folder: Path
     train: str = "train"
     val: str = "val"
-    classes: Literal["challenge", "all"] | tuple[int, ...] = "challenge"
+    classes: Literal["challenge", "all"] | tuple[int, ...] | dict[int, str] = "challenge"
     cache: bool = False
     workers: int = Field(default=4, ge=0)
 
@@ -45,6 +45,11 @@ class DataConfig(_Section):
     def class_ids(self) -> tuple[int, ...]:
         """Ids of the model's score columns."""
         return _CLASS_SETS[self.classes] if isinstance(self.classes, str) else tuple(sorted(set(self.classes)))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In the order of the ids; empty where they are AVA's."""
+        return tuple(self.classes[label] for label in self.class_ids) if isinstance(self.classes, dict) else ()
 
 
 class ModelConfig(_Section):
@@ -186,7 +191,8 @@ class TrainingConfig(_Section):
         """
         own = {"kinetics", "classifier", "checkpoint", "dropout", "freeze_norm", "freeze_backbone"}
         ids = self.data.class_ids
-        return StepConfig(**self.model.model_dump(exclude=own), num_classes=len(ids), class_ids=ids)
+        names = self.data.class_names
+        return StepConfig(**self.model.model_dump(exclude=own), num_classes=len(ids), class_ids=ids, class_names=names)
 
 
 def read_config(source: str, *, kind: str, changes: dict[str, Any] | None = None) -> TrainingConfig:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from step.classes import class_name
+from step.config import StepConfig
 from step.data.ava_dataset import AvaDataset
 from step.evaluation.box_table import read_boxes, second_text
 from step.evaluation.scoring import Score, ScoringOptions, score
@@ -84,7 +84,7 @@ def evaluate(
         with _part(folder, step, shard.rank).open("w", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(rows[step])
     shard.wait()
-    scores = {step: _score(folder, step, truth, detector.config.class_ids, shard) for step in steps}
+    scores = {step: _score(folder, step, truth, detector.config, shard) for step in steps}
     shard.wait()
     return scores
 
@@ -109,7 +109,7 @@ def _part(folder: Path, step: int, rank: int) -> Path:
     return folder / f".step{step}.{rank}.csv"
 
 
-def _score(folder: Path, step: int, truth: Path, class_ids: tuple[int, ...], shard: Shard) -> Score:
+def _score(folder: Path, step: int, truth: Path, config: StepConfig, shard: Shard) -> Score:
     """Of all processes' rows; the first one writes them to one file."""
     parts = [_part(folder, step, rank) for rank in range(shard.world)]
     results = folder / f"results_step{step}.csv"
@@ -118,6 +118,6 @@ def _score(folder: Path, step: int, truth: Path, class_ids: tuple[int, ...], sha
         for part in parts:
             part.unlink()
     shard.wait()
-    names = {label: class_name(label) for label in class_ids}
+    names = {label: config.class_name(label) for label in config.class_ids}
     tables = read_boxes(truth, last="person"), read_boxes(results, last="score")
     return score(*tables, names=names, options=ScoringOptions())

@@ -15,7 +15,6 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
-from step.classes import class_name
 from step.errors import StepError
 from step.evaluation.scoring import Score
 from step.files import atomic_path, cannot_write
@@ -98,8 +97,9 @@ class RunLog:
         self._line({"update": update, "epoch": epoch, "mAP": means, "per_class": classes})
         for step, value in self._scores.items():
             self._scalar(f"mAP/step{step}", value, update)
-        for label, value in classes[max(classes)].items():
-            self._scalar(f"AP/{class_name(int(label))}", value, update)
+        for step, score in scores.items():
+            for label, result in score.results[0.5].items():
+                self._scalar(f"AP/step{step}/{score.names[label]}", result.average_precision, update)
 
     def evaluating(self, done: int, total: int) -> None:
         """How many clips of an evaluation are done; the live table says so."""

@@ -1,11 +1,12 @@
 """A few validation key frames with what was detected, for TensorBoard."""
 
+from collections.abc import Mapping
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from step.classes import class_name
 from step.data.ava_dataset import AvaDataset
 from step.evaluation.box_table import BoxTable
 
@@ -14,21 +15,22 @@ _LEAST_SCORE, _MOST_BOXES = 0.3, 8
 _TRUE_RGB, _FOUND_RGB = (0, 200, 90), (255, 170, 30)
 
 
-def sample_pictures(dataset: AvaDataset, results: BoxTable) -> NDArray[np.uint8]:
+def sample_pictures(dataset: AvaDataset, results: BoxTable, names: Mapping[int, str]) -> NDArray[np.uint8]:
     """Evenly spread key frames beside each other: the ground truth green, detections orange.
 
     Args:
         dataset: with the resizing to the model's input as its transform.
         results: detections.
+        names: of their classes.
 
     Returns:
         uint8 [H, W, 3] RGB.
     """
     chosen = np.unique(np.linspace(0, len(dataset) - 1, _PICTURES).astype(int)).tolist()
-    return np.concatenate([_picture(dataset, index, results) for index in chosen], axis=1)
+    return np.concatenate([_picture(dataset, index, results, names) for index in chosen], axis=1)
 
 
-def _picture(dataset: AvaDataset, index: int, results: BoxTable) -> NDArray[np.uint8]:
+def _picture(dataset: AvaDataset, index: int, results: BoxTable, names: Mapping[int, str]) -> NDArray[np.uint8]:
     sample = dataset[index]
     frames = sample["frames"].as_subclass(Tensor)
     # [3, H, W] -> [H, W, 3]; the key frame begins the clip's second half
@@ -43,7 +45,7 @@ def _picture(dataset: AvaDataset, index: int, results: BoxTable) -> NDArray[np.u
     for row in rows[np.argsort(-results.last[rows])][:_MOST_BOXES]:
         box = results.boxes_xyxy[row] * _HEIGHT_PX
         _rectangle(canvas, box, _FOUND_RGB)
-        text = f"{class_name(int(results.label[row]))} {results.last[row]:.2f}"
+        text = f"{names[int(results.label[row])]} {results.last[row]:.2f}"
         place = (int(box[0]), max(int(box[1]) - 2, 8))
         cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.32, _FOUND_RGB, 1, cv2.LINE_AA)
     return np.asarray(canvas, np.uint8)

@@ -279,8 +279,9 @@ class Trainer:
             module.training = True
         log.scores(self.progress.update, self.progress.epoch - 1, scores)
         if self.fabric.is_global_zero:
-            table = scores[max(scores)].detections.table
-            log.image("validation", sample_pictures(self.data.val, table), self.progress.update)
+            last = scores[max(scores)]
+            pictures = sample_pictures(self.data.val, last.detections.table, last.names)
+            log.image("validation", pictures, self.progress.update)
         mean_ap = scores[max(scores)].mean_ap(0.5)
         if mean_ap > self.progress.best:
             self.progress = replace(self.progress, best=mean_ap)

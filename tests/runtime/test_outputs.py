@@ -41,6 +41,23 @@ def test_jsonl(tables):
     assert person["tube"]["times_s"][4] == pytest.approx(2 + 0.5 / 12, abs=1e-4)
 
 
+def test_names_of_the_models_own(tmp_path):
+    """A model of another data set says what its actions are called, in the tables and in the overlay."""
+    config = StepConfig(image_size_px=100, class_ids=(12, 14, 79), num_classes=3, class_names=("cook", "bike", "chat"))
+    frame = key_frame(ROWS, time_s=Fraction(2))
+    writer = TableWriter(tmp_path, config=config)
+    writer.write(frame, merge_classes(frame, config, score_threshold=0.4))
+    writer.close()
+    (person,) = json.loads((tmp_path / "detections.jsonl").read_text())["boxes"]
+    assert [action["name"] for action in person["actions"]] == ["cook", "chat"]
+    boxes = [LabelledBox(box=np.array([0.1, 0.2, 0.5, 0.9], np.float32), actions=((12, 0.9),), color_index=0)]
+    pictures = [np.zeros((240, 320, 3), np.uint8) for _ in range(3)]
+    for picture, names in zip(pictures, (config.class_name, CONFIG.class_name, None), strict=True):
+        draw_boxes(picture, boxes, **({} if names is None else {"name_of": names}))
+    assert (pictures[1] == pictures[2]).all()
+    assert (pictures[0] != pictures[1]).any()
+
+
 def test_csv_is_ava_format(tables):
     rows = list(csv.reader((tables / "detections.csv").read_text().splitlines()))
     assert rows[0] == ["clip", "0002", "0.1", "0.2", "0.5", "0.9", "12", "0.9"]

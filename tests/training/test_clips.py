@@ -205,7 +205,7 @@ def test_sample_pictures():
         def __getitem__(self, index):
             return plain(_sample(1))
 
-    picture = sample_pictures(Plain(), table)
+    picture = sample_pictures(Plain(), table, {12: "stand", 14: "walk"})
     assert picture.shape == (240, 3 * 240, 3)
     assert np.abs(picture[120, 30].astype(int) - (0, 200, 90)).max() < 40  # 20 / 160 of 240; edges are blended
     assert np.abs(picture[120, 120].astype(int) - (255, 170, 30)).max() < 40

@@ -41,6 +41,9 @@ def test_changes_and_classes(read):
     assert config.optimizer.batch == 4
     assert config.step_config().class_ids == tuple(AVA_CLASS_NAMES)
     assert read(GOOD | {"data": {"folder": "x", "classes": [14, 12]}}).step_config().class_ids == (12, 14)
+    named = read(GOOD | {"data": {"folder": "x", "classes": {14: "stroll", 3: "bike"}}}).step_config()
+    assert (named.class_ids, named.class_names) == ((3, 14), ("bike", "stroll"))
+    assert [named.class_name(label) for label in (3, 14, 12)] == ["bike", "stroll", "stand"]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from step.training.cli import main
 from step.training.config import parse_config
 from step.training.trainer import Trainer
 
+CLASS_IDS = (7, 10, 12, 14, 65, 69, 70)
 TESTS = Path(__file__).resolve().parents[1]
 
 
@@ -32,7 +33,7 @@ def data(tmp_path_factory):
 def _config(data, **changes):
     values = {
         "kind": "detect",
-        "data": {"folder": str(data), "classes": [7, 10, 12, 14, 65, 69, 70], "cache": True},
+        "data": {"folder": str(data), "classes": dict(zip(CLASS_IDS, "abcdefg", strict=True)), "cache": True},
         "model": {"image_size_px": 48, "width": 0.06, "fc_dim": 8, "chunks": [1, 1], "dropout": 0.1},
         "selection": {"positive_iou": [0.2, 0.35], "regression_iou": [0.2, 0.35]},
         "augmentation": {"photometric": False, "erase": False},
@@ -74,7 +75,8 @@ def test_a_run(train, tmp_path):
     assert [line["update"] for line in lines if "mAP" in line] == [4, 8]
     events = EventAccumulator(str(run / "tensorboard"))
     events.Reload()
-    assert {"mAP/step2", "classification/step1", "rate"} <= set(events.Tags()["scalars"])
+    assert {"mAP/step2", "classification/step1", "rate", "AP/step1/c"} <= set(events.Tags()["scalars"])
+    assert load_checkpoint(run / "model.pth").config.class_name(12) == "c"
     assert [image.step for image in events.Images("validation")] == [4, 8]
     assert parse_config(yaml.safe_load((run / "config.yaml").read_text()), "c").optimizer.batch == 2
     assert f"the best model: {run / 'model.pth'}" in printed
@@ -106,7 +108,7 @@ def test_averaged_weights(train, tmp_path):
     code, _, error = train(optimizer__ema=0.9, optimizer__epochs=1)
     assert code == 0, error
     rows = (tmp_path / "run" / "results" / "results_step1.csv").read_text().splitlines()
-    assert {int(row.split(",")[6]) for row in rows} <= {7, 10, 12, 14, 65, 69, 70}
+    assert {int(row.split(",")[6]) for row in rows} <= set(CLASS_IDS)
     state = torch.load(tmp_path / "run" / "checkpoints" / "0000004.pth", weights_only=True)["training"]
     averaged, trained = _weights(tmp_path / "run" / "model.pth"), state["weights"]
     key = "heads.0.global_cls.weight"

@@ -1,6 +1,6 @@
 """Drawing boxes and action labels on a frame."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -35,7 +35,9 @@ class LabelledBox:
     color_index: int
 
 
-def draw_boxes(frame_rgb: NDArray[np.uint8], boxes: Sequence[LabelledBox]) -> None:
+def draw_boxes(
+    frame_rgb: NDArray[np.uint8], boxes: Sequence[LabelledBox], *, name_of: Callable[[int], str] = class_name
+) -> None:
     """Draws in place, sized to the picture; labels keep clear of each other.
 
     In a full picture a box shows its best label only, or none: better boxes come first.
@@ -43,6 +45,7 @@ def draw_boxes(frame_rgb: NDArray[np.uint8], boxes: Sequence[LabelledBox]) -> No
     Args:
         frame_rgb: uint8 [H, W, 3].
         boxes: best score first.
+        name_of: what an action is called.
     """
     height, width = frame_rgb.shape[:2]
     unit = min(height, width)
@@ -54,7 +57,7 @@ def draw_boxes(frame_rgb: NDArray[np.uint8], boxes: Sequence[LabelledBox]) -> No
     taken: list[Rectangle] = []
     for item in boxes:
         x1, y1, _, _ = _pixels(item.box, width, height)
-        lines = [f"{class_name(label)} {score:.2f}" for label, score in item.actions[:MAX_LABELS]]
+        lines = [f"{name_of(label)} {score:.2f}" for label, score in item.actions[:MAX_LABELS]]
         corner = (x1 + thickness, y1 + thickness)
         if not _draw_lines(frame_rgb, lines, corner, scale, _color(item), taken):
             _draw_lines(frame_rgb, lines[:1], corner, scale, _color(item), taken)

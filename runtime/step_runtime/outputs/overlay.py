@@ -65,7 +65,7 @@ class OverlayWriter:
             av.FFmpegError: the file cannot be written.
         """
         pixels = _enlarged(frame.rgb())
-        draw_boxes(pixels, boxes)
+        draw_boxes(pixels, boxes, name_of=self._config.class_name)
         if caption:
             draw_caption(pixels, caption)
         self._encode(pixels, frame.time_s)

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import Any, TextIO
 
-from step.classes import class_name
 from step.clips import tube_offsets_s
 from step.config import StepConfig
 from step.evaluation.box_table import second_text
@@ -70,7 +69,7 @@ def _json_line(key_frame: KeyFrame, people: list[Person], config: StepConfig) ->
                 "box": _rounded(person.box),
                 "box_px": _rounded(person.box * (width, height, width, height), 2),
                 "actions": [
-                    {"id": label, "name": class_name(label), "score": round(score, _DECIMALS)}
+                    {"id": label, "name": config.class_name(label), "score": round(score, _DECIMALS)}
                     for label, score in person.actions
                 ],
                 "tube": {"times_s": times_s, "boxes": [_rounded(box) for box in person.tube]},
