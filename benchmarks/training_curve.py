@@ -33,7 +33,7 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
         points = [line["update"] for line in scores], [line["mAP"][step] for line in scores]
         right.plot(*points, color=color, marker="o", label=f"step {step}")
     left.set(xlabel="update", ylabel="loss", yscale="log", title="training loss")
-    right.set(xlabel="update", ylabel="frame-mAP@0.5", ylim=(0, 1), title="validation")
+    right.set(xlabel="update", ylabel="frame-mAP@0.5", ylim=(0, 1), title="evaluation")
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
