@@ -75,6 +75,16 @@ def numbered(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if _NUMBERED.fullmatch(path.name))
 
 
+def forget_after(folder: Path, update: int) -> None:
+    """Removes what a run did after the update that it goes on from: it will do it again."""
+    for path in numbered(folder):
+        if int(path.stem) > update:
+            path.unlink()
+    best = folder / BEST
+    if best.is_file() and read_torch_file(best)["training"]["progress"]["update"] > update:
+        best.unlink()
+
+
 def find(resume: str, folder: Path) -> Path | None:
     """The checkpoint that --resume means; None for "auto" where there is none yet.
 

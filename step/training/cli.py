@@ -118,6 +118,8 @@ def _train(
     except ModuleNotFoundError as error:
         raise StepError(f"training needs {error.name}; install it with: pip install 'step-trt[train]'") from error
     console = Console()
+    if output.exists() and not output.is_dir():
+        raise StepError(f"-o {output}: is a file; name a folder")
     if resume is None and checkpoint.numbered(output / "checkpoints"):
         raise StepError(f"-o {output}: holds a run already; go on with --resume auto, or name a new folder")
     start = None if resume is None else checkpoint.find(resume, output / "checkpoints")

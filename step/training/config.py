@@ -5,10 +5,10 @@ Source: SPEC.md, "Training (detection)", "Training (classification pre-training)
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from step.classes import AVA_CLASS_NAMES, CHALLENGE_CLASS_IDS
 from step.config import PoolMode, StepConfig, TemporalMode
@@ -21,6 +21,9 @@ _CLASS_SETS: dict[str, tuple[int, ...]] = {"challenge": CHALLENGE_CLASS_IDS, "al
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+_Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class DataConfig(_Section):
@@ -40,6 +43,22 @@ class DataConfig(_Section):
     classes: Literal["challenge", "all"] | tuple[int, ...] | dict[int, str] = "challenge"
     cache: bool = False
     workers: int = Field(default=4, ge=0)
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _ids_or_names(cls, value: object) -> object:
+        if isinstance(value, dict):
+            named = {int(key) if str(key).isdecimal() else 0: name for key, name in value.items()}
+            names = set(named.values())
+            good = all(isinstance(name, str) and name.strip() for name in names) and len(names) == len(value)
+            if named and good and min(named) > 0:
+                return named
+        elif isinstance(value, (list, tuple)):
+            if value and all(type(each) is int and each > 0 for each in value):
+                return tuple(value)
+        elif value in _CLASS_SETS:
+            return value
+        raise ValueError("give challenge, all, a list of ids from 1, or ids with a name each: {1: biking, 3: diving}")
 
     @property
     def class_ids(self) -> tuple[int, ...]:
@@ -92,8 +111,8 @@ class ModelConfig(_Section):
 class SelectionConfig(_Section):
     """Which tubes a step is trained on; see `SelectionOptions`."""
 
-    positive_iou: tuple[float, ...] = (0.2, 0.35, 0.5)
-    regression_iou: tuple[float, ...] = (0.2, 0.35, 0.5)
+    positive_iou: tuple[_Share, ...] = (0.2, 0.35, 0.5)
+    regression_iou: tuple[_Share, ...] = (0.2, 0.35, 0.5)
     max_positives: int = Field(default=5, ge=1)
     negatives_per_positive: int = Field(default=2, ge=0)
     max_candidates: int = Field(default=300, ge=1)
@@ -149,7 +168,7 @@ class TrainingConfig(_Section):
     """
 
     kind: Literal["detect", "classify"]
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     precision: Precision = "fp32"
     compile: bool = False
     checkpointing: bool = False
@@ -258,4 +277,6 @@ def _told(error: ValidationError) -> str:
         return f"{name} is missing; it has to be given"
     if not name:
         return str(first["msg"]).removeprefix("Value error, ")
+    if name in TrainingConfig.model_fields and isinstance(first["input"], dict):  # a section, too long to repeat
+        return f"{name}: {first['msg'].removeprefix('Value error, ')}"
     return f"{name} is {first['input']!r}: {first['msg'].removeprefix('Value error, ')}"

@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
 from step.config import StepConfig
 from step.data.ava_dataset import AvaDataset
 from step.evaluation.box_table import read_boxes, second_text
 from step.evaluation.scoring import Score, ScoringOptions, score
+from step.files import atomic_path
 from step.models.detector import StepDetector
-from step.training.batch import Batch, collate
+from step.training.batch import Batch
+from step.training.loading import load_batches
 
 RowsOf = Callable[[StepDetector, Batch], list[list[list[Any]]]]
 _THRESHOLD, _NMS_IOU, _MOST = 0.01, 0.4, 300
@@ -67,15 +68,10 @@ def evaluate(
     device = next(detector.parameters()).device
     steps = range(1, detector.config.num_steps + 1)
     mine = list(range(shard.rank, len(dataset), shard.world))
-    loader: DataLoader[Any] = DataLoader(
-        dataset,
-        batch_sampler=[mine[i : i + batch] for i in range(0, len(mine), batch)],
-        num_workers=workers,
-        collate_fn=collate,
-    )
+    order = [mine[i : i + batch] for i in range(0, len(mine), batch)]
     rows: dict[int, list[list[Any]]] = {step: [] for step in steps}
     done = 0
-    for clips in loader:
+    for clips in load_batches(dataset, order, workers=workers):
         for step, found in zip(steps, (rows_of or detected_rows)(detector, clips.to(device)), strict=True):
             rows[step] += found
         done += len(clips.ids)
@@ -114,7 +110,8 @@ def _score(folder: Path, step: int, truth: Path, config: StepConfig, shard: Shar
     parts = [_part(folder, step, rank) for rank in range(shard.world)]
     results = folder / f"results_step{step}.csv"
     if shard.rank == 0:
-        results.write_text("".join(part.read_text() for part in parts))
+        with atomic_path(results) as scratch:
+            scratch.write_text("".join(part.read_text() for part in parts))
         for part in parts:
             part.unlink()
     shard.wait()

@@ -4,6 +4,7 @@ Source: https://lightning.ai/docs/fabric/stable/api/fabric_args.html; torchrun's
 """
 
 import os
+import warnings
 from typing import Literal
 
 from lightning_fabric import Fabric
@@ -30,20 +31,24 @@ def open_fabric(accelerator: str, devices: str, precision: Precision) -> Fabric:
     Raises:
         StepError: no such device, fewer than asked for, or a precision that it does not have.
     """
+    told = f"--accelerator {accelerator} --devices {devices}, precision {precision}"
     here = os.environ.get("LOCAL_WORLD_SIZE")  # processes on this machine, where torchrun started them
     try:
-        if here is None:
-            fabric = Fabric(accelerator=accelerator, devices=devices, precision=_PRECISION[precision])
-        else:
-            fabric = Fabric(
-                accelerator=accelerator,
-                devices=here,
-                num_nodes=int(os.environ["WORLD_SIZE"]) // int(here),
-                strategy="ddp",
-                precision=_PRECISION[precision],
-            )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "You passed .*AMP with fp16")  # which is refused below
+            if here is None:
+                fabric = Fabric(accelerator=accelerator, devices=devices, precision=_PRECISION[precision])
+            else:
+                fabric = Fabric(
+                    accelerator=accelerator,
+                    devices=here,
+                    num_nodes=int(os.environ["WORLD_SIZE"]) // int(here),
+                    strategy="ddp",
+                    precision=_PRECISION[precision],
+                )
         fabric.launch()
-    except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:  # Fabric's and torch's
-        reason = " ".join(str(error).split())
-        raise StepError(f"--accelerator {accelerator} --devices {devices}, {precision}: {reason}") from error
+    except (MisconfigurationException, ImportError, ValueError, RuntimeError, TypeError) as error:  # Fabric's, torch's
+        raise StepError(f"{told}: {' '.join(str(error).split())}") from error
+    if precision == "fp16" and fabric.device.type == "cpu":
+        raise StepError(f"{told}: a CPU trains in fp32 or bf16; give --set precision=bf16")
     return fabric

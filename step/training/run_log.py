@@ -142,14 +142,14 @@ def _drop_lines(path: Path, *, after: int) -> None:
     """Of a log, what came after an update: a run that goes on from there says it again."""
     if not path.is_file():
         return
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if after else []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if after else []
     with atomic_path(path) as scratch:
         scratch.write_text("".join(line for line in lines if _update_of(line) <= after), encoding="utf-8")
 
 
 def _update_of(line: str) -> float:
-    """0 for what belongs to no update; infinite for a line that was not written to its end."""
+    """0 for what belongs to no update; infinite for a line that is damaged."""
     try:
         return float(json.loads(line).get("update", 0))
-    except json.JSONDecodeError:
+    except (ValueError, AttributeError, TypeError):
         return math.inf

@@ -16,14 +16,13 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
 
 from step.errors import StepError
 from step.evaluation.scoring import Score
 from step.files import atomic_path
 from step.models.detector import StepDetector
 from step.training import checkpoint
-from step.training.batch import Batch, collate
+from step.training.batch import Batch
 from step.training.checkpoint import Progress
 from step.training.classification import ClassificationTask, classified_rows
 from step.training.clips import EpochBatches, batches_of_epoch
@@ -31,6 +30,7 @@ from step.training.config import TrainingConfig
 from step.training.detection import DetectionTask, SelectionOptions
 from step.training.evaluation import Shard, evaluate
 from step.training.initialise import build_detector, freeze
+from step.training.loading import load_batches
 from step.training.losses import StepLosses
 from step.training.run_log import RunLog
 from step.training.sample_pictures import sample_pictures
@@ -124,6 +124,9 @@ class Trainer:
             self.average.load_state_dict(state["average"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])  # the scale of the loss
         self.progress = state["progress"]
+        if self.fabric.is_global_zero:
+            checkpoint.forget_after(self.checkpoints, self.progress.update)
+        self.fabric.barrier()
         if not (self.checkpoints / checkpoint.BEST).is_file():
             self.progress = replace(self.progress, best=-1.0)  # the best one of this folder is to come
 
@@ -193,14 +196,9 @@ class Trainer:
             first=progress.batch,
         )
         workers = 0 if self.config.data.cache else self.config.data.workers
-        loader: DataLoader[Any] = DataLoader(
-            self.data.train,
-            batch_sampler=order,
-            num_workers=workers,
-            collate_fn=collate,
-            pin_memory=self.fabric.device.type == "cuda",
-        )
-        for group in _groups(iter(loader), options.accumulate):
+        pin_memory = self.fabric.device.type == "cuda"
+        batches = load_batches(self.data.train, order, workers=workers, pin_memory=pin_memory)
+        for group in _groups(batches, options.accumulate):
             losses = self._update(group)
             progress = self.progress
             self.progress = replace(progress, batch=progress.batch + len(group), update=progress.update + 1)

@@ -46,9 +46,22 @@ def open_data(
     train = opened(folder / f"{config.data.train}.csv", None)
     truth = folder / f"{config.data.val}.csv"
     val = opened(truth, plain)
+    for dataset, csv in ((train, config.data.train), (val, config.data.val)):
+        _check_videos(dataset, folder / f"{csv}.csv", frames if frames.is_dir() else videos)
     options = AugmentationOptions(**config.augmentation.model_dump())
     augmentation = Augmentation(image_size_px=size, clip_frames=frames_of_clip, options=options)
     clips = TrainingClips(dataset=train, augmentation=augmentation, seed=config.seed)
     if config.data.cache:
         clips.keep_in_memory(progress)
     return TrainingData(clips, val, truth)
+
+
+def _check_videos(dataset: AvaDataset, csv: Path, folder: Path) -> None:
+    """Before hours of training, that there is something of every video."""
+    there = {path.stem if path.is_file() else path.name for path in folder.iterdir()}
+    missing = sorted({video for video, _ in dataset.key_frames} - there)
+    if missing:
+        raise StepError(
+            f"{csv}: {len(missing)} of its videos are not in {folder}, the first is {missing[0]}; "
+            "see step-data extract and step-data check"
+        )

@@ -57,6 +57,17 @@ def test_changes_and_classes(read):
         (GOOD | {"model": {"chunks": [1, 1, 2]}}, "chunks is .1, 1, 2.; it must be"),
         (GOOD | {"model": {"kinetics": "a", "checkpoint": "b"}}, "kinetics and checkpoint exclude each other"),
         (GOOD | {"checkpointing": True, "model": {"freeze_norm": False}}, "checkpointing needs model.freeze_norm"),
+        (GOOD | {"model": {"kinetics": "a", "checkpoint": "b"}}, "c.yaml: model: kinetics and checkpoint exclude"),
+        (GOOD | {"seed": 2**32}, "seed is 4294967296: Input should be less than 4294967296"),
+        (GOOD | {"selection": {"positive_iou": [5, 0.2, 0.3]}}, "selection.positive_iou.0 is 5: Input should be less"),
+        (GOOD | {"selection": {"positive_iou": [0.1, float("nan"), 0.3]}}, "selection.positive_iou.1 is nan"),
+        *(
+            (
+                GOOD | {"data": {"folder": "x", "classes": classes}},
+                r"data.classes is .*: give challenge, all, a list of ids",
+            )
+            for classes in ("foo", 5, [], {}, {7: 3}, {"x": "a"}, [-1], [0, True], {1: "a", 2: "a"}, {1: " "})
+        ),
         ({"kind": "detect"}, "data is missing; it has to be given"),
         ({"kind": "classify", "data": {"folder": "x"}}, "is for step-train classify, not for step-train detect"),
         ("[1, 2]", "expected keys and values, found list"),

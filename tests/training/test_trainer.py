@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -259,12 +260,38 @@ def test_going_on_in_another_folder(train, tmp_path):
     assert all(torch.equal(value, other[key]) for key, value in one.items())
 
 
+def test_what_a_worker_cannot_load(train, data, tmp_path):
+    """One line, also from another process; and a missing video before training begins."""
+    shutil.copytree(data, tmp_path / "broken")
+    video = tmp_path / "broken" / "videos" / "train_001.mp4"
+    video.write_bytes(b"no video")
+    done = train(data__folder=str(tmp_path / "broken"), data__cache=False, data__workers=1)
+    assert_one_error(done, r"^error: .*train_001.mp4[^\n]{,200}$")
+    video.unlink()
+    done = train("other", data__folder=str(tmp_path / "broken"))
+    assert_one_error(
+        done, "train.csv: 1 of its videos are not in .*videos, the first is train_001; see step-data extract"
+    )
+
+
+def test_going_back(train, tmp_path):
+    """What came after the checkpoint that a run goes on from is forgotten; another --resume auto does not find it."""
+    assert train(optimizer__epochs=3, keep=9)[0] == 0
+    checkpoints = tmp_path / "run" / "checkpoints"
+    checkpoint.forget_after(checkpoints, 4)
+    assert {path.name for path in checkpoints.iterdir()} - {"best.pth"} == {"0000004.pth"}
+    code, _, error = train("run", "--resume", "auto", optimizer__epochs=3, keep=9)
+    assert code == 0, error
+    assert [path.name for path in checkpoint.numbered(checkpoints)] == ["0000004.pth", "0000008.pth", "0000012.pth"]
+    assert (checkpoints / "best.pth").is_file()
+
+
 def test_a_log_has_every_update_once(train, tmp_path):
     """Also where what was there before a resumed checkpoint went on beyond it, or was cut off."""
     assert train(optimizer__epochs=1, save_every=2)[0] == 0
     log, saved = tmp_path / "run" / "log.jsonl", tmp_path / "run" / "checkpoints" / "0000002.pth"
     with log.open("a") as file:
-        file.write('{"update": 5, "lo')
+        file.write('5\n{"update": null}\n{"update": 5, "lo')
     assert train("run", "--resume", str(saved), optimizer__epochs=1, save_every=2)[0] == 0
     updates = [json.loads(line).get("update") for line in log.read_text().splitlines() if "loss" in line]
     assert updates == [1, 2, 3, 4]
@@ -314,9 +341,10 @@ def test_killed_while_writing_a_checkpoint(train, tmp_path, monkeypatch):
         (("--resume", "best"), {}, "--resume best: no such checkpoint"),
         (("--resume", "other.pth"), {}, "--resume other.pth: no such checkpoint"),
         (("--set", "optimizer.batch"), {}, "--set optimizer.batch: give KEY=VALUE"),
+        ((), {"precision": "fp16"}, "precision fp16: a CPU trains in fp32 or bf16; give --set precision=bf16"),
         (("--set", "data.classes=[7,10"), {}, r"--set data.classes=\[7,10: '\[7,10' is no YAML value"),
-        (("--accelerator", "tpus"), {}, "--accelerator tpus --devices 1, fp32: .*tpus"),
-        (("--devices", "x"), {}, "--accelerator cpu --devices x, fp32: "),
+        (("--accelerator", "tpus"), {}, "--accelerator tpus --devices 1, precision fp32: .*tpus"),
+        (("--devices", "x"), {}, "--accelerator cpu --devices x, precision fp32: "),
         (("--set", "optimizer.bath=3"), {}, "unknown key 'optimizer.bath'; did you mean 'batch'"),
         ((), {"model": {"kinetics": "none.ckpt"}, "selection": {}}, "none.ckpt: no such file"),
     ],
