@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: tiny and full-size models, bundles, synthetic videos, the reference material."""
 
+import signal
 import sys
 from collections.abc import Callable
 from fractions import Fraction
@@ -29,6 +30,11 @@ _LONGEST_FILES = (
     "test_trainer.py",
     "test_dataset_run.py",
 )
+
+
+def pytest_configure() -> None:
+    """Tests press Ctrl-C; a shell that started us in the background has us and our children ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
