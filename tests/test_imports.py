@@ -55,6 +55,7 @@ TORCH_FREE = [
     "step_export.build_cli",
     "step_export.build_worker",
     "step_runtime.backends.onnxruntime",
+    "step_runtime.backends.openvino",
     "step_runtime.graph_runners.onnxruntime",
     "step_runtime.graph_runners.open",
     "step_runtime.verify_cli",

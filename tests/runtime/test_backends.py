@@ -8,6 +8,7 @@ from step_plugins import PluginError
 from step_runtime import Detector
 from step_runtime.backends import onnxruntime
 from step_runtime.backends.onnxruntime import OnnxRuntimeBackend
+from step_runtime.backends.openvino import OpenVinoBackend
 from step_runtime.backends.torch import TorchBackend
 
 from step import StepError, save_checkpoint
@@ -28,19 +29,21 @@ def expected(tiny_detector, tiny_clips):
     )
 
 
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("loop", ["fused", "steps"])
-def test_loops_equal_torch(loop, tiny_bundle, tiny_clips, expected):
-    with Detector.open(tiny_bundle, loop=loop, device="cpu") as detector:
-        assert (detector.backend.name, detector.backend.loop) == ("onnxruntime", loop)
-        assert detector.backend.device == "CPUExecutionProvider"
+def test_loops_equal_torch(loop, backend, tiny_bundle, tiny_clips, expected):
+    with Detector.open(tiny_bundle, backend, loop=loop, device="cpu") as detector:
+        assert (detector.backend.name, detector.backend.loop) == (backend, loop)
+        assert "CPU" in detector.backend.device
         for _ in range(2):  # the second call finds the buffers of the first
             _assert_same(detector.detect(tiny_clips), expected)
         alone = detector.detect(tiny_clips[1:])
         assert np.abs(alone.scores[0] - expected.scores[1]).max() <= 1e-4
 
 
-def test_results_are_not_overwritten_by_the_next_call(tiny_bundle, tiny_clips):
-    with Detector.open(tiny_bundle, device="cpu") as detector:
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_results_are_not_overwritten_by_the_next_call(backend, tiny_bundle, tiny_clips):
+    with Detector.open(tiny_bundle, backend, device="cpu") as detector:
         first = detector.detect(tiny_clips[:1])
         kept = first.scores.copy()
         detector.detect(tiny_clips[1:])
@@ -121,6 +124,7 @@ def test_frames_that_are_no_clips(frames, said, tiny_bundle):
         ({"num_steps": 4}, "--steps is 4; .* exported with 1 to 3"),
         ({"num_steps": 2, "loop": "fused"}, "use --loop steps, or export with --steps 2"),
         ({"backend": "torch"}, "runs a checkpoint, not a bundle"),
+        ({"backend": "openvino", "device": "cuda"}, "--backend openvino runs on the CPU, not on cuda; give --device cpu"),
         ({"device": "tpu"}, "--device is 'tpu'"),
         ({"threads": 0}, "--threads is 0"),
     ],
@@ -159,6 +163,14 @@ def test_a_graph_that_the_library_cannot_load(tiny_bundle, tmp_path):
     (tmp_path / "fused.onnx").write_bytes(b"no graph")
     with pytest.raises(StepError, match="cannot load it"):
         OnnxRuntimeBackend(tmp_path, manifest, loop="fused", num_steps=3, device="cpu", threads=1)
+
+
+def test_a_graph_that_openvino_cannot_load(tiny_bundle, tmp_path):
+    (tmp_path / "fused.onnx").write_bytes((tiny_bundle / "detect.onnx").read_bytes()[:-100])
+    with pytest.raises(StepError, match="fused.onnx: OpenVINO .* cannot load it: "):
+        OpenVinoBackend(
+            tmp_path, read_bundle(tiny_bundle), loop="fused", num_steps=3, device="cpu", threads=1
+        )
 
 
 def test_nothing_at_the_path(tmp_path):

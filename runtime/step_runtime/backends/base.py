@@ -35,7 +35,7 @@ class Backend(Protocol):
     """A loaded model.
 
     Attributes:
-        name: "onnxruntime", "torch", "tensorrt", "tensorrt-rtx".
+        name: "onnxruntime", "openvino", "torch", "tensorrt", "tensorrt-rtx".
         loop: "fused" (one graph) or "steps" (backbone, step 1, 2, ..., detect).
         config: the model's architecture.
         min_batch: fewest clips of a call.

@@ -12,8 +12,8 @@ from step.graph_spec import FUSED
 from step.toy_model import find_model
 from step_runtime.backends.base import Backend, Loop
 
-BackendName = Literal["auto", "tensorrt", "tensorrt-rtx", "onnxruntime", "torch"]
-BACKENDS: tuple[BackendName, ...] = ("auto", "tensorrt", "tensorrt-rtx", "onnxruntime", "torch")
+BackendName = Literal["auto", "tensorrt", "tensorrt-rtx", "onnxruntime", "openvino", "torch"]
+BACKENDS: tuple[BackendName, ...] = ("auto", "tensorrt", "tensorrt-rtx", "onnxruntime", "openvino", "torch")
 
 
 def open_backend(
@@ -96,6 +96,10 @@ def _open(
         from step_runtime.backends.tensorrt import TensorRTBackend
 
         return TensorRTBackend.open(model, manifest, flavour=name, loop=loop, num_steps=num_steps, device=device)
+    if name == "openvino":
+        from step_runtime.backends.openvino import OpenVinoBackend
+
+        return OpenVinoBackend(model, manifest, loop=loop, num_steps=num_steps, device=device, threads=threads)
     from step_runtime.backends.onnxruntime import OnnxRuntimeBackend
 
     return OnnxRuntimeBackend(model, manifest, loop=loop, num_steps=num_steps, device=device, threads=threads)

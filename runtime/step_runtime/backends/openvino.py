@@ -1,0 +1,105 @@
+"""OpenVINO on a CPU.
+
+Source: https://docs.openvino.ai/2026/api/ie_python_api/_autosummary/openvino.html (Core, CompiledModel, InferRequest).
+"""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from step.anchors import anchor_tubes
+from step.bundle import Manifest
+from step.detections import Detections
+from step.errors import StepError
+from step.graph_spec import BACKBONE, DETECT, FUSED, step_graph_name
+from step_runtime.backends.base import Array, Finished, Loop
+
+_OUTPUTS = ("boxes", "scores", "labels", "tube_indices", "counts", "tubes_px")
+
+
+class OpenVinoBackend:
+    """A bundle's fused graph, or its step-loop graphs; see `Backend` for the attributes.
+
+    OpenVINO reads no functions of an ONNX file, so they are inlined first.
+
+    Args:
+        folder: the bundle.
+        manifest: what `read_bundle` returned for it.
+        loop: which graphs.
+        num_steps: progressive steps to run; fewer than exported only in the step loop.
+        device: "auto" or "cpu".
+        threads: CPU threads; None lets the library choose.
+
+    Raises:
+        StepError: another device, the library is not there, or it cannot load a graph.
+    """
+
+    name = "openvino"
+    depth = 1
+
+    def __init__(
+        self, folder: Path, manifest: Manifest, *, loop: Loop, num_steps: int, device: str, threads: int | None
+    ) -> None:
+        if device not in ("auto", "cpu"):
+            raise StepError(f"--backend openvino runs on the CPU, not on {device}; give --device cpu")
+        try:
+            import onnx
+            import onnx.inliner
+            import openvino
+        except ModuleNotFoundError as error:
+            raise StepError(f"{error.name} is not installed; pip install 'step-trt[openvino]'") from error
+        self.config = manifest.config
+        self.min_batch = manifest.batch or 1
+        self.max_batch = manifest.batch
+        self.loop = loop
+        self._num_steps = num_steps
+        # Whatever precision the graph has is what it is computed in, or better: never bfloat16 behind one's back.
+        options: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        if threads is not None:
+            options["INFERENCE_NUM_THREADS"] = threads
+        core = openvino.Core()
+        names = [FUSED] if loop == "fused" else [BACKBONE, *map(step_graph_name, range(num_steps)), DETECT]
+        self._requests = {}
+        for name in names:
+            path = folder / manifest.graphs[name].file
+            try:
+                model = onnx.inliner.inline_local_functions(onnx.load(path))
+                compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU", options)
+            except (RuntimeError, ValueError, OSError) as error:
+                reason = str(error).strip().splitlines()[-1]
+                raise StepError(f"{path}: OpenVINO {openvino.__version__} cannot load it: {reason}") from error
+            self._requests[name] = compiled.create_infer_request()
+        self.device = f"CPU, OpenVINO {openvino.__version__.partition('-')[0]}"
+
+    def submit(self, frames: NDArray[np.uint8]) -> Finished:
+        """See `Backend.submit`."""
+        values: dict[str, Array] = {"frames": frames}
+        if self.loop == "fused":
+            self._run(FUSED, values)
+        else:
+            config = self.config
+            self._run(BACKBONE, values)
+            anchors_px = anchor_tubes(
+                config.anchor_mode, frames=config.chunk_frames, image_size_px=config.image_size_px
+            )
+            values["input_tubes_px"] = np.repeat(anchors_px[None], len(frames), axis=0)
+            for step in range(self._num_steps):
+                outputs = self._run(step_graph_name(step), values)
+                if "next_tubes_px" in outputs:
+                    values["input_tubes_px"] = outputs["next_tubes_px"]
+            self._run(DETECT, values)
+        return Finished(Detections(*(values[name].copy() for name in _OUTPUTS)))
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        self._requests.clear()
+
+    def _run(self, name: str, values: dict[str, Array]) -> dict[str, Array]:
+        """Runs one graph; its outputs, which the library owns until its next run, join `values`."""
+        request = self._requests[name]
+        inputs = {port.get_any_name(): values[port.get_any_name()] for port in request.model_inputs}
+        results = request.infer(inputs, share_inputs=True, share_outputs=True)
+        outputs = {port.get_any_name(): np.asarray(array) for port, array in results.items()}
+        values.update(outputs)
+        return outputs
