@@ -124,7 +124,10 @@ def test_frames_that_are_no_clips(frames, said, tiny_bundle):
         ({"num_steps": 4}, "--steps is 4; .* exported with 1 to 3"),
         ({"num_steps": 2, "loop": "fused"}, "use --loop steps, or export with --steps 2"),
         ({"backend": "torch"}, "runs a checkpoint, not a bundle"),
-        ({"backend": "openvino", "device": "cuda"}, "--backend openvino runs on the CPU, not on cuda; give --device cpu"),
+        (
+            {"backend": "openvino", "device": "cuda"},
+            "--backend openvino runs on the CPU, not on cuda; give --device cpu",
+        ),
         ({"device": "tpu"}, "--device is 'tpu'"),
         ({"threads": 0}, "--threads is 0"),
     ],
@@ -168,9 +171,7 @@ def test_a_graph_that_the_library_cannot_load(tiny_bundle, tmp_path):
 def test_a_graph_that_openvino_cannot_load(tiny_bundle, tmp_path):
     (tmp_path / "fused.onnx").write_bytes((tiny_bundle / "detect.onnx").read_bytes()[:-100])
     with pytest.raises(StepError, match="fused.onnx: OpenVINO .* cannot load it: "):
-        OpenVinoBackend(
-            tmp_path, read_bundle(tiny_bundle), loop="fused", num_steps=3, device="cpu", threads=1
-        )
+        OpenVinoBackend(tmp_path, read_bundle(tiny_bundle), loop="fused", num_steps=3, device="cpu", threads=1)
 
 
 def test_nothing_at_the_path(tmp_path):

@@ -48,6 +48,12 @@ class TorchBackend:
         if not 1 <= self._num_steps <= self.config.num_steps:
             raise StepError(f"--steps is {num_steps}; this checkpoint has 1 to {self.config.num_steps}")
 
+    def compile(self) -> None:
+        """Has torch.compile compile the backbone and the heads at the next call."""
+        self._detector.backbone.compile()
+        for head in self._detector.heads:
+            head.compile()
+
     def submit(self, frames: NDArray[np.uint8]) -> Finished:
         """See `Backend.submit`; the thresholds are the defaults of `step-export`."""
         clips = torch.from_numpy(frames).to(self._device)

@@ -1,0 +1,163 @@
+"""`step-bench`: every way of running a model, measured side by side."""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from step.bundle import read_bundle
+from step.cli import OneLineCommand, OneLineGroup, progress_bar
+from step.config import StepConfig
+from step.errors import StepError
+from step.files import atomic_path, check_writable
+from step.toy_model import CHECKPOINT, NAME
+from step_runtime.benchmark.measuring import MIN_RUNS, MIN_S, measure
+from step_runtime.benchmark.results import Results, compare
+from step_runtime.benchmark.tables import changes_table, markdown, problem_lines, results_table
+from step_runtime.benchmark.ways import BENCH_BACKENDS, CPU_BACKENDS, list_ways
+from step_runtime.sample_clips import sample_clips
+
+_PATH = click.Path(path_type=Path)
+
+
+class _RunByDefault(OneLineGroup):
+    """`step-bench BUNDLE` means `step-bench run BUNDLE`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_RunByDefault)
+def main() -> None:
+    """Measures every way of running a model, in turns: step-bench BUNDLE..., or step-bench toy."""
+
+
+@main.command(cls=OneLineCommand, context_settings={"show_default": True})
+@click.argument("bundles", type=_PATH, nargs=-1, required=True, metavar="BUNDLE...|toy")
+@click.option("--checkpoint", type=_PATH, help="The .pth that was exported: PyTorch is measured too.")
+@click.option("--backends", default=",".join(CPU_BACKENDS), metavar="NAME,...", help=f"Of {', '.join(BENCH_BACKENDS)}.")
+@click.option("--batch", "batches", default="1", metavar="N,...", help="Clips of a call.")
+@click.option("--steps", metavar="N,...", help="Progressive steps to run.  [default: all]")
+@click.option("--source", type=_PATH, help="Video to take a clip from.  [default: noise]")
+@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of each.  [default: the library's choice]")
+@click.option("--runs", type=click.IntRange(min=1), default=MIN_RUNS, help="Calls of each, at least.")
+@click.option("--seconds", type=click.FloatRange(min=0), default=MIN_S, help="Time of each, at least.")
+@click.option("--baseline", metavar="NAME", help="Row that ratios are to.  [default: the first]")
+@click.option("--json", "json_file", type=_PATH, help="Write everything there; step-bench compare reads it.")
+@click.option("--markdown", "markdown_file", type=_PATH, help="Write the table there.")
+def run(
+    bundles: tuple[Path, ...],
+    checkpoint: Path | None,
+    backends: str,
+    batches: str,
+    steps: str | None,
+    source: Path | None,
+    device: str,
+    threads: int | None,
+    runs: int,
+    seconds: float,
+    baseline: str | None,
+    json_file: Path | None,
+    markdown_file: Path | None,
+) -> None:
+    """Measures BUNDLEs, in turns; a way that cannot run here is a line that says why."""
+    for path in (json_file, markdown_file):
+        if path is not None:
+            check_writable(path)
+    console = Console()
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = list(bundles)
+        if list(map(str, bundles)) == [NAME] and not bundles[0].exists():
+            folders, checkpoint = _toy_bundles(Path(scratch), console), checkpoint or CHECKPOINT
+        ways = list_ways(
+            folders,
+            checkpoint,
+            backends=[name.strip() for name in backends.split(",")],
+            batches=_numbers("--batch", batches),
+            steps=[None] if steps is None else list(_numbers("--steps", steps)),
+            device=device,
+            threads=threads,
+        )
+        clips = Path(scratch) / "clips.npy"
+        np.save(clips, _clips(read_bundle(folders[0]).config, source))
+        with progress_bar(console) as bar:
+            task = bar.add_task("", total=None)
+            rows = measure(
+                ways,
+                clips,
+                min_runs=runs,
+                min_s=seconds,
+                progress=lambda done, total, what: bar.update(task, completed=done, total=total, description=what),
+            )
+    results = Results.of(rows, baseline=baseline)
+    console.print(results_table(results))
+    for line in problem_lines(results):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+    if json_file is not None:
+        results.write(json_file)
+    if markdown_file is not None:
+        with atomic_path(markdown_file) as path:
+            path.write_text(markdown(results), encoding="utf-8")
+    if all(row.problem is not None for row in results.rows):
+        raise StepError("none of the ways could run here; the lines above say why")
+
+
+@main.command("compare", cls=OneLineCommand)
+@click.argument("old", type=_PATH)
+@click.argument("new", type=_PATH)
+def compare_command(old: Path, new: Path) -> None:
+    """Compares two --json files; exit code 1 where a way became slower beyond noise."""
+    before, after = Results.read(old), Results.read(new)
+    changes = compare(before, after)
+    if not changes:
+        raise StepError(f"{old} and {new} have no measured way in common")
+    console = Console()
+    if before.machine != after.machine:
+        console.print("the two were measured on different machines or Python versions", highlight=False)
+    console.print(changes_table(changes))
+    slower = [change.name for change in changes if change.is_slower]
+    if slower:
+        raise StepError(f"{len(slower)} of {len(changes)} ways became slower: {', '.join(slower)}")
+
+
+def _toy_bundles(folder: Path, console: Console) -> list[Path]:
+    """The packaged model, exported in both precisions."""
+    found = []
+    for precision in ("fp32", "fp16"):
+        path = folder / f"toy-{precision}"
+        command = [sys.executable, "-m", "step_export.cli", NAME, "-o", str(path), "--precision", precision]
+        with console.status(f"exporting the toy model in {precision}"):
+            done = subprocess.run([*command, "--no-verify"], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise StepError(f"the toy model cannot be exported: {(done.stderr.strip().splitlines() or [''])[-1]}")
+        found.append(path)
+    return found
+
+
+def _clips(config: StepConfig, source: Path | None) -> NDArray[np.uint8]:
+    if source is not None:
+        return next(sample_clips(source, config, max_clips=1, batch=1))[1]
+    shape = (1, config.clip_frames, config.image_size_px, config.image_size_px, 3)
+    return np.random.RandomState(0).randint(0, 256, shape, np.uint8)
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = [0]
+    if min(numbers) < 1:
+        raise StepError(f"{option} is {text!r}; give numbers from 1, such as 1,4,8")
+    return numbers
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Side-by-side measurements of every way of running a model."""

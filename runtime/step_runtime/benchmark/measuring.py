@@ -1,0 +1,102 @@
+"""Measuring ways in turns: A B C A B C ..."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from step.errors import StepError
+from step_runtime.benchmark.ways import Way
+from step_runtime.benchmark.worker_process import WorkerProcess
+
+MIN_RUNS, MIN_S = 10, 3.0
+_MOST_CALLS_A_TURN = 50
+
+
+@dataclass
+class Row:
+    """What was measured of one way.
+
+    Attributes:
+        way: which.
+        rounds_s: seconds of every call, by round.
+        problem: why there is nothing, or nothing more; None where all went well.
+        device: what ran it, as its library says.
+        load_s, first_s: of loading, and of the first call, which is in no round.
+        host_bytes, device_bytes: largest memory of its process, and what its library says of the GPU's.
+    """
+
+    way: Way
+    rounds_s: list[list[float]] = field(default_factory=list)
+    problem: str | None = None
+    device: str = ""
+    load_s: float = 0.0
+    first_s: float = 0.0
+    host_bytes: int | None = None
+    device_bytes: int | None = None
+
+    @property
+    def times_s(self) -> list[float]:
+        """Of all rounds."""
+        return [time_s for turn in self.rounds_s for time_s in turn]
+
+
+def measure(
+    ways: Sequence[Way],
+    clips: Path,
+    *,
+    min_runs: int = MIN_RUNS,
+    min_s: float = MIN_S,
+    progress: Callable[[int, int, str], None] = lambda _done, _total, _what: None,
+) -> list[Row]:
+    """Times every way: at least so many calls and seconds each, a turn of each after a turn of each other.
+
+    All processes are loaded at once, so that turns can alternate; only one works at a time.
+
+    Args:
+        ways: what to time.
+        clips: see `WorkerProcess`.
+        min_runs: calls of each, after the first one.
+        min_s: seconds of each.
+        progress: is told how many turns are done, of about how many, and what is going on.
+    """
+    rows = [Row(way) for way in ways]
+    with ExitStack() as stack:
+        workers: dict[int, WorkerProcess] = {}
+        for index, row in enumerate(rows):
+            progress(0, len(rows), f"loading {row.way.name}")
+            try:
+                worker = stack.enter_context(WorkerProcess(row.way, clips))
+            except StepError as error:
+                row.problem = str(error)
+                continue
+            workers[index] = worker
+            row.device, row.load_s, row.first_s = worker.device, worker.load_s, worker.first_s
+        # A fast way makes several calls a turn, so that its turns are not over before the machine has changed over.
+        calls = {
+            i: max(1, min(_MOST_CALLS_A_TURN, int(min_s / min_runs / max(rows[i].first_s, 1e-6)))) for i in workers
+        }
+        done = 0
+        while waiting := [i for i in workers if _wants_more(rows[i], min_runs, min_s)]:
+            for index in list(workers):  # all go on until the last has enough, so that every round has all
+                row = rows[index]
+                progress(done, done + len(waiting), row.way.name)
+                try:
+                    row.rounds_s.append(workers[index].time_calls(calls[index]))
+                except StepError as error:
+                    row.problem = str(error)
+                    workers.pop(index).close()
+            done += 1
+        for index, worker in workers.items():
+            try:
+                memory = worker.end()
+            except StepError as error:
+                rows[index].problem = str(error)
+                continue
+            rows[index].host_bytes, rows[index].device_bytes = memory["host_bytes"], memory["device_bytes"]
+    return rows
+
+
+def _wants_more(row: Row, min_runs: int, min_s: float) -> bool:
+    times_s = row.times_s
+    return len(times_s) < min_runs or sum(times_s) < min_s

@@ -1,0 +1,214 @@
+"""A benchmark's results: rows with their statistics, and where they come from, as JSON."""
+
+import json
+import os
+import platform
+import subprocess
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from step.errors import StepError
+from step.files import atomic_path
+from step_runtime.benchmark.measuring import Row
+from step_runtime.benchmark.statistics import median_ratio, percentile
+
+SCHEMA = 1
+_LIBRARIES = ("step-trt", "torch", "onnxruntime-gpu", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx", "numpy")
+
+
+class ResultRow(BaseModel):
+    """One way.
+
+    Attributes:
+        name: of the way; the same in two files means the same measurement.
+        way: see `Way`.
+        problem: why there are no figures; None where there are.
+        device: as the library says.
+        runs: calls that were timed.
+        p50_ms, p95_ms, p99_ms, mean_ms: of a call, by trtexec's percentile rule.
+        clips_per_s: batch / mean.
+        ratio, ratio_low, ratio_high: median over the baseline's, with a 95 % bootstrap interval.
+        load_s, first_ms: of loading, and of the first call.
+        host_bytes, device_bytes: largest memory.
+        times_ms: of every call.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    way: dict[str, Any]
+    problem: str | None
+    device: str = ""
+    runs: int = 0
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    p99_ms: float | None = None
+    mean_ms: float | None = None
+    clips_per_s: float | None = None
+    ratio: float | None = None
+    ratio_low: float | None = None
+    ratio_high: float | None = None
+    load_s: float | None = None
+    first_ms: float | None = None
+    host_bytes: int | None = None
+    device_bytes: int | None = None
+    times_ms: list[float] = []
+
+
+class Results(BaseModel):
+    """A whole benchmark.
+
+    Attributes:
+        schema_version: of this file.
+        baseline: name of the row that ratios are to.
+        machine: processor, threads, system; what there is of GPUs.
+        versions: of what ran.
+        rows: one for each way.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: int = SCHEMA
+    baseline: str
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    rows: list[ResultRow]
+
+    @classmethod
+    def of(cls, rows: list[Row], *, baseline: str | None = None) -> Self:
+        """Statistics of what was measured.
+
+        Args:
+            rows: measured in turns.
+            baseline: name of a row; None for the first that has figures.
+
+        Raises:
+            StepError: no row of that name has figures.
+        """
+        good = [row for row in rows if row.rounds_s and row.problem is None]
+        names = [row.way.name for row in good]
+        if baseline is not None and baseline not in names:
+            raise StepError(f"--baseline is {baseline!r}; rows with figures: {', '.join(names) or 'none'}")
+        chosen = next((row for row in good if baseline in (None, row.way.name)), None)
+        return cls(
+            baseline="" if chosen is None else chosen.way.name,
+            machine=machine(),
+            versions=versions(),
+            rows=[_result(row, chosen) for row in rows],
+        )
+
+    def write(self, path: Path) -> None:
+        """As JSON, atomically."""
+        with atomic_path(path) as scratch:
+            scratch.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The inverse of `write`.
+
+        Raises:
+            StepError: no such file, not one of step-bench, or of another schema.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise StepError(f"{path}: cannot be read: {error.strerror or error}") from error
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise StepError(f"{path}: not JSON: {error}") from error
+        found = content.get("schema_version") if isinstance(content, dict) else None
+        if found != SCHEMA:
+            raise StepError(f"{path}: has schema {found}, this step-bench reads {SCHEMA}; measure again")
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise StepError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}; measure again") from error
+
+
+@dataclass(frozen=True)
+class Change:
+    """A row in two files: the ratio of medians, new over old, and whether it lies beyond both rows' spread."""
+
+    name: str
+    ratio: float
+    is_slower: bool
+    is_faster: bool
+
+
+def compare(old: Results, new: Results) -> list[Change]:
+    """Rows that both have, which differ beyond noise where the middle halves of their times do not meet."""
+    before = {row.name: row for row in old.rows if row.times_ms}
+    changes = []
+    for row in new.rows:
+        if row.name not in before or not row.times_ms:
+            continue
+        other = before[row.name]
+        assert row.p50_ms is not None
+        assert other.p50_ms is not None
+        (old_low, old_high), (low, high) = _middle_half(other.times_ms), _middle_half(row.times_ms)
+        ratio = row.p50_ms / other.p50_ms
+        changes.append(Change(row.name, ratio, is_slower=low > old_high, is_faster=high < old_low))
+    return changes
+
+
+def machine() -> dict[str, Any]:
+    """What it ran on."""
+    cpu = platform.processor()
+    try:
+        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        cpu = names[0].partition(":")[2].strip() if names else cpu
+    except OSError:
+        pass
+    return {"cpu": cpu, "threads": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()}
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that are there, and the revision of the working tree."""
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return found
+    return found | ({"git": done.stdout.strip()} if done.returncode == 0 else {})
+
+
+def _result(row: Row, baseline: Row | None) -> ResultRow:
+    base: dict[str, Any] = {"name": row.way.name, "way": row.way.to_dict(), "problem": row.problem}
+    if row.problem is not None or not row.rounds_s:
+        return ResultRow(**base, device=row.device)
+    times_s = row.times_s
+    mean_s = sum(times_s) / len(times_s)
+    assert baseline is not None
+    ratio = asdict(median_ratio(row.rounds_s, baseline.rounds_s))
+    return ResultRow(
+        **base,
+        device=row.device,
+        runs=len(times_s),
+        p50_ms=1e3 * percentile(times_s, 50),
+        p95_ms=1e3 * percentile(times_s, 95),
+        p99_ms=1e3 * percentile(times_s, 99),
+        mean_ms=1e3 * mean_s,
+        clips_per_s=row.way.batch / mean_s,
+        ratio=ratio["value"],
+        ratio_low=ratio["low"],
+        ratio_high=ratio["high"],
+        load_s=row.load_s,
+        first_ms=1e3 * row.first_s,
+        host_bytes=row.host_bytes,
+        device_bytes=row.device_bytes,
+        times_ms=[1e3 * time_s for time_s in times_s],
+    )
+
+
+def _middle_half(times_ms: list[float]) -> tuple[float, float]:
+    return percentile(times_ms, 25), percentile(times_ms, 75)

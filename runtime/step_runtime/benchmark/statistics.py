@@ -1,0 +1,50 @@
+"""What is said of measured times.
+
+Source: trtexec's percentiles (TensorRT, samples/common/sampleReporting.cpp, findPercentile).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+_RESAMPLES, _CONFIDENCE = 2000, 0.95
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Of two medians, with the bounds of a 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def percentile(times_s: Sequence[float], percent: float) -> float:
+    """The largest time but for (100 - percent) % of them, rounded down, as trtexec has it."""
+    ordered = sorted(times_s)
+    excluded = int((1 - percent / 100) * len(ordered))
+    return ordered[max(len(ordered) - 1 - excluded, 0)]
+
+
+def median_ratio(times_s: Sequence[Sequence[float]], baseline_s: Sequence[Sequence[float]], *, seed: int = 0) -> Ratio:
+    """Median of the times over the baseline's, measured in turns.
+
+    Args:
+        times_s, baseline_s: times of each round; the same number of rounds, which are resampled together, so that what
+            slows the machine down for a while slows both.
+        seed: of the resampling.
+    """
+    rounds = min(len(times_s), len(baseline_s))
+    state = np.random.RandomState(seed)
+    ratios = []
+    for _ in range(_RESAMPLES):
+        chosen = state.randint(0, rounds, rounds)
+        above, below = (np.concatenate([np.asarray(side[i]) for i in chosen]) for side in (times_s, baseline_s))
+        ratios.append(np.median(above) / np.median(below))
+    tail = 100 * (1 - _CONFIDENCE) / 2
+    low, high = np.percentile(ratios, [tail, 100 - tail])
+    value = np.median(np.concatenate([np.asarray(side) for side in times_s])) / np.median(
+        np.concatenate([np.asarray(side) for side in baseline_s])
+    )
+    return Ratio(float(value), float(low), float(high))

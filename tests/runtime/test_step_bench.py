@@ -1,0 +1,169 @@
+"""step-bench: rows of every way, ways that cannot run, statistics, and comparing two files."""
+
+import json
+
+import numpy as np
+import pytest
+from helpers import assert_one_error, run_command
+from step_runtime.bench_cli import main
+from step_runtime.benchmark.measuring import Row, measure
+from step_runtime.benchmark.results import Results
+from step_runtime.benchmark.statistics import median_ratio, percentile
+from step_runtime.benchmark.ways import Way
+from step_runtime.benchmark.worker_process import WorkerProcess
+
+from step import StepError
+
+
+def test_percentiles_are_trtexecs():
+    """Index max(n - 1 - int((1 - p / 100) n), 0) of the sorted times."""
+    times = [float(value) for value in range(200, 0, -1)]
+    assert [percentile(times, p) for p in (50, 95, 99, 100)] == [100.0, 190.0, 198.0, 200.0]
+    assert percentile([3.0], 99) == 3.0
+    assert percentile([1.0, 2.0], 50) == 1.0
+
+
+def test_a_ratio_and_its_interval():
+    """Rounds that are slow for both do not widen the interval."""
+    state = np.random.RandomState(1)
+    load = state.uniform(1, 3, 40)
+    baseline = [[value * state.uniform(0.99, 1.01)] for value in load]
+    times = [[0.5 * value * state.uniform(0.99, 1.01)] for value in load]
+    ratio = median_ratio(times, baseline)
+    assert ratio.low <= ratio.value <= ratio.high
+    assert 0.4 < ratio.low < 0.5 < ratio.high < 0.6
+
+
+@pytest.fixture
+def bench(capsys, tmp_path):
+    def run(*words):
+        return run_command(main, capsys, *words)
+
+    return run
+
+
+def test_every_cpu_way_in_turns(bench, tiny_bundle, tiny_checkpoint, tmp_path):
+    out = tmp_path / "r.json"
+    words = (
+        "--runs",
+        "2",
+        "--seconds",
+        "0",
+        "--threads",
+        "1",
+        "--device",
+        "cpu",
+        "--json",
+        out,
+        "--markdown",
+        tmp_path / "r.md",
+    )
+    code, printed, error = bench(tiny_bundle, "--checkpoint", tiny_checkpoint, *words)
+    assert code == 0, printed + error
+    results = Results.read(out)
+    names = [row.name for row in results.rows]
+    assert names == [
+        "torch fp32",
+        "onnxruntime fp32 fused",
+        "onnxruntime fp32 steps",
+        "openvino fp32 fused",
+        "openvino fp32 steps",
+    ]
+    assert results.baseline == "torch fp32"
+    for row in results.rows:
+        assert row.problem is None
+        assert row.runs >= 2
+        assert 0 < row.p50_ms <= row.p95_ms <= row.p99_ms
+        assert row.ratio_low <= row.ratio <= row.ratio_high
+        assert row.host_bytes > 5e7
+        assert row.name in printed
+    assert results.rows[0].ratio == 1
+    assert (tmp_path / "r.md").read_text().count("\n| ") == 5
+    code, printed, error = bench("compare", out, out)
+    assert code == 0, error
+    assert printed.count("within noise") == 5
+
+
+def test_what_is_not_there_is_a_line(bench, tiny_bundle, tmp_path):
+    words = ("--backends", "tensorrt,onnxruntime", "--runs", "1", "--seconds", "0", "--json", tmp_path / "r.json")
+    code, printed, error = bench(tiny_bundle, *words)
+    assert code == 0, error
+    assert "tensorrt fp32 fused: not measured: --backend tensorrt: " in printed
+    rows = Results.read(tmp_path / "r.json").rows
+    assert [row.problem is None for row in rows] == [False, False, True, True]
+    assert rows[2].ratio == 1
+    done = bench(tiny_bundle, "--backends", "tensorrt", "--runs", "1")
+    assert_one_error((done[0], "", done[2]), "none of the ways could run here")
+
+
+def test_a_crash_takes_its_own_row(tiny_bundle, tmp_path, monkeypatch, tiny_clips):
+    """A process that is killed in its second turn."""
+    np.save(tmp_path / "clips.npy", tiny_clips[:1])
+    ways = [
+        Way(model=str(tiny_bundle), backend="onnxruntime", precision="fp32", loop=loop, device="cpu")
+        for loop in ("fused", "steps")
+    ]
+    real, turns = WorkerProcess.time_calls, []
+
+    def time_calls(self, count):
+        turns.append(self)
+        if len(turns) == 3:
+            self._process.kill()
+        return real(self, count)
+
+    monkeypatch.setattr(WorkerProcess, "time_calls", time_calls)
+    rows = measure(ways, tmp_path / "clips.npy", min_runs=4, min_s=0)
+    assert rows[0].problem == "its process was ended by SIGKILL"
+    assert rows[1].problem is None
+    assert len(rows[1].times_s) >= 4
+
+
+def _results(**milliseconds):
+    rows = []
+    for name, times_ms in milliseconds.items():
+        way = Way(model="m", backend=name, precision="fp32", loop="fused")
+        rows.append(Row(way, rounds_s=[[time_ms / 1e3] for time_ms in times_ms]))
+    return Results.of(rows)
+
+
+def test_compare(bench, tmp_path):
+    _results(a=[10, 11, 12, 10], b=[10, 11, 12, 10], c=[5, 5, 5, 5]).write(tmp_path / "old.json")
+    _results(a=[20, 21, 22, 20], b=[11, 12, 10, 12], c=[4, 4, 4, 4]).write(tmp_path / "new.json")
+    done = bench("compare", tmp_path / "old.json", tmp_path / "new.json")
+    assert [line.split()[-1] for line in done[1].splitlines() if " fused" in line] == ["slower", "noise", "faster"]
+    assert_one_error((done[0], "", done[2]), "1 of 3 ways became slower: a fp32 fused")
+    (tmp_path / "old.json").write_text(json.dumps({"schema_version": 0}))
+    assert_one_error(
+        bench("compare", tmp_path / "old.json", tmp_path / "new.json"), "has schema 0, this step-bench reads 1"
+    )
+    (tmp_path / "old.json").write_text("{")
+    assert_one_error(bench("compare", tmp_path / "old.json", tmp_path / "new.json"), "not JSON")
+    assert_one_error(bench("compare", tmp_path / "none", tmp_path / "new.json"), "none: cannot be read: No such file")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--backends", "tflite"), "--backends has 'tflite'; give some of torch, torch-bf16"),
+        (("--batch", "0"), "--batch is '0'; give numbers from 1"),
+        (("--steps", "x"), "--steps is 'x'; give numbers from 1"),
+        (("--backends", "torch"), "nothing to measure: give a bundle, or --checkpoint for torch"),
+        (("--source", "none.mp4"), "none.mp4"),
+        (
+            ("--backends", "onnxruntime", "--runs", "1", "--seconds", "0", "--baseline", "x"),
+            "--baseline is 'x'; rows with",
+        ),
+    ],
+)
+def test_bad_input(words, said, bench, tiny_bundle):
+    assert_one_error(bench(tiny_bundle, *words), said)
+
+
+def test_no_bundle(bench):
+    assert_one_error(bench("nowhere"), "nowhere")
+
+
+def test_nothing_is_measured_of_a_way_that_cannot_be_loaded(tmp_path, tiny_clips):
+    np.save(tmp_path / "clips.npy", tiny_clips[:1])
+    with pytest.raises(StepError, match="no such bundle"):
+        WorkerProcess(Way(model="gone", backend="onnxruntime", precision="fp32", loop="fused"), tmp_path / "clips.npy")
