@@ -8,20 +8,17 @@ convolution, pooling and matrix product reading its inputs and writing its outpu
 """
 
 import argparse
-import math
 import statistics
 import time
 from pathlib import Path
 
 import numpy as np
-import onnx
-import onnx.inliner
-from onnx import shape_inference
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from step_runtime.backends.base import Backend
 from step_runtime.backends.tensorrt import TensorRTBackend
+from step_runtime.benchmark.work import graph_work
 
 from step import StepError
 from step.bundle import read_bundle
@@ -37,34 +34,6 @@ CARDS = {
     "H200": (989.4, 4800),
 }
 _CLIPS_IN_FLIGHT = 2
-
-
-def work(path: Path) -> tuple[int, int]:
-    """Multiply-adds of one clip in a fused graph, and bytes that its large operators read and write."""
-    model = onnx.inliner.inline_local_functions(onnx.load(path))
-    for value in (*model.graph.input, *model.graph.output):
-        for side in value.type.tensor_type.shape.dim:
-            if side.dim_param:
-                side.dim_value = 1
-    model = shape_inference.infer_shapes(model, data_prop=True)
-    shapes = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
-    sizes = {tensor.name: len(tensor.raw_data) for tensor in model.graph.initializer}
-    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
-        kind = value.type.tensor_type
-        shapes[value.name] = [side.dim_value for side in kind.shape.dim]
-        itemsize = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).itemsize
-        sizes[value.name] = math.prod(shapes[value.name]) * itemsize
-    multiply_adds = moved = 0
-    for node in model.graph.node:
-        if node.op_type not in ("Conv", "MatMul", "MaxPool"):
-            continue
-        moved += sum(sizes[name] for name in (*node.input, *node.output))
-        outputs = math.prod(shapes[node.output[0]])
-        if node.op_type == "Conv":
-            multiply_adds += outputs * math.prod(shapes[node.input[1]][1:])
-        elif node.op_type == "MatMul":
-            multiply_adds += outputs * shapes[node.input[0]][-1]
-    return multiply_adds, moved
 
 
 def measure(backend: Backend, frames: np.ndarray, runs: int) -> list[float]:
@@ -93,13 +62,15 @@ def main() -> None:
     arguments = parser.parse_args()
     console = Console()
     manifest = read_bundle(arguments.bundle)
-    multiply_adds, moved = work(arguments.bundle / manifest.graphs["fused"].file)
-    floors = Table(title=f"{multiply_adds / 1e9:.1f} G multiply-adds and {moved / 1e9:.2f} GB a clip: ms at least")
+    work = graph_work(arguments.bundle / manifest.graphs["fused"].file)
+    floors = Table(
+        title=f"{work.multiply_adds / 1e9:.1f} G multiply-adds and {work.bytes / 1e9:.2f} GB a clip: ms at least"
+    )
     for column in ("card", "compute", "memory"):
         floors.add_column(column, justify="left" if column == "card" else "right")
     for card, (teraflops, bandwidth) in CARDS.items():
-        compute_ms = 2 * multiply_adds / (teraflops * 1e9)
-        floors.add_row(card, f"{compute_ms:.1f}", f"{moved / (bandwidth * 1e6):.1f}")
+        compute_ms = 2 * work.multiply_adds / (teraflops * 1e9)
+        floors.add_row(card, f"{compute_ms:.1f}", f"{work.bytes / (bandwidth * 1e6):.1f}")
     console.print(floors)
 
     shape = manifest.preprocessing

@@ -13,6 +13,7 @@ import pytest
 import torch
 from step_export.engine_writer import build_engines
 from step_runtime import Detector
+from step_runtime.benchmark.work import graph_work
 
 from step import load_checkpoint
 from step.bundle import read_bundle
@@ -69,6 +70,17 @@ def test_half_is_where_it_should_be(golden_bundles):
             assert types[node.input[0]] == onnx.TensorProto.FLOAT, node.op_type
         if node.op_type == "Conv":
             assert types[node.output[0]] == onnx.TensorProto.FLOAT16
+
+
+def test_the_work_of_every_graph(golden_bundles):
+    """SPEC.md's counts by hand; RoI align and NMS come on top of the fused graph."""
+    folder, manifest = golden_bundles["fp32"], read_bundle(golden_bundles["fp32"])
+    by_hand = {"backbone": 196.0 + 7.2, "step1": 48.8, "step2": 48.8, "step3": 146.5, "fused": 447.3}
+    for name, billions in by_hand.items():
+        work = graph_work(folder / manifest.graphs[name].file)
+        assert work.multiply_adds == pytest.approx(1e9 * billions, rel=0.01), name
+    twice = graph_work(folder / manifest.graphs["backbone"].file, batch=2)
+    assert twice.multiply_adds == 2 * graph_work(folder / manifest.graphs["backbone"].file).multiply_adds
 
 
 def test_fp32_step_loop(golden_bundles, golden_frames, expected):
