@@ -22,6 +22,7 @@ README = (ROOT / "README.md").read_text()
 SHORTER = {
     "-o toy-run": "-o toy-run --set optimizer.epochs=1 --set model.image_size_px=48 --set model.width=0.06",
     "--runs 5": "--runs 1",
+    "--json bench.json": "--json bench.json --runs 1 --seconds 0 --backends onnxruntime,tensorrt",
     "--runs 100": "--runs 1",
     "--minutes 10": "--minutes 0.05",
     "-o bundle-rtx": "-o bundle-rtx --graphs fused --no-verify",

@@ -47,6 +47,7 @@ class OpenVinoBackend:
             import onnx
             import onnx.inliner
             import openvino
+            from google.protobuf.message import DecodeError
         except ModuleNotFoundError as error:
             raise StepError(f"{error.name} is not installed; pip install 'step-trt[openvino]'") from error
         self.config = manifest.config
@@ -66,7 +67,7 @@ class OpenVinoBackend:
             try:
                 model = onnx.inliner.inline_local_functions(onnx.load(path))
                 compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU", options)
-            except (RuntimeError, ValueError, OSError) as error:
+            except (DecodeError, RuntimeError, ValueError, OSError) as error:
                 reason = str(error).strip().splitlines()[-1]
                 raise StepError(f"{path}: OpenVINO {openvino.__version__} cannot load it: {reason}") from error
             self._requests[name] = compiled.create_infer_request()
