@@ -128,7 +128,7 @@ def test_matched_detections():
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--backends", "openvino"], "--backends is 'openvino'; 'openvino' is none of auto, tensorrt"),
+        (["--backends", "tflite"], "--backends is 'tflite'; 'tflite' is none of auto, tensorrt"),
         (["--loops", "all"], "--loops is 'all'"),
         (["--precisions", "fp32,fp16"], "--precisions asks for fp16, which no bundle has; export one"),
         (["--steps", "4"], "--steps is '4'; '4' is none of 1, 2, 3"),
