@@ -3,7 +3,6 @@
 import json
 import platform
 import re
-import subprocess
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from step.checkpoints.checkpoint import checkpoint_content, read_torch_file, write_torch_file
 from step.errors import StepError
 from step.models.detector import StepDetector
+from step.revision import git_revision
 from step.training.config import TrainingConfig
 
 BEST = "best.pth"
@@ -120,12 +120,8 @@ def read_training(path: Path, config: TrainingConfig) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Of what a run depends on; the revision of the working tree where the package lies in one."""
     found = {"step-trt": version("step-trt"), "torch": str(torch.__version__), "python": platform.python_version()}
-    try:
-        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return found
-    return found | ({"git": done.stdout.strip()} if done.returncode == 0 else {})
+    revision = git_revision()
+    return found if revision is None else found | {"git": revision}
 
 
 def _flat(values: dict[str, Any], above: str = "") -> dict[str, Any]:

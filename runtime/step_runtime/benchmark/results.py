@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import subprocess
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from step.errors import StepError
 from step.files import atomic_path
+from step.revision import git_revision
 from step_runtime.benchmark.measuring import Row
 from step_runtime.benchmark.statistics import median_ratio, percentile
 
@@ -174,12 +174,8 @@ def versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return found
-    return found | ({"git": done.stdout.strip()} if done.returncode == 0 else {})
+    revision = git_revision()
+    return found if revision is None else found | {"git": revision}
 
 
 def _result(row: Row, baseline: Row | None) -> ResultRow:

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from step.bundle import Manifest, read_bundle
 from step.errors import StepError
@@ -10,8 +10,6 @@ from step.flavours import FLAVOURS
 from step.graph_spec import FUSED
 from step_runtime.backends.base import Loop
 
-TorchMode = Literal["fp32", "bf16", "fp16", "compile"]
-TORCH_MODES: tuple[TorchMode, ...] = ("fp32", "bf16", "fp16", "compile")
 BENCH_BACKENDS = ("torch", "torch-bf16", "torch-fp16", "torch-compile", "onnxruntime", "openvino", *FLAVOURS)
 """What --backends takes; torch is eager float32."""
 CPU_BACKENDS = ("torch", "onnxruntime", "openvino")

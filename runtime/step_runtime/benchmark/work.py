@@ -22,10 +22,6 @@ class GraphWork:
     multiply_adds: int
     bytes: int
 
-    def least_s(self, *, flops: float, bytes_per_s: float) -> float:
-        """The roofline: seconds at a peak rate (a multiply-add is 2) and a bandwidth."""
-        return max(2 * self.multiply_adds / flops, self.bytes / bytes_per_s)
-
 
 def graph_work(path: Path, *, batch: int = 1) -> GraphWork:
     """Counts one graph of a bundle.
