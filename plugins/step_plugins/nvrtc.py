@@ -6,6 +6,7 @@ Source: https://docs.nvidia.com/cuda/nvrtc/index.html
 """
 
 import contextlib
+import ctypes
 import hashlib
 import os
 import tempfile
@@ -69,6 +70,7 @@ def nvrtc_version() -> tuple[int, int]:
     except RuntimeError as error:  # cuda.pathfinder's word for a library that it does not find
         raise PluginError(f"NVRTC is not installed (CUDA's libnvrtc was not found); {_INSTALL}") from error
     _check(nvrtc, status, "nvrtcVersion")
+    _load_builtins(f"{major}.{minor}")
     return int(major), int(minor)
 
 
@@ -78,6 +80,22 @@ def _load() -> Any:
     except ImportError as error:
         raise PluginError(f"cuda-bindings is not installed ({error}); {_INSTALL}") from error
     return nvrtc
+
+
+def _load_builtins(version: str) -> None:
+    """Loads the library that NVRTC opens by its bare name when it compiles, from NVRTC's own folder.
+
+    cuda.pathfinder does so where it loads NVRTC itself, but not where another (ONNX Runtime's CUDA provider, say) did.
+    """
+    try:
+        from cuda.pathfinder import load_nvidia_dynamic_lib
+    except ImportError:  # cuda-bindings before 12.9 has no such package
+        return
+    path = load_nvidia_dynamic_lib("nvrtc").abs_path
+    if path is not None:
+        builtins = Path(path).resolve().with_name(f"libnvrtc-builtins.so.{version}")
+        with contextlib.suppress(OSError):  # found elsewhere, or NVRTC says itself that it is missing
+            ctypes.CDLL(str(builtins))
 
 
 def _compile(source: str, options: list[str]) -> bytes:

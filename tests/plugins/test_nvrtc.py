@@ -3,6 +3,8 @@
 import functools
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 from plugin_resources import ARCHITECTURES, resources, variants
@@ -109,6 +111,19 @@ def test_a_source_that_does_not_compile(cache_folder):
     with pytest.raises(PluginError, match="class_nms.cu does not compile with .*THREADS"):
         nvrtc.compile_ptx("class_nms.cu", {**A_DEFINE, "MAX_BOXES": "many"})
     assert not cache_folder.exists()
+
+
+def test_a_library_that_another_package_loaded_first(cache_folder):
+    code = f"""
+import ctypes
+from pathlib import Path
+import nvidia.cu13
+from step_plugins import nvrtc
+ctypes.CDLL(str(next(Path(nvidia.cu13.__path__[0]).glob("lib/libnvrtc.so.*"))))
+nvrtc.compile_ptx("class_nms.cu", {A_DEFINE})
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert len(list(cache_folder.glob("*.ptx"))) == 1
 
 
 def test_without_nvrtc(monkeypatch):
