@@ -1,7 +1,5 @@
 """`step-bench`: every way of running a model, measured side by side."""
 
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -16,10 +14,15 @@ from step.config import StepConfig
 from step.errors import StepError
 from step.files import atomic_path, check_writable
 from step.toy_model import CHECKPOINT, NAME
+from step_runtime.benchmark.machine import same_machine
 from step_runtime.benchmark.measuring import MIN_RUNS, MIN_S, measure
+from step_runtime.benchmark.page import check_packages, write_page
 from step_runtime.benchmark.results import Results, compare
 from step_runtime.benchmark.tables import changes_table, markdown, problem_lines, results_table
+from step_runtime.benchmark.toy_bundles import toy_bundles
 from step_runtime.benchmark.ways import BENCH_BACKENDS, CPU_BACKENDS, list_ways
+from step_runtime.eval_data import open_data
+from step_runtime.gpus import cuda_driver_is_present
 from step_runtime.sample_clips import sample_clips
 
 _PATH = click.Path(path_type=Path)
@@ -42,10 +45,16 @@ def main() -> None:
 @main.command(cls=OneLineCommand, context_settings={"show_default": True})
 @click.argument("bundles", type=_PATH, nargs=-1, required=True, metavar="BUNDLE...|toy")
 @click.option("--checkpoint", type=_PATH, help="The .pth that was exported: PyTorch is measured too.")
-@click.option("--backends", default=",".join(CPU_BACKENDS), metavar="NAME,...", help=f"Of {', '.join(BENCH_BACKENDS)}.")
+@click.option(
+    "--backends",
+    metavar="NAME,...",
+    help=f"Of {', '.join(BENCH_BACKENDS)}.  [default: {','.join(CPU_BACKENDS)}; with an NVIDIA driver, all]",
+)
 @click.option("--batch", "batches", default="1", metavar="N,...", help="Clips of a call.")
 @click.option("--steps", metavar="N,...", help="Progressive steps to run.  [default: all]")
 @click.option("--source", type=_PATH, help="Video to take a clip from.  [default: noise]")
+@click.option("--data", type=_PATH, help="Data set for mAP: a folder, toy or none.  [default: toy for toy, else none]")
+@click.option("--split", default="val", help="Of --data.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of each.  [default: the library's choice]")
 @click.option("--runs", type=click.IntRange(min=1), default=MIN_RUNS, help="Calls of each, at least.")
@@ -53,13 +62,16 @@ def main() -> None:
 @click.option("--baseline", metavar="NAME", help="Row that ratios are to.  [default: the first]")
 @click.option("--json", "json_file", type=_PATH, help="Write everything there; step-bench compare reads it.")
 @click.option("--markdown", "markdown_file", type=_PATH, help="Write the table there.")
+@click.option("--html", "html_file", type=_PATH, help="Write a page with tables and figures there.")
 def run(
     bundles: tuple[Path, ...],
     checkpoint: Path | None,
-    backends: str,
+    backends: str | None,
     batches: str,
     steps: str | None,
     source: Path | None,
+    data: Path | None,
+    split: str,
     device: str,
     threads: int | None,
     runs: int,
@@ -67,37 +79,52 @@ def run(
     baseline: str | None,
     json_file: Path | None,
     markdown_file: Path | None,
+    html_file: Path | None,
 ) -> None:
     """Measures BUNDLEs, in turns; a way that cannot run here is a line that says why."""
-    for path in (json_file, markdown_file):
+    for path in (json_file, markdown_file, html_file):
         if path is not None:
             check_writable(path)
+    if html_file is not None:
+        check_packages("--html")
     console = Console()
+    everything = BENCH_BACKENDS if cuda_driver_is_present() else CPU_BACKENDS
+    wanted = list(everything) if backends is None else [name.strip() for name in backends.split(",")]
+    counts = _numbers("--batch", batches)
+    numbers: list[int | None] = [None] if steps is None else [*_numbers("--steps", steps)]
     with tempfile.TemporaryDirectory() as scratch:
         folders = list(bundles)
         if list(map(str, bundles)) == [NAME] and not bundles[0].exists():
-            folders, checkpoint = _toy_bundles(Path(scratch), console), checkpoint or CHECKPOINT
+            folders, checkpoint = toy_bundles(Path(scratch), wanted, console), checkpoint or CHECKPOINT
+            data = data or Path("toy")
         ways = list_ways(
             folders,
             checkpoint,
-            backends=[name.strip() for name in backends.split(",")],
-            batches=_numbers("--batch", batches),
-            steps=[None] if steps is None else list(_numbers("--steps", steps)),
+            backends=wanted,
+            batches=counts,
+            steps=numbers,
             device=device,
             threads=threads,
         )
         clips = Path(scratch) / "clips.npy"
         np.save(clips, _clips(read_bundle(folders[0]).config, source))
+        scored = None if data is None or str(data) == "none" else open_data(data, split, console)
         with progress_bar(console) as bar:
             task = bar.add_task("", total=None)
             rows = measure(
                 ways,
                 clips,
+                data=None if scored is None else (scored.truth.parent, split),
                 min_runs=runs,
                 min_s=seconds,
                 progress=lambda done, total, what: bar.update(task, completed=done, total=total, description=what),
             )
-    results = Results.of(rows, baseline=baseline)
+    results = Results.of(
+        rows,
+        baseline=baseline,
+        data="" if scored is None else f"{data} {split}",
+        clip="noise" if source is None else source.name,
+    )
     console.print(results_table(results))
     for line in problem_lines(results):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
@@ -108,6 +135,8 @@ def run(
             path.write_text(markdown(results), encoding="utf-8")
     if all(row.problem is not None for row in results.rows):
         raise StepError("none of the ways could run here; the lines above say why")
+    if html_file is not None:
+        write_page(results, html_file)
 
 
 @main.command("compare", cls=OneLineCommand)
@@ -120,26 +149,12 @@ def compare_command(old: Path, new: Path) -> None:
     if not changes:
         raise StepError(f"{old} and {new} have no measured way in common")
     console = Console()
-    if before.machine != after.machine:
-        console.print("the two were measured on different machines or Python versions", highlight=False)
+    if not same_machine(before.machine, after.machine):
+        console.print("the two were measured on different machines", highlight=False)
     console.print(changes_table(changes))
     slower = [change.name for change in changes if change.is_slower]
     if slower:
         raise StepError(f"{len(slower)} of {len(changes)} ways became slower: {', '.join(slower)}")
-
-
-def _toy_bundles(folder: Path, console: Console) -> list[Path]:
-    """The packaged model, exported in both precisions."""
-    found = []
-    for precision in ("fp32", "fp16"):
-        path = folder / f"toy-{precision}"
-        command = [sys.executable, "-m", "step_export.cli", NAME, "-o", str(path), "--precision", precision]
-        with console.status(f"exporting the toy model in {precision}"):
-            done = subprocess.run([*command, "--no-verify"], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise StepError(f"the toy model cannot be exported: {(done.stderr.strip().splitlines() or [''])[-1]}")
-        found.append(path)
-    return found
 
 
 def _clips(config: StepConfig, source: Path | None) -> NDArray[np.uint8]:

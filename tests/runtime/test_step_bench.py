@@ -134,7 +134,7 @@ def test_compare(bench, tmp_path):
     assert_one_error((done[0], "", done[2]), "1 of 3 ways became slower: a fp32 fused")
     (tmp_path / "old.json").write_text(json.dumps({"schema_version": 0}))
     assert_one_error(
-        bench("compare", tmp_path / "old.json", tmp_path / "new.json"), "has schema 0, this step-bench reads 1"
+        bench("compare", tmp_path / "old.json", tmp_path / "new.json"), "has schema 0, this step-bench reads 2"
     )
     (tmp_path / "old.json").write_text("{")
     assert_one_error(bench("compare", tmp_path / "old.json", tmp_path / "new.json"), "not JSON")

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from step.errors import StepError
+from step_runtime.benchmark.gpu_meter import GpuMeter
 from step_runtime.benchmark.ways import Way
 from step_runtime.benchmark.worker_process import WorkerProcess
 
@@ -23,7 +24,11 @@ class Row:
         problem: why there is nothing, or nothing more; None where all went well.
         device: what ran it, as its library says.
         load_s, first_s: of loading, and of the first call, which is in no round.
-        host_bytes, device_bytes: largest memory of its process, and what its library says of the GPU's.
+        model_bytes, build_s: of what is loaded, and what building it took; None where it was not built.
+        host_bytes, device_bytes: largest memory of its process, and what it had on the GPU.
+        gpu: index of the GPU; None on a CPU.
+        energy_j: of the GPU in all rounds together; None where the driver does not say.
+        mean_ap: frame-mAP at 0.5; None where none was asked for.
     """
 
     way: Way
@@ -32,8 +37,13 @@ class Row:
     device: str = ""
     load_s: float = 0.0
     first_s: float = 0.0
+    model_bytes: int | None = None
+    build_s: float | None = None
     host_bytes: int | None = None
     device_bytes: int | None = None
+    gpu: int | None = None
+    energy_j: float | None = None
+    mean_ap: float | None = None
 
     @property
     def times_s(self) -> list[float]:
@@ -45,6 +55,7 @@ def measure(
     ways: Sequence[Way],
     clips: Path,
     *,
+    data: tuple[Path, str] | None = None,
     min_runs: int = MIN_RUNS,
     min_s: float = MIN_S,
     progress: Callable[[int, int, str], None] = lambda _done, _total, _what: None,
@@ -56,6 +67,7 @@ def measure(
     Args:
         ways: what to time.
         clips: see `WorkerProcess`.
+        data: folder and split of a data set, for the mAP of every way that takes single clips; None for none.
         min_runs: calls of each, after the first one.
         min_s: seconds of each.
         progress: is told how many turns are done, of about how many, and what is going on.
@@ -71,22 +83,11 @@ def measure(
                 row.problem = str(error)
                 continue
             workers[index] = worker
-            row.device, row.load_s, row.first_s = worker.device, worker.load_s, worker.first_s
-        # A fast way makes several calls a turn, so that its turns are not over before the machine has changed over.
-        calls = {
-            i: max(1, min(_MOST_CALLS_A_TURN, int(min_s / min_runs / max(rows[i].first_s, 1e-6)))) for i in workers
-        }
-        done = 0
-        while waiting := [i for i in workers if _wants_more(rows[i], min_runs, min_s)]:
-            for index in list(workers):  # all go on until the last has enough, so that every round has all
-                row = rows[index]
-                progress(done, done + len(waiting), row.way.name)
-                try:
-                    row.rounds_s.append(workers[index].time_calls(calls[index]))
-                except StepError as error:
-                    row.problem = str(error)
-                    workers.pop(index).close()
-            done += 1
+            row.device, row.load_s, row.first_s, row.gpu = worker.device, worker.load_s, worker.first_s, worker.gpu
+            row.model_bytes, row.build_s = worker.model_bytes, worker.build_s
+        _take_turns(rows, workers, min_runs=min_runs, min_s=min_s, progress=progress)
+        if data is not None:
+            _score(rows, workers, data, progress)
         for index, worker in workers.items():
             try:
                 memory = worker.end()
@@ -95,6 +96,58 @@ def measure(
                 continue
             rows[index].host_bytes, rows[index].device_bytes = memory["host_bytes"], memory["device_bytes"]
     return rows
+
+
+def _take_turns(
+    rows: list[Row],
+    workers: dict[int, WorkerProcess],
+    *,
+    min_runs: int,
+    min_s: float,
+    progress: Callable[[int, int, str], None],
+) -> None:
+    """Fills in the times; a worker that fails is closed and taken out."""
+    # A fast way makes several calls a turn, so that its turns are not over before the machine has changed over.
+    calls = {i: max(1, min(_MOST_CALLS_A_TURN, int(min_s / min_runs / max(rows[i].first_s, 1e-6)))) for i in workers}
+    done = 0
+    while waiting := [i for i in workers if _wants_more(rows[i], min_runs, min_s)]:
+        for index in list(workers):  # all go on until the last has enough, so that every round has all
+            row = rows[index]
+            progress(done, done + len(waiting), row.way.name)
+            meter = None if row.gpu is None else GpuMeter(row.gpu)
+            before_j = None if meter is None else meter.energy_j()
+            try:
+                row.rounds_s.append(workers[index].time_calls(calls[index]))
+            except StepError as error:
+                row.problem = str(error)
+                workers.pop(index).close()
+                continue
+            after_j = None if meter is None else meter.energy_j()
+            if before_j is not None and after_j is not None:
+                row.energy_j = (row.energy_j or 0.0) + after_j - before_j
+        done += 1
+
+
+def _score(
+    rows: list[Row],
+    workers: dict[int, WorkerProcess],
+    data: tuple[Path, str],
+    progress: Callable[[int, int, str], None],
+) -> None:
+    """Fills in the mAP; what differs only in the number of clips of a call is scored once."""
+    found: dict[Way, float] = {}
+    for done, index in enumerate(list(workers)):
+        row = rows[index]
+        single = replace(row.way, batch=1)
+        progress(done, len(workers), f"mAP of {single.name}")
+        if single not in found:
+            try:
+                found[single] = workers[index].mean_ap(*data)
+            except StepError as error:
+                row.problem = str(error)
+                workers.pop(index).close()
+                continue
+        row.mean_ap = found[single]
 
 
 def _wants_more(row: Row, min_runs: int, min_s: float) -> bool:

@@ -1,10 +1,7 @@
 """A benchmark's results: rows with their statistics, and where they come from, as JSON."""
 
 import json
-import os
-import platform
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,12 +9,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from step.errors import StepError
 from step.files import atomic_path
-from step.revision import git_revision
+from step_runtime.benchmark.machine import machine, versions
 from step_runtime.benchmark.measuring import Row
 from step_runtime.benchmark.statistics import median_ratio, percentile
 
-SCHEMA = 1
-_LIBRARIES = ("step-trt", "torch", "onnxruntime-gpu", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx", "numpy")
+SCHEMA = 2
 
 
 class ResultRow(BaseModel):
@@ -33,7 +29,11 @@ class ResultRow(BaseModel):
         clips_per_s: batch / mean.
         ratio, ratio_low, ratio_high: median over the baseline's, with a 95 % bootstrap interval.
         load_s, first_ms: of loading, and of the first call.
-        host_bytes, device_bytes: largest memory.
+        host_bytes, device_bytes: largest memory of the process, on the host and on the GPU.
+        joules_per_clip: energy of the GPU, also while it waits for the host.
+        model_bytes: of the engines or graphs that are loaded, or of the checkpoint.
+        build_s: that building the engines took.
+        mean_ap: frame-mAP at 0.5 on `Results.data`.
         times_ms: of every call.
     """
 
@@ -56,6 +56,10 @@ class ResultRow(BaseModel):
     first_ms: float | None = None
     host_bytes: int | None = None
     device_bytes: int | None = None
+    joules_per_clip: float | None = None
+    model_bytes: int | None = None
+    build_s: float | None = None
+    mean_ap: float | None = None
     times_ms: list[float] = []
 
 
@@ -65,7 +69,9 @@ class Results(BaseModel):
     Attributes:
         schema_version: of this file.
         baseline: name of the row that ratios are to.
-        machine: processor, threads, system; what there is of GPUs.
+        data: what mAP is measured on; "" for nothing.
+        clip: what was run on.
+        machine: processor, threads, system, GPUs with their clocks.
         versions: of what ran.
         rows: one for each way.
     """
@@ -74,17 +80,20 @@ class Results(BaseModel):
 
     schema_version: int = SCHEMA
     baseline: str
+    data: str = ""
+    clip: str = ""
     machine: dict[str, Any]
     versions: dict[str, str]
     rows: list[ResultRow]
 
     @classmethod
-    def of(cls, rows: list[Row], *, baseline: str | None = None) -> Self:
+    def of(cls, rows: list[Row], *, baseline: str | None = None, data: str = "", clip: str = "") -> Self:
         """Statistics of what was measured.
 
         Args:
             rows: measured in turns.
             baseline: name of a row; None for the first that has figures.
+            data, clip: see `Results`.
 
         Raises:
             StepError: no row of that name has figures.
@@ -96,6 +105,8 @@ class Results(BaseModel):
         chosen = next((row for row in good if baseline in (None, row.way.name)), None)
         return cls(
             baseline="" if chosen is None else chosen.way.name,
+            data=data,
+            clip=clip,
             machine=machine(),
             versions=versions(),
             rows=[_result(row, chosen) for row in rows],
@@ -155,29 +166,6 @@ def compare(old: Results, new: Results) -> list[Change]:
     return changes
 
 
-def machine() -> dict[str, Any]:
-    """What it ran on."""
-    cpu = platform.processor()
-    try:
-        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0].partition(":")[2].strip() if names else cpu
-    except OSError:
-        pass
-    return {"cpu": cpu, "threads": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()}
-
-
-def versions() -> dict[str, str]:
-    """Of the libraries that are there, and the revision of the working tree."""
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    revision = git_revision()
-    return found if revision is None else found | {"git": revision}
-
-
 def _result(row: Row, baseline: Row | None) -> ResultRow:
     base: dict[str, Any] = {"name": row.way.name, "way": row.way.to_dict(), "problem": row.problem}
     if row.problem is not None or not row.rounds_s:
@@ -202,6 +190,10 @@ def _result(row: Row, baseline: Row | None) -> ResultRow:
         first_ms=1e3 * row.first_s,
         host_bytes=row.host_bytes,
         device_bytes=row.device_bytes,
+        joules_per_clip=None if row.energy_j is None else row.energy_j / (len(times_s) * row.way.batch),
+        model_bytes=row.model_bytes,
+        build_s=row.build_s,
+        mean_ap=row.mean_ap,
         times_ms=[1e3 * time_s for time_s in times_s],
     )
 

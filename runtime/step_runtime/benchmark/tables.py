@@ -1,13 +1,41 @@
 """What step-bench prints."""
 
+from collections.abc import Callable
+
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
 from step_runtime.benchmark.results import Change, ResultRow, Results
 
-_COLUMNS = ("p50 ms", "p95", "clips/s", "ratio", "95 %", "MB")
-_MORE_COLUMNS = ("p99", "load s", "first ms")  # of the Markdown table, which has room
+Cell = Callable[[ResultRow], str]
+
+
+def _number(value: float | None, form: str, scale: float = 1.0) -> str:
+    return "" if value is None else format(value * scale, form)
+
+
+_COLUMNS: dict[str, Cell] = {
+    "p50 ms": lambda row: _number(row.p50_ms, ".1f"),
+    "p95": lambda row: _number(row.p95_ms, ".1f"),
+    "clips/s": lambda row: _number(row.clips_per_s, ".3g"),
+    "ratio": lambda row: _number(row.ratio, ".3f"),
+    "95 %": lambda row: f"{_number(row.ratio_low, '.3f')}-{_number(row.ratio_high, '.3f')}",
+    "mAP": lambda row: _number(row.mean_ap, ".4f"),
+    "GPU MB": lambda row: _number(row.device_bytes, ".0f", 1e-6),
+    "J/clip": lambda row: _number(row.joules_per_clip, ".3g"),
+}
+_MORE_COLUMNS: dict[str, Cell] = {  # of files, which have room
+    "host MB": lambda row: _number(row.host_bytes, ".0f", 1e-6),
+    "p99": lambda row: _number(row.p99_ms, ".1f"),
+    "mean": lambda row: _number(row.mean_ms, ".1f"),
+    "runs": lambda row: str(row.runs),
+    "model MB": lambda row: _number(row.model_bytes, ".1f", 1e-6),
+    "build s": lambda row: _number(row.build_s, ".1f"),
+    "load s": lambda row: _number(row.load_s, ".1f"),
+    "first ms": lambda row: _number(row.first_ms, ".0f"),
+    "device": lambda row: row.device,
+}
 
 
 def results_table(results: Results) -> Table:
@@ -15,11 +43,12 @@ def results_table(results: Results) -> Table:
     title = f"{results.machine['cpu']}, {results.machine['threads']} threads; ratios to {results.baseline or 'nothing'}"
     table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("way", no_wrap=True)
-    for column in _COLUMNS:
+    columns = _filled(_COLUMNS, results)
+    for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     for row in results.rows:
         if row.problem is None:
-            table.add_row(escape(row.name), *_cells(row))
+            table.add_row(escape(row.name), *(cell(row) for cell in columns.values()))
     return table
 
 
@@ -28,21 +57,27 @@ def problem_lines(results: Results) -> list[str]:
     return [f"{row.name}: not measured: {row.problem}" for row in results.rows if row.problem is not None]
 
 
+def all_cells(results: Results) -> tuple[list[str], list[list[str]]]:
+    """Headings, and the cells of all rows, of every column that has something in it.
+
+    A row that could not run has its problem in its second cell, and no more.
+    """
+    columns = _filled(_COLUMNS | _MORE_COLUMNS, results)
+    rows = [
+        [row.name, *(cell(row) for cell in columns.values())] if row.problem is None else [row.name, row.problem]
+        for row in results.rows
+    ]
+    return ["way", *columns], rows
+
+
 def markdown(results: Results) -> str:
     """A Markdown table of all rows."""
-    columns = (*_COLUMNS, *_MORE_COLUMNS)
-    lines = [f"| way | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
-    for row in results.rows:
-        more = (f"{row.p99_ms:.1f}", f"{row.load_s:.1f}", f"{row.first_ms:.0f}") if row.problem is None else ()
-        cells = (*_cells(row), *more) if row.problem is None else (row.problem, *[""] * (len(columns) - 1))
-        lines.append(f"| {row.name} | {' | '.join(cells)} |")
+    headings, rows = all_cells(results)
+    lines = [f"| {' | '.join(headings)} |", f"|---|{'---:|' * (len(headings) - 1)}"]
+    for cells in rows:
+        blank = [""] * (len(headings) - len(cells))
+        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in [*cells, *blank])} |")
     return "\n".join(lines) + "\n"
-
-
-def _cells(row: ResultRow) -> tuple[str, ...]:
-    memory = "" if row.host_bytes is None else f"{row.host_bytes / 1e6:.0f}"
-    spread = f"{row.ratio_low:.3f}-{row.ratio_high:.3f}"
-    return (f"{row.p50_ms:.1f}", f"{row.p95_ms:.1f}", f"{row.clips_per_s:.3g}", f"{row.ratio:.3f}", spread, memory)
 
 
 def changes_table(changes: list[Change]) -> Table:
@@ -55,3 +90,9 @@ def changes_table(changes: list[Change]) -> Table:
         verdict = "[red]slower[/]" if change.is_slower else "[green]faster[/]" if change.is_faster else "within noise"
         table.add_row(escape(change.name), f"{change.ratio:.3f}", verdict)
     return table
+
+
+def _filled(columns: dict[str, Cell], results: Results) -> dict[str, Cell]:
+    """Those that at least one row has something in."""
+    good = [row for row in results.rows if row.problem is None]
+    return {name: cell for name, cell in columns.items() if any(cell(row) for row in good)}

@@ -6,13 +6,24 @@ from typing import Any, Self
 
 from step.bundle import Manifest, read_bundle
 from step.errors import StepError
-from step.flavours import FLAVOURS
+from step.flavours import FLAVOURS, Flavour
 from step.graph_spec import FUSED
 from step_runtime.backends.base import Loop
 
-BENCH_BACKENDS = ("torch", "torch-bf16", "torch-fp16", "torch-compile", "onnxruntime", "openvino", *FLAVOURS)
-"""What --backends takes; torch is eager float32."""
 CPU_BACKENDS = ("torch", "onnxruntime", "openvino")
+GPU_BACKENDS = (
+    "torch-bf16",
+    "torch-fp16",
+    "torch-compile",
+    "onnxruntime-cuda",
+    "tensorrt",
+    "tensorrt-no-graph",
+    "tensorrt-rtx",
+    "tensorrt-rtx-no-graph",
+)
+BENCH_BACKENDS = (*CPU_BACKENDS, *GPU_BACKENDS)
+"""What --backends takes; torch is eager float32, -no-graph launches kernel by kernel instead of as a CUDA graph."""
+_NO_GRAPH = "-no-graph"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +35,7 @@ class Way:
         backend: one of `BENCH_BACKENDS`.
         precision: of the graphs, or of PyTorch's networks.
         loop: fused graph or step loop.
+        label: tells bundles of the same precision apart; "" where there is one.
         device: "auto", "cpu", "cuda" or "cuda:N".
         batch: clips of a call.
         num_steps: progressive steps; None for all.
@@ -34,6 +46,7 @@ class Way:
     backend: str
     precision: str
     loop: Loop
+    label: str = ""
     device: str = "auto"
     batch: int = 1
     num_steps: int | None = None
@@ -42,12 +55,34 @@ class Way:
     @property
     def name(self) -> str:
         """As tables have it."""
-        parts = [self.backend, self.precision] if self.backend != "torch-compile" else [self.backend]
-        if not self.backend.startswith("torch"):
+        parts = [self.backend] if self.backend.startswith("torch-") else [self.backend, self.precision]
+        if not self.is_torch:
             parts.append(self.loop)
         parts += [f"batch {self.batch}"] if self.batch != 1 else []
-        parts += [f"{self.num_steps} steps"] if self.num_steps is not None else []
+        parts += [f"{self.num_steps} step{'s' * (self.num_steps > 1)}"] if self.num_steps is not None else []
+        parts += [f"({self.label})"] if self.label else []
         return " ".join(parts)
+
+    @property
+    def is_torch(self) -> bool:
+        """Whether it runs a checkpoint."""
+        return self.backend.startswith("torch")
+
+    @property
+    def flavour(self) -> Flavour | None:
+        """Of the engines that it runs; None where it runs none."""
+        name = self.backend.removesuffix(_NO_GRAPH)
+        return next((flavour for flavour in FLAVOURS if flavour == name), None)
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether it needs one; PyTorch does not."""
+        return self.flavour is not None or self.backend.endswith("-cuda")
+
+    @property
+    def has_cuda_graph(self) -> bool:
+        """Whether an engine's launches may be recorded."""
+        return not self.backend.endswith(_NO_GRAPH)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -77,7 +112,8 @@ def list_ways(
         backends: of `BENCH_BACKENDS`.
         batches: clips of a call.
         steps: progressive steps; None for all.
-        device, threads: see `Way`.
+        device: of PyTorch and the engines. ONNX Runtime is measured on the CPU, and on CUDA as "onnxruntime-cuda".
+        threads: see `Way`.
 
     Raises:
         StepError: a backend that there is none of, or no bundle at a path.
@@ -85,28 +121,54 @@ def list_ways(
     unknown = [name for name in backends if name not in BENCH_BACKENDS]
     if unknown:
         raise StepError(f"--backends has {unknown[0]!r}; give some of {', '.join(BENCH_BACKENDS)}")
-    manifests = {bundle: read_bundle(bundle) for bundle in bundles}
+    manifests = {bundle: read_bundle(bundle) for bundle in dict.fromkeys(bundles)}
+    labels = _labels(manifests)
     ways: list[Way] = []
     for batch in batches:
         for num_steps in steps:
-            common: dict[str, Any] = {"batch": batch, "num_steps": num_steps, "device": device, "threads": threads}
+            common: dict[str, Any] = {"batch": batch, "num_steps": num_steps, "threads": threads}
             for backend in backends:
                 if backend.startswith("torch"):
                     if checkpoint is not None:
                         mode = backend.partition("-")[2] or "fp32"
                         precision = "fp32" if mode == "compile" else mode
-                        ways.append(
-                            Way(model=str(checkpoint), backend=backend, precision=precision, loop="steps", **common)
-                        )
+                        torch_way: dict[str, Any] = {"precision": precision, "loop": "steps", "device": device}
+                        ways.append(Way(model=str(checkpoint), backend=backend, **torch_way, **common))
                     continue
                 for bundle, manifest in manifests.items():
                     ways += [
-                        Way(model=str(bundle), backend=backend, precision=manifest.precision, loop=loop, **common)
+                        Way(
+                            model=str(bundle),
+                            backend=backend,
+                            precision=manifest.precision,
+                            loop=loop,
+                            label=labels[bundle],
+                            device=_device(backend, device),
+                            **common,
+                        )
                         for loop in _loops(manifest, num_steps, batch)
                     ]
     if not ways:
-        raise StepError("nothing to measure: give a bundle, or --checkpoint for torch")
+        raise StepError(
+            "nothing to measure: give a bundle whose batch and steps are those asked for, or --checkpoint for torch"
+        )
     return ways
+
+
+def _device(backend: str, asked: str) -> str:
+    if backend in ("onnxruntime", "openvino"):
+        return "cpu"
+    return "cuda" if backend == "onnxruntime-cuda" and asked in ("auto", "cpu") else asked
+
+
+def _labels(manifests: dict[Path, Manifest]) -> dict[Path, str]:
+    """The folder's name, as much of the path as tells it apart, where another bundle has the same precision."""
+    labels: dict[Path, str] = {}
+    for bundle, manifest in manifests.items():
+        others = [other for other, its in manifests.items() if other != bundle and its.precision == manifest.precision]
+        is_unique = bundle.name not in [other.name for other in others]
+        labels[bundle] = "" if not others else bundle.name if is_unique else str(bundle)
+    return labels
 
 
 def _loops(manifest: Manifest, num_steps: int | None, batch: int) -> list[Loop]:

@@ -40,6 +40,9 @@ class WorkerProcess:
             self.close()
             raise
         self.device: str = told["device"]
+        self.gpu: int | None = told["gpu"]
+        self.model_bytes: int = told["model_bytes"]
+        self.build_s: float | None = told["build_s"]
         self.load_s: float = told["load_s"]
         self.first_s: float = told["first_s"]
 
@@ -57,6 +60,15 @@ class WorkerProcess:
         """
         times_s: list[float] = self._ask({"calls": count})["times_s"]
         return times_s
+
+    def mean_ap(self, data: Path, split: str) -> float:
+        """frame-mAP at 0.5 on a data set.
+
+        Raises:
+            StepError: what `write_results` refuses, or the process ended.
+        """
+        value: float = self._ask({"data": str(data), "split": split})["mean_ap"]
+        return value
 
     def end(self) -> dict[str, int | None]:
         """Largest memory so far, host_bytes and device_bytes (None where nothing says); the process ends."""
