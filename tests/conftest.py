@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: tiny and full-size models, bundles, synthetic videos, the reference material."""
 
+import csv
 import signal
 import sys
 from collections.abc import Callable
@@ -15,9 +16,12 @@ from filelock import FileLock
 from helpers import ONE_STEP, TINY, MakeVideo, make_detector, numbered_picture, release_cfg, shared_path
 from numpy.typing import NDArray
 from step_export.bundle_writer import ExportSettings, export_bundle
+from step_runtime import Detector
+from step_runtime.dataset_run import DatasetFolder
 from torch import nn
 
 from step import StepDetector, save_checkpoint
+from step.data.extract import extract
 
 # Minutes each; two processes end together only if neither begins one of these last.
 _LONGEST_FILES = (
@@ -206,3 +210,22 @@ def make_video(tmp_path: Path) -> MakeVideo:
         return path
 
     return make
+
+
+@pytest.fixture
+def lively_data(lively_bundle: Path, make_video: MakeVideo, tmp_path: Path) -> Path:
+    """A data set of two key frames whose ground truth is what PyTorch finds with the weights of `lively_bundle`."""
+    video = make_video("v.mp4", frames=24 * 5, rate=Fraction(24), size=(96, 64))
+    folder = tmp_path / "data"
+    extract(video, folder / "frames")
+    (folder / "val.csv").write_text("v,2,0,0,1,1,12,0\nv,3,0,0,1,1,12,0\n")
+    place = DatasetFolder.open(folder, "val")
+    rows = []
+    with Detector.open(lively_bundle.parent / "model.pth") as detector:
+        for second in (2, 3):
+            found = detector.detect(place.read("v", second, detector.config)[None])
+            for row in range(20):
+                rows.append(["v", second, *np.clip(found.boxes[0, row], 0, 1), found.labels[0, row], row])
+    with (folder / "val.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return folder

@@ -1,44 +1,27 @@
 """mAP parity on a data set whose ground truth is what PyTorch finds: the right model has a high mAP, others do not."""
 
-import csv
 import shutil
-from fractions import Fraction
 
 import numpy as np
 import pytest
 from helpers import TINY, assert_one_error, make_detector, run_command
-from step_runtime import Detector
 from step_runtime.dataset_run import DatasetFolder
 from step_runtime.eval_cli import main as step_eval
 from step_runtime.map_parity import MapTolerance, ParityRow, Way, compare_map, find_ways, matched_share
 
 from step import StepError, save_checkpoint
-from step.data.extract import extract
 from step.evaluation.box_table import BoxTable
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def checkpoint(lively_bundle):
     """Of the model whose results depend on the frames."""
     return lively_bundle.parent / "model.pth"
 
 
 @pytest.fixture
-def data(checkpoint, make_video, tmp_path):
-    video = make_video("v.mp4", frames=24 * 5, rate=Fraction(24), size=(96, 64))
-    folder = tmp_path / "data"
-    extract(video, folder / "frames")
-    (folder / "val.csv").write_text("v,2,0,0,1,1,12,0\nv,3,0,0,1,1,12,0\n")
-    place = DatasetFolder.open(folder, "val")
-    rows = []
-    with Detector.open(checkpoint) as detector:
-        for second in (2, 3):
-            found = detector.detect(place.read("v", second, detector.config)[None])
-            for row in range(20):
-                rows.append(["v", second, *np.clip(found.boxes[0, row], 0, 1), found.labels[0, row], row])
-    with (folder / "val.csv").open("w", newline="") as file:
-        csv.writer(file).writerows(rows)
-    return folder
+def data(lively_data):
+    return lively_data
 
 
 def _words(bundle, checkpoint, data, *more):

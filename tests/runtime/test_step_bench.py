@@ -1,16 +1,21 @@
 """step-bench: rows of every way, ways that cannot run, statistics, and comparing two files."""
 
 import json
+import shutil
 
 import numpy as np
+import pynvml
 import pytest
 from helpers import assert_one_error, run_command
 from step_runtime.bench_cli import main
+from step_runtime.benchmark.gpu_meter import GpuMeter
 from step_runtime.benchmark.measuring import Row, measure
-from step_runtime.benchmark.results import Results
+from step_runtime.benchmark.plots import pareto_front
+from step_runtime.benchmark.results import ResultRow, Results
 from step_runtime.benchmark.statistics import median_ratio, percentile
-from step_runtime.benchmark.ways import Way
+from step_runtime.benchmark.ways import Way, list_ways
 from step_runtime.benchmark.worker_process import WorkerProcess
+from step_runtime.eval_cli import main as eval_main
 
 from step import StepError
 
@@ -118,6 +123,86 @@ def test_a_crash_takes_its_own_row(tiny_bundle, tmp_path, monkeypatch, tiny_clip
     assert len(rows[1].times_s) >= 4
 
 
+def test_accuracy_beside_speed(bench, lively_bundle, lively_data, tmp_path, capsys):
+    """The mAP of each way is step-eval's, and the page has both figures."""
+    checkpoint = lively_bundle.parent / "model.pth"
+    words = ("--runs", "1", "--seconds", "0", "--json", tmp_path / "r.json", "--html", tmp_path / "r.html")
+    ways = ("--checkpoint", checkpoint, "--backends", "torch,onnxruntime", "--batch", "1,2", "--data", lively_data)
+    code, printed, error = bench(lively_bundle, *ways, *words)
+    assert code == 0, printed + error
+    results = Results.read(tmp_path / "r.json")
+    means = [row.mean_ap for row in results.rows]
+    assert len(means) == 6
+    evaluated = run_command(eval_main, capsys, "--model", lively_bundle, "--data", lively_data)[1]
+    assert means == pytest.approx([float(evaluated.rsplit("frame-mAP@0.5: ")[1])] * 6, abs=1e-6)
+    assert means[0] > 0.5
+    page = (tmp_path / "r.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
+    assert "http" not in page
+    assert results.rows[0].model_bytes == checkpoint.stat().st_size
+    assert results.rows[1].model_bytes == (lively_bundle / "fused.onnx").stat().st_size
+
+
+def test_a_data_set_that_is_not_there(bench, tiny_bundle):
+    assert_one_error(bench(tiny_bundle, "--data", "nowhere"), "--data nowhere: no such folder")
+
+
+def test_the_front():
+    """Neither slower and less accurate than another, nor equally fast and less accurate."""
+    row = {"way": {}, "problem": None}
+    points = [(1.0, 0.9), (2.0, 0.8), (2.0, 0.7), (1.5, 0.8), (3.0, 0.5)]
+    rows = [ResultRow(name=str(i), clips_per_s=x, mean_ap=y, **row) for i, (x, y) in enumerate(points)]
+    assert [row.name for row in pareto_front(rows)] == ["0", "1", "4"]
+
+
+def test_bundles_of_one_precision_have_names(tiny_bundle, tmp_path):
+    shutil.copytree(tiny_bundle, tmp_path / "other")
+    common = {"batches": [1], "steps": [None], "device": "auto", "threads": None}
+    ways = list_ways([tiny_bundle, tmp_path / "other"], None, backends=["openvino"], **common)
+    assert [way.name for way in ways][::2] == [
+        f"openvino fp32 fused ({tiny_bundle.name})",
+        "openvino fp32 fused (other)",
+    ]
+    ways = list_ways(
+        [tiny_bundle], None, backends=["onnxruntime", "onnxruntime-cuda", "tensorrt-rtx-no-graph"], **common
+    )
+    assert [(way.device, way.uses_gpu, way.flavour, way.has_cuda_graph) for way in ways[::2]] == [
+        ("cpu", False, None, True),
+        ("cuda", True, None, True),
+        ("auto", True, "tensorrt-rtx", False),
+    ]
+
+
+def test_energy_is_what_the_turns_of_a_way_used(tiny_bundle, tmp_path, monkeypatch, tiny_clips):
+    """NVML's count goes up by 5 J with every reading: each turn has one reading before it and one after."""
+    np.save(tmp_path / "clips.npy", tiny_clips[:1])
+    readings = iter(range(0, 10**6, 5000))
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: index)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetTotalEnergyConsumption", lambda _handle: next(readings))
+    real = WorkerProcess.__init__
+
+    def on_a_gpu(self, way, clips):
+        real(self, way, clips)
+        self.gpu = 0
+
+    monkeypatch.setattr(WorkerProcess, "__init__", on_a_gpu)
+    way = Way(model=str(tiny_bundle), backend="onnxruntime", precision="fp32", loop="fused", device="cpu")
+    rows = measure([way], tmp_path / "clips.npy", min_runs=3, min_s=0)
+    assert rows[0].energy_j == 5 * len(rows[0].rounds_s)
+    result = Results.of(rows).rows[0]
+    assert result.joules_per_clip == pytest.approx(5 * len(rows[0].rounds_s) / result.runs)
+
+
+def test_a_driver_that_does_not_say(monkeypatch):
+    def refuses():
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
+
+    monkeypatch.setattr(pynvml, "nvmlInit", refuses)
+    meter = GpuMeter(0)
+    assert (meter.energy_j(), meter.process_bytes(1), meter.clocks()) == (None, None, {})
+
+
 def _results(**milliseconds):
     rows = []
     for name, times_ms in milliseconds.items():
@@ -144,7 +229,7 @@ def test_compare(bench, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--backends", "tflite"), "--backends has 'tflite'; give some of torch, torch-bf16"),
+        (("--backends", "tflite"), "--backends has 'tflite'; give some of torch, onnxruntime"),
         (("--batch", "0"), "--batch is '0'; give numbers from 1"),
         (("--steps", "x"), "--steps is 'x'; give numbers from 1"),
         (("--backends", "torch"), "nothing to measure: give a bundle, or --checkpoint for torch"),

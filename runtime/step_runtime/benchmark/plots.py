@@ -16,6 +16,7 @@ _COLORS = {  # Okabe and Ito's colours, which people with any colour vision tell
 }
 _OTHER_COLOR = "#CC79A7"
 _DPI = 110
+_BESIDE = ((5, 5), (5, -13), (-12, 5), (-12, -13))  # where a point's number stands, in turns: points often coincide
 
 
 def draw_times(results: Results) -> bytes:
@@ -48,7 +49,7 @@ def draw_front(results: Results) -> bytes | None:
     for number, row in enumerate(rows, 1):
         point = (row.clips_per_s or 0.0, row.mean_ap or 0.0)
         axes.scatter(*point, color=_color(row), zorder=3, s=60)
-        axes.annotate(str(number), point, (5, 5), textcoords="offset points")
+        axes.annotate(str(number), point, _BESIDE[number % len(_BESIDE)], textcoords="offset points")
     front = pareto_front(rows)
     axes.plot([row.clips_per_s or 0 for row in front], [row.mean_ap or 0 for row in front], color="black", linewidth=1)
     means = [row.mean_ap or 0 for row in rows]
