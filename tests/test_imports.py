@@ -48,6 +48,7 @@ TORCH_FREE = [
     "step.toy_model",
     "step.training.config",
     "step_runtime",
+    "step_runtime.bench_cli",
     "step_runtime.cli",
     "step_runtime.doctor_cli",
     "step_runtime.eval_cli",
