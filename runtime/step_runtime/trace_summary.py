@@ -7,7 +7,7 @@ is about what a run can gain by making that stage twice as fast (until another o
 
 import bisect
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
 from step_runtime.trace import GPU, GPU_UPLOAD, Span
@@ -125,30 +125,31 @@ def critical_path(spans: Sequence[Span]) -> dict[tuple[str, str], int]:
     begin_ns = min(span.start_ns for span in spans)
     last = max(spans, key=lambda span: span.end_ns)
     name, now_ns = last.lane, last.end_ns
-    seen: set[str] = set()  # lanes that the path came through at this very moment
+    chain: dict[str, Span | None] = {}  # who waits for whom at this very moment
     while now_ns > begin_ns:
         here = lanes[name].before(now_ns)
-        seen.add(name)
+        chain[name] = here
         if here is not None and here.end_ns >= now_ns:
-            if here.waits_for in lanes and here.waits_for not in seen:
-                name = here.waits_for
-                continue
+            if here.waits_for in lanes:
+                if here.waits_for not in chain:
+                    name = here.waits_for
+                    continue
+                # A circle: one of them has what it waits for, and only has not gone on yet. That is the shortest wait.
+                name, here = max(((n, s) for n, s in chain.items() if s is not None), key=lambda item: item[1].start_ns)
             stage, until_ns = here.name, here.start_ns
         else:
-            if name in _DEVICE_LANES:  # a device that does nothing waits for whoever worked last
-                other = _latest_worker(lanes, now_ns, seen)
-                if other is not None:
-                    name = other
-                    continue
+            worker = _latest_worker(lanes, now_ns, chain) if name in _DEVICE_LANES else None
+            if worker is not None:  # a device that does nothing waits for whoever worked last
+                name = worker
+                continue
             stage, until_ns = OTHER, begin_ns if here is None else here.end_ns
-        until_ns = max(until_ns, begin_ns)
         found[name, stage] += now_ns - until_ns
         now_ns = until_ns
-        seen.clear()
+        chain.clear()
     return dict(found)
 
 
-def _latest_worker(lanes: dict[str, _Lane], time_ns: int, without: set[str]) -> str | None:
+def _latest_worker(lanes: dict[str, _Lane], time_ns: int, without: Container[str]) -> str | None:
     """The lane that works at a moment, or worked last before it."""
     latest: tuple[int, str] | None = None
     for name, lane in lanes.items():
