@@ -40,13 +40,18 @@ def trace_lines(summary: TraceSummary) -> list[str]:
     wall_s = max(summary.wall_s, 1e-9)
     busy = ", ".join(f"{lane} {_percent(time_s / wall_s)}" for lane, time_s in summary.busy_s.items())
     idle = _percent(summary.overlap_s[0] / wall_s)
+    critical_s: dict[str, float] = {}
+    for stage in summary.bounds:
+        critical_s[stage.lane] = critical_s.get(stage.lane, 0.0) + stage.critical_s
+    ranked = sorted(critical_s.items(), key=lambda item: -item[1])
+    lanes = ", ".join(f"{lane} {_percent(time_s / wall_s)}" for lane, time_s in ranked)
     bounds = ", ".join(
         f"{stage.name} ({stage.lane}) {_percent(stage.critical_s / wall_s)}" for stage in summary.bounds[:_BOUNDS_SHOWN]
     )
     return [
         f"busy: {busy} of the wall time",
         f"overlap: more than one worked in {_percent(summary.several_share)} of it, none in {idle}",
-        f"bound by: {bounds}",
+        f"bound by: {lanes}; most by {bounds}",
     ]
 
 
