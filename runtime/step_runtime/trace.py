@@ -18,6 +18,9 @@ GPU, GPU_UPLOAD = "GPU", "GPU upload"
 SOURCE = "source"
 """What a reader of a live source waits for; nobody records it."""
 
+LANE_ORDER = (READER, INFERENCE, GPU_UPLOAD, GPU, WRITER, LIVE_OVERLAY)
+"""As a clip goes."""
+
 _MOST_SPANS = 1_000_000  # about 200 MB; ten hours of 25 frames a second would be five times as many
 _NOTHING = contextlib.nullcontext()
 
@@ -145,6 +148,11 @@ class _Timing:
     def __exit__(self, *_exception: object) -> None:
         end_ns = time.perf_counter_ns()
         self._recorder.add(Span(self._name, current_lane(), self._start_ns, end_ns, self._waits_for))
+
+
+def lane_rank(lane: str) -> tuple[int, str]:
+    """Sorts lanes as a clip goes through them; those that are not known come last, by name."""
+    return (LANE_ORDER.index(lane) if lane in LANE_ORDER else len(LANE_ORDER), lane)
 
 
 def current_lane() -> str:

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from step.files import atomic_path
-from step_runtime.trace import GPU, GPU_UPLOAD, INFERENCE, LIVE_OVERLAY, READER, WRITER, Span
+from step_runtime.trace import Span, lane_rank
 
-_ORDER = (READER, INFERENCE, GPU_UPLOAD, GPU, WRITER, LIVE_OVERLAY)  # from top to bottom, as a clip goes
 _PROCESS = 1
 
 
@@ -28,7 +27,7 @@ def write_trace(path: Path, spans: Sequence[Span], *, about: dict[str, str]) -> 
         StepError: it cannot be written.
     """
     origin_ns = min((span.start_ns for span in spans), default=0)
-    lanes = sorted({span.lane for span in spans}, key=lambda lane: (_rank(lane), lane))
+    lanes = sorted({span.lane for span in spans}, key=lane_rank)
     numbers = {lane: number for number, lane in enumerate(lanes, start=1)}
     events: list[dict[str, Any]] = [_metadata("process_name", 0, name="step-run")]
     for lane, number in numbers.items():
@@ -38,10 +37,6 @@ def write_trace(path: Path, spans: Sequence[Span], *, about: dict[str, str]) -> 
     content = {"traceEvents": events, "displayTimeUnit": "ms", "otherData": about}
     with atomic_path(path) as scratch, scratch.open("w", encoding="utf-8") as file:
         json.dump(content, file)
-
-
-def _rank(lane: str) -> int:
-    return _ORDER.index(lane) if lane in _ORDER else len(_ORDER)
 
 
 def _metadata(kind: str, thread: int, **arguments: str | int) -> dict[str, Any]:

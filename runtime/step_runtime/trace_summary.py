@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
-from step_runtime.trace import GPU, GPU_UPLOAD, Span
+from step_runtime.trace import GPU, GPU_UPLOAD, Span, lane_rank
 
 _HAND_OVER_NS = 200_000  # a wait this short is the hand-over itself: the item was there
 _DEVICE_LANES = (GPU, GPU_UPLOAD)
@@ -44,7 +44,7 @@ class TraceSummary:
 
     Attributes:
         wall_s: from the first span's start to the last one's end.
-        stages: in the order in which they first happened, lane by lane.
+        stages: lane by lane, each lane's in the order in which they first happened.
         busy_s: seconds of work, by lane.
         overlap_s: seconds in which so many lanes worked at once; 0 to the number of lanes.
     """
@@ -86,12 +86,11 @@ def summarize(spans: Sequence[Span]) -> TraceSummary:
     """
     ordered = sorted(spans, key=lambda span: span.start_ns)
     start_ns, end_ns = ordered[0].start_ns, max(span.end_ns for span in ordered)
-    work: dict[str, list[Span]] = {}
+    work: dict[str, list[Span]] = {lane: [] for lane in sorted({span.lane for span in spans}, key=lane_rank)}
     totals: dict[tuple[str, str, bool], list[int]] = {}
     for span in ordered:
-        lane = work.setdefault(span.lane, [])
         if span.waits_for is None:
-            lane.append(span)
+            work[span.lane].append(span)
         totals.setdefault((span.lane, span.name, span.waits_for is not None), []).append(span.duration_ns)
     critical_ns = critical_path(ordered)
     for lane_name, name in critical_ns:
