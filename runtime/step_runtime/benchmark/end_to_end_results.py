@@ -1,5 +1,6 @@
 """What end-to-end runs come to: statistics, JSON, tables and a plot."""
 
+import statistics
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +15,7 @@ from step.errors import StepError
 from step.files import atomic_path
 from step_runtime.benchmark.end_to_end import Measured, every_text
 from step_runtime.benchmark.results import machine, versions
-from step_runtime.benchmark.statistics import median_ratio, percentile
+from step_runtime.benchmark.statistics import median_ratio
 
 SCHEMA = 1
 _COLUMNS = ("keys", "wall s", "keys/s", "frames/s", "lag s", "ratio", "95 %", "same")
@@ -128,7 +129,7 @@ class EndToEndResults(BaseModel):
 def end_to_end_table(results: EndToEndResults) -> Table:
     """A row for each program at each rate."""
     title = f"{results.video}, {results.source_frames} frames, {results.duration_s:.1f} s; {_where(results)}"
-    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, padding=0)
     table.add_column("every", justify="right", no_wrap=True)
     table.add_column("program", no_wrap=True)
     for column in _COLUMNS:
@@ -213,7 +214,7 @@ def _row(row: Measured, base: Measured, source_frames: int, duration_s: Fraction
     if not row.runs:
         return EndToEndRow(program=row.program, every=every, problem=row.problem)
     walls_s = [run.wall_s for run in row.runs]
-    wall_s = percentile(walls_s, 50)
+    wall_s = statistics.median(walls_s)
     key_frames = row.runs[-1].key_frames
     pairs = min(len(row.runs), len(base.runs))
     ratio = (
@@ -231,7 +232,7 @@ def _row(row: Measured, base: Measured, source_frames: int, duration_s: Fraction
         key_frames_per_s=key_frames / wall_s,
         frames_per_s=source_frames / wall_s,
         real_time=float(duration_s) / wall_s,
-        worst_lag_s=percentile([run.worst_lag_s for run in row.runs], 50),
+        worst_lag_s=statistics.median(run.worst_lag_s for run in row.runs),
         ratio=None if ratio is None else ratio.value,
         ratio_low=None if ratio is None else ratio.low,
         ratio_high=None if ratio is None else ratio.high,
