@@ -192,6 +192,7 @@ def draw_end_to_end(results: EndToEndResults, path: Path) -> None:
     left.set_xlabel("key frames")
     left.set_ylabel("wall time, s")
     left.set_xlim(left=0)
+    left.xaxis.get_major_locator().set_params(integer=True)
     left.set_ylim(bottom=0)
     left.legend(fontsize=8)
     right.set_xticks(
@@ -199,7 +200,8 @@ def draw_end_to_end(results: EndToEndResults, path: Path) -> None:
     )
     right.set_ylabel("key frames a second")
     right.margins(y=0.12)
-    figure.suptitle(f"{results.video}, {results.model}; {_where(results)}", fontsize=9)
+    title = f"step-run by backend against the {results.baseline}: {results.video}, model {results.model}"
+    figure.suptitle(f"{title}; {_where(results)}", fontsize=9)
     with atomic_path(path) as scratch:
         figure.savefig(scratch, format="png")
 
