@@ -7,6 +7,7 @@ may be. A copy whose source was overwritten too early, or a result that was read
 import ctypes
 import functools
 import math
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +39,8 @@ class FakeCuda:
         self.graphs: dict[int, list] = {}
         self.recorded: dict[int, int] = {}  # event -> times it was recorded
         self.happened: dict[int, int] = {}
+        self.happened_ns: dict[int, int] = {}
+        self.timed: set[int] = set()
         self.recorded_on: dict[int, int] = {}  # event -> stream
         self._next = 1
         self._fail_at = fail_at
@@ -98,6 +101,18 @@ class FakeCuda:
         self.recorded[event] = self.happened[event] = 0
         return event
 
+    def create_timed_event(self):
+        event = self.create_event()
+        self.timed.add(event)
+        return event
+
+    def elapsed_ms(self, start, end):
+        self._note("elapsed_ms")
+        assert {start, end} <= self.timed
+        for event in (start, end):
+            assert self.recorded[event] == self.happened[event] > 0, "it has not happened yet"
+        return (self.happened_ns[end] - self.happened_ns[start]) / 1e6
+
     def destroy_event(self, event):
         self._note("destroy_event")
         self.handles.remove(event)
@@ -126,7 +141,11 @@ class FakeCuda:
         self.recorded[event] += 1
         number = self.recorded[event]
         self.recorded_on[event] = stream
-        self.enqueue(stream, lambda: self.happened.__setitem__(event, number))
+        self.enqueue(stream, lambda: self._happens(event, number))
+
+    def _happens(self, event, number) -> None:
+        self.happened[event] = number
+        self.happened_ns[event] = time.perf_counter_ns()
 
     def wait(self, stream, event):
         self._note("wait")

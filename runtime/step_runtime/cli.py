@@ -15,6 +15,7 @@ from rich.table import Table
 
 from step.cli import OneLineCommand, print_error
 from step.errors import StepError
+from step.files import check_writable
 from step_runtime.backends.base import Loop
 from step_runtime.backends.select import BACKENDS, BackendName
 from step_runtime.detector import Detector, RunState
@@ -22,6 +23,10 @@ from step_runtime.key_frame import KeyFrame
 from step_runtime.record import RunSummary, record
 from step_runtime.sources.base import Source
 from step_runtime.sources.open import find_sources, source_names
+from step_runtime.trace import SILENT, Recorder
+from step_runtime.trace_file import write_trace
+from step_runtime.trace_summary import summarize
+from step_runtime.trace_tables import trace_report
 
 _ACTIONS_SHOWN = 8
 _FASTEST_FPS = 1000
@@ -64,6 +69,12 @@ def _parse_every(_ctx: click.Context, _param: click.Parameter, value: str) -> Fr
 @click.option("--score-threshold", type=float, default=0.4, help="Of people in detections.jsonl and the overlay.")
 @click.option("--frames-fps", type=float, default=30.0, help="Frames per second of a folder of frames.")
 @click.option("--overlay/--no-overlay", default=True, help="Write overlay.mp4.")
+@click.option(
+    "--trace",
+    "trace_file",
+    type=click.Path(path_type=Path),
+    help="Write what every thread did, and when, for Perfetto or chrome://tracing; print it by stages.",
+)
 def main(
     source: str,
     model: Path,
@@ -77,6 +88,7 @@ def main(
     score_threshold: float,
     frames_fps: float,
     overlay: bool,
+    trace_file: Path | None,
 ) -> None:
     """Detects people and their actions in SOURCE: a video file, a folder of videos or of frames, a camera index, a URL.
 
@@ -86,10 +98,14 @@ def main(
         raise StepError(f"--score-threshold is {score_threshold}; it must be in [0, 1)")
     if not 0 < frames_fps <= _FASTEST_FPS:
         raise StepError(f"--frames-fps is {frames_fps}; it must be above 0, at most {_FASTEST_FPS}")
+    if trace_file is not None:
+        check_writable(trace_file)
     rate = Fraction(frames_fps).limit_denominator(1001)
     locations = find_sources(source, frames_fps=rate)
     console = Console(stderr=True)
     problems: list[str] = []
+    recorder = None if trace_file is None else Recorder()
+    interrupted = False
     with Detector.open(
         model,
         cast(BackendName, backend),
@@ -100,6 +116,7 @@ def main(
         passed_over=lambda name, reason: console.print(
             f"{name} passed over: {reason}", style="dim", soft_wrap=True, highlight=False, markup=False
         ),
+        tracer=recorder or SILENT,
     ) as detector:
         for location, name in zip(locations, source_names(locations), strict=True):
             folder = out or Path("runs") / source_names([source])[0]
@@ -126,8 +143,18 @@ def main(
             console.print(_summary_table(summary, detector, model, folder))
             problems += [f"{problem}; what came before is kept" for problem in summary.state.problems]
             if summary.interrupted:
-                print_error("interrupted; what came before is kept")
-                sys.exit(130)
+                interrupted = True
+                break
+        if trace_file is not None and recorder is not None and recorder.spans:
+            _report_trace(
+                recorder,
+                trace_file,
+                console,
+                about={"model": str(model), "source": source, "backend": _what_ran(detector)},
+            )
+    if interrupted:
+        print_error("interrupted; what came before is kept")
+        sys.exit(130)
     for problem in problems:
         print_error(problem)
     if problems:
@@ -172,9 +199,9 @@ class _ProgressBar:
 
 def _summary_table(summary: RunSummary, detector: Detector, model: Path, folder: Path) -> Table:
     """One screen: what ran, how fast, what was seen, where it lies."""
-    backend, state = detector.backend, summary.state
+    state = summary.state
     table = Table(title=escape(f"step-run: {summary.video}"), show_header=False, title_justify="left")
-    table.add_row("model", escape(f"{model} ({backend.name}, {backend.device}, {backend.loop} loop)"))
+    table.add_row("model", escape(f"{model} ({_what_ran(detector)})"))
     rate = summary.key_frames / summary.elapsed_s
     table.add_row("key frames", f"{summary.key_frames} in {summary.elapsed_s:.1f} s ({rate:.2f} a second)")
     table.add_row("inference", f"{state.inference_s / summary.key_frames:.3f} s a clip")
@@ -188,3 +215,15 @@ def _summary_table(summary: RunSummary, detector: Detector, model: Path, folder:
         table.add_row("", f"{count} x {detector.config.class_name(label)}")
     table.add_row("results", escape(f"{folder}"))
     return table
+
+
+def _what_ran(detector: Detector) -> str:
+    backend = detector.backend
+    return f"{backend.name}, {backend.device}, {backend.loop} loop"
+
+
+def _report_trace(recorder: Recorder, path: Path, console: Console, *, about: dict[str, str]) -> None:
+    write_trace(path, recorder.spans, about=about)
+    console.print(trace_report(summarize(recorder.spans)), soft_wrap=True, highlight=False)
+    left_out = f", {recorder.left_out} later spans left out" if recorder.left_out else ""
+    console.print(f"trace: {path}{left_out}", soft_wrap=True, highlight=False, markup=False)

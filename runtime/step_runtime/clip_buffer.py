@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from step.clips import clip_offsets_s
 from step.config import StepConfig
 from step_runtime.key_frame import Clip
+from step_runtime.trace import SILENT, Tracer
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,21 @@ class ClipBuffer:
         every_s: seconds between key frames, or None to make every source frame one.
         interval_s: the source's nominal frame interval.
         slack_s: how far a timestamp may be off because the container rounds it; 0 for exact ones.
+        tracer: is told what it does, and when.
 
     Holds at most the frames of one clip's span, whatever the video's length.
     """
 
     def __init__(
-        self, *, config: StepConfig, every_s: Fraction | None, interval_s: Fraction, slack_s: Fraction = Fraction(0)
+        self,
+        *,
+        config: StepConfig,
+        every_s: Fraction | None,
+        interval_s: Fraction,
+        slack_s: Fraction = Fraction(0),
+        tracer: Tracer = SILENT,
     ) -> None:
+        self._tracer = tracer
         self._size_px = config.image_size_px
         self._offsets_s = clip_offsets_s(config.clip_frames)
         # Key frames closer than frames are every frame.
@@ -88,12 +97,12 @@ class ClipBuffer:
         if self._held:
             self._schedule_until(self._held[-1].time_s + self._interval_s)
         while self._keys:
-            yield self._cut(*self._keys.popleft())
+            yield self._traced_cut()
 
     def _clips_before(self, time_s: Fraction) -> Iterator[Clip]:
         """Clips whose last frame cannot be one that starts at `time_s` or later."""
         while self._keys and self._keys[0][1].time_s + self._offsets_s[-1] + self._slack_s < time_s:
-            yield self._cut(*self._keys.popleft())
+            yield self._traced_cut()
 
     def _schedule_until(self, time_s: Fraction) -> None:
         """A scheduled moment before `time_s` has its key frame: the newest frame held."""
@@ -107,7 +116,10 @@ class ClipBuffer:
         # Every frame is resized, even where key frames are far apart: which frames a clip shows is known only when its
         # key frame is, and after a gap in the timestamps that can be long before its schedule.
         size = (self._size_px, self._size_px)
-        resized = np.asarray(cv2.resize(frame.rgb(), size, interpolation=cv2.INTER_LINEAR), np.uint8)
+        with self._tracer.span("convert"):
+            pixels = frame.rgb()
+        with self._tracer.span("resize"):
+            resized = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR), np.uint8)
         self._held.append(_Held(frame.time_s, frame.index, frame.width_px, frame.height_px, resized))
 
     def _forget(self) -> None:
@@ -116,6 +128,10 @@ class ClipBuffer:
         begin = earliest_key.time_s + self._offsets_s[0]
         while len(self._held) > 1 and self._held[1].time_s <= begin:
             self._held.popleft()
+
+    def _traced_cut(self) -> Clip:
+        with self._tracer.span("cut"):
+            return self._cut(*self._keys.popleft())
 
     def _cut(self, scheduled_s: Fraction, key: _Held) -> Clip:
         held = list(self._held)

@@ -23,6 +23,7 @@ from step_runtime.clip_buffer import ClipBuffer
 from step_runtime.key_frame import Clip, KeyFrame
 from step_runtime.sources.base import Source
 from step_runtime.sources.open import find_sources, open_source, source_names
+from step_runtime.trace import INFERENCE, READER, SILENT, SOURCE, Tracer
 
 DEFAULT_EVERY_S = Fraction(1)
 DEFAULT_FRAMES_FPS = Fraction(30)
@@ -45,10 +46,12 @@ class Detector:
 
     Args:
         backend: a loaded model; `Detector.open` makes one.
+        tracer: is told what `run` does, and when.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, *, tracer: Tracer = SILENT) -> None:
         self.backend = backend
+        self.tracer = tracer
 
     @classmethod
     def open(
@@ -61,6 +64,7 @@ class Detector:
         device: str = "auto",
         threads: int | None = None,
         passed_over: Callable[[str, str], None] = lambda _name, _reason: None,
+        tracer: Tracer = SILENT,
     ) -> Self:
         """Loads a bundle (or, with torch, a checkpoint); see `open_backend` for the arguments.
 
@@ -76,7 +80,9 @@ class Detector:
                 device=device,
                 threads=threads,
                 passed_over=passed_over,
-            )
+                tracer=tracer,
+            ),
+            tracer=tracer,
         )
 
     @property
@@ -168,12 +174,15 @@ class Detector:
         dropped_before = state.dropped_clips
         clips: Channel[Clip] = Channel(capacity=_CLIPS_WAITING, drop_oldest=source.is_live)
         reader = threading.Thread(
-            target=_read, args=(source, self.config, every_s, clips, state), name="step-reader", daemon=True
+            target=_read,
+            args=(source, self.config, every_s, clips, state, self.tracer),
+            name=f"step-{READER}",
+            daemon=True,
         )
         reader.start()
         under_way: deque[tuple[Clip, _Call]] = deque()
         try:
-            for clip in clips:
+            for clip in self.tracer.each("wait for a clip", clips, waits_for=READER):
                 start_s = time.monotonic()
                 under_way.append((clip, self._submit(clip.frames[None])))
                 state.inference_s += time.monotonic() - start_s
@@ -217,17 +226,30 @@ class _Call:
         return Detections(*(rows[: self.count] for rows in self.pending.result()))
 
 
-def _read(source: Source, config: StepConfig, every_s: Fraction | None, clips: Channel[Clip], state: RunState) -> None:
+def _read(
+    source: Source,
+    config: StepConfig,
+    every_s: Fraction | None,
+    clips: Channel[Clip],
+    state: RunState,
+    tracer: Tracer,
+) -> None:
     """The reader thread: frames to clips, until the end, a failure, or the consumer's wish."""
-    buffer = ClipBuffer(config=config, every_s=every_s, interval_s=source.interval_s, slack_s=source.slack_s)
+    buffer = ClipBuffer(
+        config=config, every_s=every_s, interval_s=source.interval_s, slack_s=source.slack_s, tracer=tracer
+    )
     failure: BaseException | None = None
     try:
-        for frame in source.frames():
+        # A live source's frames come in their own time: that is waiting, whatever decoding is in it.
+        waits_for = SOURCE if source.is_live else None
+        for frame in tracer.each(
+            "wait for a frame" if source.is_live else "decode", source.frames(), waits_for=waits_for
+        ):
             for clip in buffer.add(frame):
-                clips.put(clip)
+                _hand_over(clip, clips, tracer)
             state.decoded_s = frame.time_s
         for clip in buffer.finish():
-            clips.put(clip)
+            _hand_over(clip, clips, tracer)
     except Stopped:
         pass
     except BaseException as error:  # noqa: BLE001 - it is not swallowed: the consumer raises it
@@ -235,3 +257,8 @@ def _read(source: Source, config: StepConfig, every_s: Fraction | None, clips: C
     finally:
         state.host_s += time.thread_time()
         clips.end(failure)
+
+
+def _hand_over(clip: Clip, clips: Channel[Clip], tracer: Tracer) -> None:
+    with tracer.span("wait for room", waits_for=INFERENCE):
+        clips.put(clip)

@@ -15,6 +15,7 @@ from step_runtime.outputs.live_overlay import LiveOverlay
 from step_runtime.outputs.run_writer import RunWriter
 from step_runtime.sources.base import Source
 from step_runtime.sources.open import open_source
+from step_runtime.trace import LIVE_OVERLAY
 
 
 @dataclass
@@ -57,7 +58,7 @@ def record(
     """Runs a source and writes detections.jsonl, detections.csv and (with `overlay`) overlay.mp4.
 
     Args:
-        detector: an open detector.
+        detector: an open detector; its tracer is told what all threads do.
         location: one entry of `find_sources`.
         folder: where the files appear, all at once, when the run ends or is interrupted.
         every_s: seconds between key frames; None makes every source frame one.
@@ -76,13 +77,20 @@ def record(
     with atomic_files(folder) as scratch:
         live = None
         if overlay and source.is_live:
-            live = LiveOverlay(scratch / "overlay.mp4", source, config=detector.config, score_threshold=score_threshold)
+            live = LiveOverlay(
+                scratch / "overlay.mp4",
+                source,
+                config=detector.config,
+                score_threshold=score_threshold,
+                tracer=detector.tracer,
+            )
             source = live.tapped
         writer = RunWriter(
             scratch,
             reopen=(lambda: open_source(location, frames_fps=frames_fps)) if overlay and live is None else None,
             config=detector.config,
             score_threshold=score_threshold,
+            tracer=detector.tracer,
         )
         finished = False
         try:
@@ -104,7 +112,8 @@ def record(
                 summary.interrupted = True
                 writer.finish(draw_rest=False)
             if live is not None:
-                live.finish()
+                with detector.tracer.span("wait for the overlay", waits_for=LIVE_OVERLAY):
+                    live.finish()
             finished = True
         finally:
             if not finished:

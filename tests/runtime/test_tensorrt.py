@@ -336,6 +336,8 @@ def test_cuda_bindings_take_our_arguments(monkeypatch):
         "create_stream": (),
         "destroy_stream": (5,),
         "create_event": (),
+        "create_timed_event": (),
+        "elapsed_ms": (5, 6),
         "destroy_event": (5,),
         "upload": (1 << 20, 1 << 21, 8, 5),
         "download": (1 << 20, 1 << 21, 8, 5),

@@ -38,6 +38,12 @@ class Cuda(Protocol):
     def create_event(self) -> int:
         """An event without timing; a host that waits for it sleeps."""
 
+    def create_timed_event(self) -> int:
+        """An event that `elapsed_ms` takes."""
+
+    def elapsed_ms(self, start: int, end: int) -> float:
+        """Milliseconds between two timed events that have happened."""
+
     def destroy_event(self, event: int) -> None:
         """Returns an event."""
 
@@ -127,6 +133,15 @@ class CudaRuntime:
         """See `Cuda.create_event`."""
         flags = self._cudart.cudaEventDisableTiming | self._cudart.cudaEventBlockingSync
         return int(self._check("creating an event", self._cudart.cudaEventCreateWithFlags(flags)))
+
+    def create_timed_event(self) -> int:
+        """See `Cuda.create_timed_event`."""
+        flags = self._cudart.cudaEventBlockingSync
+        return int(self._check("creating an event", self._cudart.cudaEventCreateWithFlags(flags)))
+
+    def elapsed_ms(self, start: int, end: int) -> float:
+        """See `Cuda.elapsed_ms`."""
+        return float(self._check("timing", self._cudart.cudaEventElapsedTime(start, end)))
 
     def destroy_event(self, event: int) -> None:
         """See `Cuda.destroy_event`."""

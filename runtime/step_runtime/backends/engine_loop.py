@@ -6,7 +6,7 @@ the host waits for nothing but the end of a clip.
 
 import contextlib
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from step_runtime.backends.cuda import Cuda, give_back_later
 from step_runtime.backends.engine import Engine
 
 _ANCHORS = "anchors"
+_WHOLE_LOOP = "backbone to detect"
 
 
 class EngineLoop:
@@ -84,12 +85,17 @@ class EngineLoop:
             self._graph = self._record()
         self._batch = batch
 
-    def launch(self) -> None:
-        """Puts one pass over all engines into the stream."""
+    def launch(self, *, done: Callable[[str], None] = lambda _name: None) -> None:
+        """Puts one pass over all engines into the stream.
+
+        Args:
+            done: is called after each part is put there, with its name: an engine, or all of them in one CUDA graph.
+        """
         if self._graph is not None:
             self._cuda.launch(self._graph, self.stream)
+            done(self._engines[0].spec.name if len(self._engines) == 1 else _WHOLE_LOOP)
         else:
-            self._enqueue_engines()
+            self._enqueue_engines(done)
 
     def close(self) -> None:
         """Frees everything; what a lost device cannot free is gone with it."""
@@ -138,9 +144,10 @@ class EngineLoop:
             self._cuda.upload(self._buffers[_ANCHORS], pinned, tubes_px.nbytes, self.stream)
             self._cuda.synchronize_stream(self.stream)
 
-    def _enqueue_engines(self) -> None:
+    def _enqueue_engines(self, done: Callable[[str], None] = lambda _name: None) -> None:
         for engine in self._engines:
             engine.enqueue(self.stream)
+            done(engine.spec.name)
 
     def _record(self) -> int | None:
         """The graph; None where the library does something that cannot be recorded, which then runs without."""

@@ -19,6 +19,7 @@ from step.errors import StepError
 from step.graph_spec import BACKBONE, DETECT, FUSED, GraphSpec, step_graph_name
 from step_runtime.backends.base import Finished, Loop
 from step_runtime.gpus import cuda_driver_is_present
+from step_runtime.trace import SILENT, Tracer
 
 _QUIET, _SILENT = 3, 4  # severities: errors only; nothing that can be recovered from
 
@@ -33,6 +34,7 @@ class OnnxRuntimeBackend:
         num_steps: progressive steps to run; fewer than exported only in the step loop.
         device: "cpu", "cuda" or "cuda:N".
         threads: CPU threads; None lets the library choose.
+        tracer: is told of uploads, graphs and downloads.
 
     Raises:
         StepError: the device is not there, or a graph cannot be loaded.
@@ -42,12 +44,21 @@ class OnnxRuntimeBackend:
     depth = 1
 
     def __init__(
-        self, folder: Path, manifest: Manifest, *, loop: Loop, num_steps: int, device: str, threads: int | None
+        self,
+        folder: Path,
+        manifest: Manifest,
+        *,
+        loop: Loop,
+        num_steps: int,
+        device: str,
+        threads: int | None,
+        tracer: Tracer = SILENT,
     ) -> None:
         self.config = manifest.config
         self.min_batch = manifest.batch or 1
         self.max_batch = manifest.batch
         self.loop = loop
+        self._tracer = tracer
         self._manifest = manifest
         self._num_steps = num_steps
         names = [FUSED] if loop == "fused" else [BACKBONE, *map(step_graph_name, range(num_steps)), DETECT]
@@ -66,14 +77,18 @@ class OnnxRuntimeBackend:
         """See `Backend.submit`."""
         batch = len(frames)
         values = self._buffers.setdefault(batch, {})
-        values["frames"] = ort.OrtValue.ortvalue_from_numpy(frames, self._memory, self._memory_id)
+        with self._tracer.span("upload"):
+            values["frames"] = ort.OrtValue.ortvalue_from_numpy(frames, self._memory, self._memory_id)
         if self.loop == "fused":
             self._run(FUSED, values, batch)
         else:
             self._run_steps(values, batch)
-        rows = [values[name].numpy() for name in ("boxes", "scores", "labels", "tube_indices", "counts", "tubes_px")]
-        # On the CPU these are views of buffers that the next call writes.
-        return Finished(Detections(*(row.copy() for row in rows)))
+        with self._tracer.span("download"):
+            rows = [
+                values[name].numpy() for name in ("boxes", "scores", "labels", "tube_indices", "counts", "tubes_px")
+            ]
+            # On the CPU these are views of buffers that the next call writes.
+            return Finished(Detections(*(row.copy() for row in rows)))
 
     def close(self) -> None:
         """See `Backend.close`."""
@@ -107,7 +122,8 @@ class OnnxRuntimeBackend:
         for tensor_name, value in outputs.items():
             binding.bind_ortvalue_output(tensor_name, value)
         try:
-            session.run_with_iobinding(binding)
+            with self._tracer.span(name):
+                session.run_with_iobinding(binding)
         except (ort.capi.onnxruntime_pybind11_state.RuntimeException, RuntimeError) as error:
             raise StepError(f"ONNX Runtime failed in {name}: {str(error).splitlines()[0]}") from error
         values.update(outputs)

@@ -14,6 +14,7 @@ from step.detections import Detections
 from step.errors import StepError
 from step.graph_spec import BACKBONE, DETECT, FUSED, step_graph_name
 from step_runtime.backends.base import Array, Finished, Loop
+from step_runtime.trace import SILENT, Tracer
 
 _OUTPUTS = ("boxes", "scores", "labels", "tube_indices", "counts", "tubes_px")
 
@@ -30,6 +31,7 @@ class OpenVinoBackend:
         num_steps: progressive steps to run; fewer than exported only in the step loop.
         device: "auto" or "cpu".
         threads: CPU threads; None lets the library choose.
+        tracer: is told of uploads, graphs and downloads.
 
     Raises:
         StepError: another device, the library is not there, or it cannot load a graph.
@@ -39,7 +41,15 @@ class OpenVinoBackend:
     depth = 1
 
     def __init__(
-        self, folder: Path, manifest: Manifest, *, loop: Loop, num_steps: int, device: str, threads: int | None
+        self,
+        folder: Path,
+        manifest: Manifest,
+        *,
+        loop: Loop,
+        num_steps: int,
+        device: str,
+        threads: int | None,
+        tracer: Tracer = SILENT,
     ) -> None:
         if device not in ("auto", "cpu"):
             raise StepError(f"--backend openvino runs on the CPU, not on {device}; give --device cpu")
@@ -54,6 +64,7 @@ class OpenVinoBackend:
         self.min_batch = manifest.batch or 1
         self.max_batch = manifest.batch
         self.loop = loop
+        self._tracer = tracer
         self._num_steps = num_steps
         # Whatever precision the graph has is what it is computed in, or better: never bfloat16 behind one's back.
         options: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
@@ -90,7 +101,8 @@ class OpenVinoBackend:
                 if "next_tubes_px" in outputs:
                     values["input_tubes_px"] = outputs["next_tubes_px"]
             self._run(DETECT, values)
-        return Finished(Detections(*(values[name].copy() for name in _OUTPUTS)))
+        with self._tracer.span("download"):
+            return Finished(Detections(*(values[name].copy() for name in _OUTPUTS)))
 
     def close(self) -> None:
         """See `Backend.close`."""
@@ -100,7 +112,8 @@ class OpenVinoBackend:
         """Runs one graph; its outputs, which the library owns until its next run, join `values`."""
         request = self._requests[name]
         inputs = {port.get_any_name(): values[port.get_any_name()] for port in request.model_inputs}
-        results = request.infer(inputs, share_inputs=True, share_outputs=True)
+        with self._tracer.span(name):
+            results = request.infer(inputs, share_inputs=True, share_outputs=True)
         outputs = {port.get_any_name(): np.asarray(array) for port, array in results.items()}
         values.update(outputs)
         return outputs

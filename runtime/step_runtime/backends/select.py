@@ -11,6 +11,7 @@ from step.flavours import FLAVOURS
 from step.graph_spec import FUSED
 from step.toy_model import find_model
 from step_runtime.backends.base import Backend, Loop
+from step_runtime.trace import SILENT, Tracer
 
 BackendName = Literal["auto", "tensorrt", "tensorrt-rtx", "onnxruntime", "openvino", "torch"]
 BACKENDS: tuple[BackendName, ...] = ("auto", "tensorrt", "tensorrt-rtx", "onnxruntime", "openvino", "torch")
@@ -25,6 +26,7 @@ def open_backend(
     device: str = "auto",
     threads: int | None = None,
     passed_over: Callable[[str, str], None] = lambda _name, _reason: None,
+    tracer: Tracer = SILENT,
 ) -> Backend:
     """Loads a model.
 
@@ -37,6 +39,7 @@ def open_backend(
         device: "auto", "cpu", "cuda" or "cuda:N".
         threads: CPU threads; None lets the library choose.
         passed_over: is told which backend "auto" did not take, and why.
+        tracer: is told of uploads, graphs and downloads.
 
     Raises:
         StepError: no such model, backend, loop, step count or device.
@@ -53,7 +56,7 @@ def open_backend(
             raise StepError(
                 f"--loop fused needs a bundle; {model} is a checkpoint, whose steps PyTorch runs one by one"
             )
-        return _open_torch(model, backend=backend, num_steps=num_steps, device=device, threads=threads)
+        return _open_torch(model, backend=backend, num_steps=num_steps, device=device, threads=threads, tracer=tracer)
     if backend == "torch":
         raise StepError(f"--backend torch runs a checkpoint, not a bundle; give --model model.pth instead of {model}")
     manifest = read_bundle(model)
@@ -69,13 +72,19 @@ def open_backend(
     if backend == "auto" and device != "cpu":
         candidates = [*((flavour, device) for flavour in FLAVOURS), *candidates]
     *preferred, last = candidates
+
+    def attempt(name: BackendName, place: str) -> Backend:
+        return _open(
+            name, model, manifest, loop=chosen_loop, num_steps=steps, device=place, threads=threads, tracer=tracer
+        )
+
     for name, place in preferred:
         try:
-            return _open(name, model, manifest, loop=chosen_loop, num_steps=steps, device=place, threads=threads)
+            return attempt(name, place)
         except StepError as error:
             passed_over("onnxruntime on CUDA" if name == "onnxruntime" else name, str(error))
     try:
-        return _open(last[0], model, manifest, loop=chosen_loop, num_steps=steps, device=last[1], threads=threads)
+        return attempt(*last)
     except StepError as error:
         if last[0] in FLAVOURS and "--backend onnxruntime" not in str(error):
             raise StepError(f"--backend {last[0]}: {error}; --backend onnxruntime runs without") from error
@@ -91,22 +100,29 @@ def _open(
     num_steps: int,
     device: str,
     threads: int | None,
+    tracer: Tracer,
 ) -> Backend:
     if name == "tensorrt" or name == "tensorrt-rtx":
         from step_runtime.backends.tensorrt import TensorRTBackend
 
-        return TensorRTBackend.open(model, manifest, flavour=name, loop=loop, num_steps=num_steps, device=device)
+        return TensorRTBackend.open(
+            model, manifest, flavour=name, loop=loop, num_steps=num_steps, device=device, tracer=tracer
+        )
     if name == "openvino":
         from step_runtime.backends.openvino import OpenVinoBackend
 
-        return OpenVinoBackend(model, manifest, loop=loop, num_steps=num_steps, device=device, threads=threads)
+        return OpenVinoBackend(
+            model, manifest, loop=loop, num_steps=num_steps, device=device, threads=threads, tracer=tracer
+        )
     from step_runtime.backends.onnxruntime import OnnxRuntimeBackend
 
-    return OnnxRuntimeBackend(model, manifest, loop=loop, num_steps=num_steps, device=device, threads=threads)
+    return OnnxRuntimeBackend(
+        model, manifest, loop=loop, num_steps=num_steps, device=device, threads=threads, tracer=tracer
+    )
 
 
 def _open_torch(
-    model: Path, *, backend: BackendName, num_steps: int | None, device: str, threads: int | None
+    model: Path, *, backend: BackendName, num_steps: int | None, device: str, threads: int | None, tracer: Tracer
 ) -> Backend:
     if backend not in ("auto", "torch"):
         raise StepError(f"{model} is a file; --backend {backend} needs a bundle: step-export {model} -o BUNDLE")
@@ -117,7 +133,7 @@ def _open_torch(
     from step_runtime.backends.torch import TorchBackend
 
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    return TorchBackend(model, num_steps=num_steps, device=chosen, threads=threads)
+    return TorchBackend(model, num_steps=num_steps, device=chosen, threads=threads, tracer=tracer)
 
 
 def _choose_loop(model: Path, manifest: Manifest, loop: Loop | None, steps: int) -> Loop:

@@ -6,6 +6,7 @@ other is computed. The host waits once a clip, for its detections.
 """
 
 import contextlib
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,9 @@ from step_runtime.backends.cuda import Cuda, CudaRuntime, give_back_later
 from step_runtime.backends.engine import Engine, Messages, make_runtime
 from step_runtime.backends.engine_checks import check_present, check_runnable
 from step_runtime.backends.engine_loop import EngineLoop, byte_size, pinned_array
+from step_runtime.backends.gpu_times import ClipTimes, GpuClock
 from step_runtime.gpus import Gpu, find_gpu
+from step_runtime.trace import GPU, GPU_UPLOAD, SILENT, Tracer
 
 _RESULTS = ("boxes", "scores", "labels", "tube_indices", "counts", "tubes_px")
 _SLOTS = 2
@@ -42,6 +45,7 @@ class _Slot:
     results_pinned: dict[str, int]
     uploaded: int
     done: int
+    times: ClipTimes
 
 
 class _Call:
@@ -70,6 +74,7 @@ class TensorRTBackend:
         loop: the fused engine, or those of the step loop.
         num_steps: progressive steps to run; fewer than exported only in the step loop.
         cuda_graph: replay a recorded CUDA graph instead of launching kernel by kernel.
+        tracer: is told what host and GPU do, and when; engines that are one CUDA graph are one span.
 
     Raises:
         StepError: the library refuses an engine, or the GPU's memory is full; nothing stays allocated.
@@ -89,7 +94,9 @@ class TensorRTBackend:
         loop: Loop,
         num_steps: int,
         cuda_graph: bool = True,
+        tracer: Tracer = SILENT,
     ) -> None:
+        self._tracer = tracer
         self.name: str = flavour
         self.loop: Loop = loop
         self._gpu = gpu
@@ -124,7 +131,10 @@ class TensorRTBackend:
             )
             stack.callback(self._loop.close)
             self._upload_stream = give_back_later(stack, cuda.destroy_stream, cuda.create_stream())
-            self._slots = [self._make_slot(stack, index) for index in range(_SLOTS)]
+            clock = GpuClock(cuda, self._loop.stream, stack) if tracer.is_on else None
+            # What traced clips need comes later, and goes before all that is here.
+            events = stack.enter_context(contextlib.ExitStack())
+            self._slots = [self._make_slot(stack, index, ClipTimes(cuda, clock, events)) for index in range(_SLOTS)]
             self._owned = stack.pop_all()
 
     @classmethod
@@ -138,11 +148,12 @@ class TensorRTBackend:
         num_steps: int,
         device: str,
         cuda_graph: bool = True,
+        tracer: Tracer = SILENT,
     ) -> Self:
         """Finds the GPU and the library, and checks that the engines are for both.
 
         Args:
-            folder, manifest, flavour, loop, num_steps, cuda_graph: see the class.
+            folder, manifest, flavour, loop, num_steps, cuda_graph, tracer: see the class.
             device: "auto", "cuda" or "cuda:N".
 
         Raises:
@@ -164,6 +175,7 @@ class TensorRTBackend:
             loop=loop,
             num_steps=num_steps,
             cuda_graph=cuda_graph,
+            tracer=tracer,
         )
 
     @property
@@ -186,17 +198,26 @@ class TensorRTBackend:
         slot = self._slots[self._next_slot]
         if slot.index in self._busy:  # its result was never asked for
             cuda.synchronize_event(slot.done)
-        loop.set_batch(batch)
+        with self._tracer.span("warm up"):  # which a new number of clips takes
+            loop.set_batch(batch)
         tensor, input_address = loop.frames
         size = byte_size(tensor, batch)
-        pinned_array(slot.frames_pinned, frames.shape, "uint8")[...] = frames
+        with self._tracer.span("to page-locked"):
+            pinned_array(slot.frames_pinned, frames.shape, "uint8")[...] = frames
+        times = slot.times
+        times.clear()
+        times.begin(GPU_UPLOAD, self._upload_stream)
         cuda.upload(slot.frames_device, slot.frames_pinned, size, self._upload_stream)
+        times.mark(GPU_UPLOAD, "upload", self._upload_stream)
         cuda.record(slot.uploaded, self._upload_stream)
         cuda.wait(loop.stream, slot.uploaded)
+        times.begin(GPU, loop.stream)
         cuda.copy(input_address, slot.frames_device, size, loop.stream)
-        loop.launch()
+        times.mark(GPU, "copy", loop.stream)
+        loop.launch(done=functools.partial(times.mark, GPU, stream=loop.stream))
         for name, (result, address) in loop.results.items():
             cuda.download(slot.results_pinned[name], address, byte_size(result, batch), loop.stream)
+        times.mark(GPU, "download", loop.stream)
         cuda.record(slot.done, loop.stream)
         self._busy.add(slot.index)
         self._next_slot = (slot.index + 1) % _SLOTS
@@ -205,8 +226,10 @@ class TensorRTBackend:
     def collect(self, slot: _Slot, batch: int) -> Detections[Array]:
         """Waits for a clip and copies its detections, since the page-locked memory is used again."""
         self._cuda.activate()
-        self._cuda.synchronize_event(slot.done)
+        with self._tracer.span("wait for the GPU", waits_for=GPU):
+            self._cuda.synchronize_event(slot.done)
         self._busy.discard(slot.index)
+        slot.times.report(self._tracer)
         rows = (
             pinned_array(slot.results_pinned[name], tensor.concrete_shape(batch), tensor.dtype).copy()
             for name, (tensor, _) in self._loop.results.items()
@@ -222,7 +245,7 @@ class TensorRTBackend:
             self._cuda.synchronize_stream(self._loop.stream)
         self._owned.close()
 
-    def _make_slot(self, stack: contextlib.ExitStack, index: int) -> _Slot:
+    def _make_slot(self, stack: contextlib.ExitStack, index: int, times: ClipTimes) -> _Slot:
         cuda, batch = self._cuda, self._engine_set.options.max_batch
         size = byte_size(self._loop.frames[0], batch)
 
@@ -236,6 +259,7 @@ class TensorRTBackend:
             results_pinned={name: pinned(byte_size(tensor, batch)) for name, (tensor, _) in self._loop.results.items()},
             uploaded=give_back_later(stack, cuda.destroy_event, cuda.create_event()),
             done=give_back_later(stack, cuda.destroy_event, cuda.create_event()),
+            times=times,
         )
 
 

@@ -1,17 +1,25 @@
 """PyTorch, the reference: runs a checkpoint, not a bundle."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from step_plugins import PluginError
+from torch import Tensor
 
 from step import load_checkpoint
 from step.detections import Detections
 from step.errors import StepError
+from step.graph_spec import BACKBONE, DETECT, step_graph_name
 from step_runtime.backends.base import Finished, Loop
 from step_runtime.backends.torch_kernels import use_kernels
+from step_runtime.trace import SILENT, Tracer
+
+# The defaults of `StepDetector.detect` and of `step-export`.
+_SCORE_THRESHOLD, _NMS_IOU, _MAX_DETECTIONS = 0.01, 0.4, 300
 
 
 class TorchBackend:
@@ -22,6 +30,7 @@ class TorchBackend:
         num_steps: progressive steps to run; None for all.
         device: "cpu", "cuda" or "cuda:N".
         threads: CPU threads; None lets the library choose.
+        tracer: is told of uploads, what the graphs would be, and downloads; on a GPU, each waits for its end then.
 
     Raises:
         StepError: a bad checkpoint or no such device.
@@ -33,7 +42,16 @@ class TorchBackend:
     max_batch: int | None = None
     depth = 1
 
-    def __init__(self, checkpoint: Path, *, num_steps: int | None, device: str, threads: int | None) -> None:
+    def __init__(
+        self,
+        checkpoint: Path,
+        *,
+        num_steps: int | None,
+        device: str,
+        threads: int | None,
+        tracer: Tracer = SILENT,
+    ) -> None:
+        self._tracer = tracer
         if threads is not None:
             torch.set_num_threads(threads)
         if device.startswith("cuda") and not torch.cuda.is_available():
@@ -56,12 +74,38 @@ class TorchBackend:
 
     def submit(self, frames: NDArray[np.uint8]) -> Finished:
         """See `Backend.submit`; the thresholds are the defaults of `step-export`."""
-        clips = torch.from_numpy(frames).to(self._device)
+        with self._span("upload"):
+            clips = torch.from_numpy(frames).to(self._device)
         try:
-            detections = self._detector.detect(clips, num_steps=self._num_steps)
+            with torch.inference_mode():
+                detections = self._detect(clips)
         except PluginError as error:
             raise StepError(str(error)) from error
-        return Finished(Detections(*(rows.cpu().numpy() for rows in detections)))
+        with self._span("download"):
+            return Finished(Detections(*(rows.cpu().numpy() for rows in detections)))
+
+    def _detect(self, clips: Tensor) -> Detections[Tensor]:
+        """`StepDetector.detect`, cut where the graphs are."""
+        detector, last = self._detector, self._num_steps - 1
+        with self._span(BACKBONE):
+            features = detector.extract(clips)
+        tubes_px = detector.initial_tubes(len(clips))
+        for step in range(self._num_steps):
+            with self._span(step_graph_name(step)):
+                output = detector.run_step(features, tubes_px, step=step)
+                if step < last:
+                    tubes_px = detector.next_tubes(output, step=step)
+        with self._span(DETECT):
+            return detector.select(
+                output, score_threshold=_SCORE_THRESHOLD, nms_iou=_NMS_IOU, max_detections=_MAX_DETECTIONS
+            )
+
+    @contextmanager
+    def _span(self, name: str) -> Iterator[None]:
+        with self._tracer.span(name):
+            yield
+            if self._tracer.is_on and self._device.startswith("cuda"):
+                torch.cuda.synchronize(self._device)
 
     def close(self) -> None:
         """See `Backend.close`."""

@@ -14,6 +14,7 @@ from step_runtime.merging import merge_classes
 from step_runtime.outputs.drawing import LabelledBox
 from step_runtime.outputs.overlay import OverlayWriter, box_along_tube
 from step_runtime.sources.base import Source
+from step_runtime.trace import LIVE_OVERLAY, READER, SILENT, Tracer
 
 _FRAMES_WAITING = 16  # 6 MB each at 1080p
 
@@ -62,17 +63,21 @@ class LiveOverlay:
         source: the live source; read it through `tapped`.
         config: of the model.
         score_threshold: of people that are drawn.
+        tracer: is told what the thread does, and when.
     """
 
-    def __init__(self, path: Path, source: Source, *, config: StepConfig, score_threshold: float) -> None:
+    def __init__(
+        self, path: Path, source: Source, *, config: StepConfig, score_threshold: float, tracer: Tracer = SILENT
+    ) -> None:
+        self._tracer = tracer
         self._frames: Channel[SourceFrame] = Channel(capacity=_FRAMES_WAITING, drop_oldest=True)
         self.tapped = TappedSource(source, self._frames)
-        self._writer = OverlayWriter(path, config=config, interval_s=source.interval_s)
+        self._writer = OverlayWriter(path, config=config, interval_s=source.interval_s, tracer=tracer)
         self._config = config
         self._score_threshold = score_threshold
         self._newest: tuple[Fraction, list[LabelledBox]] | None = None
         self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="step-live-overlay", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=f"step-{LIVE_OVERLAY}", daemon=True)
         self._thread.start()
 
     def show(self, key_frame: KeyFrame) -> None:
@@ -102,7 +107,7 @@ class LiveOverlay:
 
     def _work(self) -> None:
         try:
-            for frame in self._frames:
+            for frame in self._tracer.each("wait for a frame", self._frames, waits_for=READER):
                 newest = self._newest  # one read: the other thread replaces it whole
                 if newest is None:
                     self._writer.draw(frame, [], caption="no result yet")

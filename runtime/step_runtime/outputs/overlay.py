@@ -20,6 +20,7 @@ from step_runtime.clip_buffer import SourceFrame
 from step_runtime.key_frame import KeyFrame
 from step_runtime.merging import Person
 from step_runtime.outputs.drawing import LabelledBox, draw_boxes, draw_caption
+from step_runtime.trace import SILENT, Tracer
 
 _ENCODERS = ("libx264", "libopenh264", "h264_videotoolbox", "h264_mf")
 _READABLE_PX = 360  # smaller pictures are enlarged by a whole factor, so that labels can be read
@@ -34,9 +35,11 @@ class OverlayWriter:
         path: the mp4 to write.
         config: of the model.
         interval_s: the source's nominal frame interval.
+        tracer: is told what it does, and when.
     """
 
-    def __init__(self, path: Path, *, config: StepConfig, interval_s: Fraction) -> None:
+    def __init__(self, path: Path, *, config: StepConfig, interval_s: Fraction, tracer: Tracer = SILENT) -> None:
+        self._tracer = tracer
         self._path = path
         self._config = config
         self._rate = 1 / interval_s
@@ -64,17 +67,22 @@ class OverlayWriter:
         Raises:
             av.FFmpegError: the file cannot be written.
         """
-        pixels = _enlarged(frame.rgb())
-        draw_boxes(pixels, boxes, name_of=self._config.class_name)
-        if caption:
-            draw_caption(pixels, caption)
-        self._encode(pixels, frame.time_s)
+        with self._tracer.span("convert"):
+            pixels = frame.rgb()
+        with self._tracer.span("draw"):
+            pixels = _enlarged(pixels)
+            draw_boxes(pixels, boxes, name_of=self._config.class_name)
+            if caption:
+                draw_caption(pixels, caption)
+        with self._tracer.span("encode"):
+            self._encode(pixels, frame.time_s)
 
     def close(self) -> None:
         """Ends the file."""
         if self._container is not None and self._stream is not None:
-            self._container.mux(self._stream.encode(None))
-            self._container.close()
+            with self._tracer.span("encode"):  # what the encoder held back to look ahead
+                self._container.mux(self._stream.encode(None))
+                self._container.close()
         self._container = None
 
     def abort(self) -> None:

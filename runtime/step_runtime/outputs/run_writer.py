@@ -17,6 +17,7 @@ from step_runtime.merging import Person, merge_classes
 from step_runtime.outputs.overlay import OverlayWriter, frames_until
 from step_runtime.outputs.tables import TableWriter
 from step_runtime.sources.base import Source
+from step_runtime.trace import INFERENCE, SILENT, WRITER, Tracer
 
 _WAITING = 8
 
@@ -29,11 +30,19 @@ class RunWriter:
         reopen: opens the source a second time, for the overlay at full size; None for no overlay.
         config: of the model.
         score_threshold: of people in the JSONL and the overlay.
+        tracer: is told what the thread does, and when.
     """
 
     def __init__(
-        self, folder: Path, *, reopen: Callable[[], Source] | None, config: StepConfig, score_threshold: float
+        self,
+        folder: Path,
+        *,
+        reopen: Callable[[], Source] | None,
+        config: StepConfig,
+        score_threshold: float,
+        tracer: Tracer = SILENT,
     ) -> None:
+        self._tracer = tracer
         self._folder = folder
         self._reopen = reopen
         self._draw_rest = True
@@ -44,7 +53,7 @@ class RunWriter:
         self._score_threshold = score_threshold
         self._channel: Channel[KeyFrame] = Channel(capacity=_WAITING)
         self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="step-writer", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=f"step-{WRITER}", daemon=True)
         self.people = 0
         self.actions: Counter[int] = Counter()
         self._thread.start()
@@ -56,7 +65,8 @@ class RunWriter:
             StepError: what the writer failed with.
         """
         try:
-            self._channel.put(key_frame)
+            with self._tracer.span("wait for the writer", waits_for=WRITER):
+                self._channel.put(key_frame)
         except Stopped:
             self._join()
 
@@ -80,7 +90,8 @@ class RunWriter:
         self._done.wait()
 
     def _join(self) -> None:
-        self._done.wait()
+        with self._tracer.span("wait for the writer", waits_for=WRITER):
+            self._done.wait()
         if self._failure is not None:
             raise self._failure
 
@@ -108,14 +119,17 @@ class RunWriter:
         frames: Iterator[SourceFrame] = iter(())
         if self._reopen is not None:
             source = self._reopen()
-            overlay = OverlayWriter(self._folder / "overlay.mp4", config=self._config, interval_s=source.interval_s)
-            frames = source.frames()
+            overlay = OverlayWriter(
+                self._folder / "overlay.mp4", config=self._config, interval_s=source.interval_s, tracer=self._tracer
+            )
+            frames = self._tracer.each("decode", source.frames())
         try:
-            for key_frame in self._channel:
-                people = merge_classes(key_frame, self._config, score_threshold=self._score_threshold)
-                self.people += len(people)
-                self.actions.update(label for person in people for label, _ in person.actions)
-                tables.write(key_frame, people)
+            for key_frame in self._tracer.each("wait for a result", self._channel, waits_for=INFERENCE):
+                with self._tracer.span("tables"):
+                    people = merge_classes(key_frame, self._config, score_threshold=self._score_threshold)
+                    self.people += len(people)
+                    self.actions.update(label for person in people for label, _ in person.actions)
+                    tables.write(key_frame, people)
                 if overlay is not None:
                     self._draw_until(overlay, frames, key_frame, people)
             if overlay is not None:

@@ -25,6 +25,9 @@ class VideoSource:
     Args:
         location: path or URL.
 
+    Attributes:
+        stated_frames: number of frames; 0 where the container does not say.
+
     Raises:
         StepError: missing, unreachable, not a video, or without a video stream.
     """
@@ -38,7 +41,7 @@ class VideoSource:
             self.slack_s = stream.slack_s
             self.duration_s = stream.duration_s
             self.is_live = is_url(location) and stream.duration_s is None
-            self._stated_frames = stream.stated_frames
+            self.stated_frames = stream.stated_frames
             self.description = stream.description
 
     def frames(self) -> Iterator[SourceFrame]:
@@ -60,9 +63,9 @@ class VideoSource:
             self.problem = (
                 f"{self.location}: broke at {float(end_s):.2f} s of {float(self.duration_s):.2f} s (truncated file?)"
             )
-        missing = self._stated_frames - count
-        if self.problem is None and missing > max(_MISSING_FRAMES, _MISSING_SHARE * self._stated_frames):
-            self.problem = f"{self.location}: damaged: {missing} of {self._stated_frames} frames could not be decoded"
+        missing = self.stated_frames - count
+        if self.problem is None and missing > max(_MISSING_FRAMES, _MISSING_SHARE * self.stated_frames):
+            self.problem = f"{self.location}: damaged: {missing} of {self.stated_frames} frames could not be decoded"
 
 
 def _source_frame(frame: DecodedFrame) -> SourceFrame:

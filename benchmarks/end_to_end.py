@@ -1,0 +1,144 @@
+"""Whole runs over a video: step-run against what the published demo does (naive_demo.py), in turns.
+
+    python benchmarks/end_to_end.py video.mp4 --model toy --every 2,1,0.5 --threads 2
+    python benchmarks/end_to_end.py video.mp4 --model bundle --checkpoint model.pth --backend onnxruntime,openvino
+
+Every program has a process of its own, which keeps its model; only one works at a time. Loading is not counted.
+"""
+
+import contextlib
+import functools
+import multiprocessing
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from fractions import Fraction
+from pathlib import Path
+
+import click
+from naive_demo import run_naive
+from rich.console import Console
+from step_runtime.backends.select import BACKENDS
+from step_runtime.benchmark.end_to_end import RunFigures, RunOnce, count_frames, measure_in_turns, run_step_run
+from step_runtime.benchmark.end_to_end_results import (
+    EndToEndResults,
+    draw_end_to_end,
+    end_to_end_markdown,
+    end_to_end_problems,
+    end_to_end_table,
+)
+from step_runtime.benchmark.toy_bundle import export_toy
+from step_runtime.sources.video import VideoSource
+
+from step.bundle import read_bundle
+from step.cli import OneLineCommand, progress_bar
+from step.errors import StepError
+from step.files import atomic_path, check_writable
+from step.toy_model import NAME
+
+NAIVE = "naive demo"
+_PATH = click.Path(path_type=Path)
+
+
+@click.command(cls=OneLineCommand, context_settings={"show_default": True})
+@click.argument("video")
+@click.option("--model", default=NAME, help="Bundle, or toy.")
+@click.option("--checkpoint", help="The .pth that it was exported from, or toy.  [default: toy with --model toy]")
+@click.option("--every", "everys", default="2,1,0.5", metavar="SECONDS|frame,...", help="Time between key frames.")
+@click.option("--backend", "backends", default="onnxruntime,openvino", metavar="NAME,...", help="Of step-run.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of each model.  [default: its choice]")
+@click.option("--turns", type=click.IntRange(min=1), default=5, help="Runs of each at each --every.")
+@click.option("--json", "json_file", type=_PATH, help="Write everything there.")
+@click.option("--markdown", "markdown_file", type=_PATH, help="Write the table there.")
+@click.option("--plot", "plot_file", type=_PATH, help="Draw it as PNG.")
+def main(
+    video: str,
+    model: str,
+    checkpoint: str | None,
+    everys: str,
+    backends: str,
+    threads: int | None,
+    turns: int,
+    json_file: Path | None,
+    markdown_file: Path | None,
+    plot_file: Path | None,
+) -> None:
+    """Compares step-run's whole pipeline on VIDEO with a naive script that finds the same."""
+    everys_s = [_parse_every(text) for text in everys.split(",")]
+    names = [name.strip() for name in backends.split(",")]
+    for name in names:
+        if name not in BACKENDS or name in ("auto", "torch"):
+            raise StepError(f"--backend has {name!r}; give some of onnxruntime, openvino, tensorrt, tensorrt-rtx")
+    for path in (json_file, markdown_file, plot_file):
+        if path is not None:
+            check_writable(path)
+    is_toy = model == NAME and not Path(NAME).exists()
+    if checkpoint is None and not is_toy:
+        raise StepError("--checkpoint is missing; the naive demo runs the .pth that the bundle was exported from")
+    source = VideoSource(video)
+    console = Console()
+    with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as processes:
+        if is_toy:
+            with console.status("exporting the toy model"):
+                bundle = export_toy(Path(scratch), precision="fp32")
+        else:
+            bundle = Path(model)
+            read_bundle(bundle)
+        naive = functools.partial(run_naive, video=video, checkpoint=checkpoint or NAME, threads=threads)
+        programs: dict[str, RunOnce] = {NAIVE: processes.enter_context(_in_a_process(naive))}
+        for name in names:
+            run = functools.partial(run_step_run, video=video, model=str(bundle), backend=name, threads=threads)
+            programs[name] = processes.enter_context(_in_a_process(run))
+        with progress_bar(console) as bar:
+            task = bar.add_task("", total=None)
+            rows = measure_in_turns(
+                programs,
+                everys_s,
+                Path(scratch) / "results",
+                turns=turns,
+                progress=lambda done, total, what: bar.update(task, completed=done, total=total, description=what),
+            )
+    frames = count_frames(video)
+    results = EndToEndResults.of(
+        rows,
+        video=source.name,
+        model=model,
+        source_frames=frames,
+        duration_s=frames * source.interval_s,
+        threads=threads,
+    )
+    console.print(end_to_end_table(results))
+    for line in end_to_end_problems(results):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+    if json_file is not None:
+        results.write(json_file)
+    if markdown_file is not None:
+        with atomic_path(markdown_file) as path:
+            path.write_text(end_to_end_markdown(results), encoding="utf-8")
+    if not results.measured:
+        raise StepError("none of the programs could run here; the lines above say why")
+    if plot_file is not None:
+        draw_end_to_end(results, plot_file)
+
+
+@contextlib.contextmanager
+def _in_a_process(run: Callable[..., RunFigures]) -> Iterator[RunOnce]:
+    """The same function in a process that is started for it, at its first call."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield lambda every_s, folder: pool.submit(run, every_s, folder).result()
+
+
+def _parse_every(text: str) -> Fraction | None:
+    if text.strip() == "frame":
+        return None
+    try:
+        every_s = Fraction(text.strip())
+    except (ValueError, ZeroDivisionError):
+        every_s = Fraction(0)
+    if every_s <= 0:
+        raise StepError(f"--every has {text!r}; give seconds above 0, or frame")
+    return every_s
+
+
+if __name__ == "__main__":
+    main()
