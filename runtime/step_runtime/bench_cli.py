@@ -20,6 +20,7 @@ from step_runtime.benchmark.measuring import MIN_RUNS, MIN_S, measure
 from step_runtime.benchmark.results import Results, compare
 from step_runtime.benchmark.tables import changes_table, markdown, problem_lines, results_table
 from step_runtime.benchmark.ways import BENCH_BACKENDS, CPU_BACKENDS, list_ways
+from step_runtime.roofline_cli import roofline_command
 from step_runtime.sample_clips import sample_clips
 
 _PATH = click.Path(path_type=Path)
@@ -126,6 +127,9 @@ def compare_command(old: Path, new: Path) -> None:
     slower = [change.name for change in changes if change.is_slower]
     if slower:
         raise StepError(f"{len(slower)} of {len(changes)} ways became slower: {', '.join(slower)}")
+
+
+main.add_command(roofline_command)
 
 
 def _toy_bundles(folder: Path, console: Console) -> list[Path]:
