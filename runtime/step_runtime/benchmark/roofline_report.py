@@ -1,6 +1,7 @@
 """What `step-bench roofline` shows: a table, the same in Markdown, and a plot."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from rich import box
@@ -15,21 +16,24 @@ if TYPE_CHECKING:
 
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # told apart also by the colour-blind
 _MARKERS = ("o", "s", "^", "D")
-_NEAR = 1.12  # ratio of intensities that one label is put to
+_LEAST_BYTES = "least\nMB"
+_NEAR, _NEAR_RATE = 1.3, 2.0  # ratios of intensities and of rates that one label is put to
 
 
 def roofline_table(result: Roofline) -> Table:
-    """A row for each stage, with milliseconds and the share of the limit of each library."""
+    """A row for each stage, with milliseconds and the share of the limit of each library; fits 80 columns."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for index, column in enumerate(_columns(result)):
-        table.add_column(column, justify="right" if index else "left", no_wrap=True)
+    kept = [index for index, column in enumerate(_columns(result)) if column != _LEAST_BYTES]
+    for index in kept:
+        table.add_column(_columns(result)[index], justify="right" if index else "left", no_wrap=True)
     for limit in result.limits:
-        table.add_row(*map(escape, _cells(limit, result)))
+        cells = _cells(limit, result)
+        table.add_row(*(escape(cells[index]) for index in kept))
     return table
 
 
 def roofline_markdown(result: Roofline) -> str:
-    """The table and the lines below it."""
+    """The whole table and the lines below it."""
     columns = [column.replace("-\n", "").replace("\n", " ") for column in _columns(result)]
     lines = [f"| {' | '.join(columns)} |", f"|---|{'---:|' * (len(columns) - 1)}"]
     lines += [f"| {' | '.join(_cells(limit, result))} |" for limit in result.limits]
@@ -51,12 +55,18 @@ def summary_lines(result: Roofline) -> list[str]:
     lines.append(
         f"{calls}: at least {_ms(result.floor_s)} ms; its multiply-adds alone, at the peak, {_ms(result.product_s)} ms"
     )
+    moved = sum(limit.work.bytes for limit in result.stages)
+    lines.append(
+        f"if no operator were fused with the next: {moved / 1e9:.2f} GB, {_ms(moved / peaks.bytes_per_s)} ms to move"
+    )
     for times in result.times:
         if times.problem is not None:
             lines.append(f"{times.backend}: not measured: {times.problem}")
         else:
             whole_s = result.whole_s(times)
-            lines.append(f"{times.backend}: {_ms(whole_s)} ms, {whole_s / result.product_s:.2f} of that")
+            lines.append(
+                f"{times.backend}: {_ms(whole_s)} ms, {whole_s / result.product_s:.2f} of the multiply-adds alone"
+            )
     return lines
 
 
@@ -68,12 +78,12 @@ def draw_roofline(axes: "Axes", result: Roofline) -> None:
     limits = [limit for limit in result.stages if limit.work.multiply_adds]
     peak, bandwidth = result.peaks.rate(result.precision), result.peaks.bytes_per_s
     ridge = peak / bandwidth
-    low = min(ridge, *(limit.intensity for limit in limits)) / 3
+    low = min(ridge / 10, *(limit.intensity / 3 for limit in limits))
     high = max(ridge, *(limit.intensity for limit in limits)) * 3
     axes.loglog([low, ridge, high], [low * bandwidth, peak, peak], color="black", linewidth=1.5, zorder=1)
     _write(axes, f"{result.precision} peak: {peak / 1e9:.0f} G/s", (high, peak), offset=(-4, 5), ha="right")
     middle = math.sqrt(low * ridge)
-    _write(axes, f"memory: {bandwidth / 1e9:.0f} GB/s", (middle, middle * bandwidth), offset=(-8, 4), ha="right")
+    _write(axes, f"memory: {bandwidth / 1e9:.0f} GB/s", (middle, middle * bandwidth), offset=(8, -8), ha="left")
     shown = result.measured
     lowest = [limit.attainable_per_s for limit in limits]
     for index, times in enumerate(shown):
@@ -85,14 +95,16 @@ def draw_roofline(axes: "Axes", result: Roofline) -> None:
     if not shown:
         points = [limit.intensity for limit in limits], [limit.attainable_per_s for limit in limits]
         axes.scatter(*points, s=36, facecolor="white", edgecolor="black", label="at most", zorder=3)
-    axes.set_ylim(min(lowest) / 4, peak * 2.5)
+    axes.set_ylim(min(low * bandwidth, min(lowest) / 4), peak * 2.5)
     axes.set_xlim(low, high)
-    for group in _groups(limits):
-        rates = [limit.achieved_per_s(t.median_s(limit.stage)) for t in shown for limit in group]
-        bottom = min(rates or [limit.attainable_per_s for limit in group])
+    bottoms = {
+        limit.stage: min([limit.achieved_per_s(t.median_s(limit.stage)) for t in shown] or [limit.attainable_per_s])
+        for limit in limits
+    }
+    for group in _groups(limits, bottoms):
         x = math.exp(sum(math.log(limit.intensity) for limit in group) / len(group))
-        name = "\n".join(limit.stage for limit in group)
-        _write(axes, name, (x, bottom), offset=(0, -7), ha="center", va="top")
+        bottom = min(bottoms[limit.stage] for limit in group)
+        _write(axes, "\n".join(limit.stage for limit in group), (x, bottom), offset=(0, -7), ha="center", va="top")
     calls = "a clip" if result.batch == 1 else f"{result.batch} clips"
     axes.set(
         xlabel="multiply-adds / byte that has to move",
@@ -109,7 +121,7 @@ def _write(
     at: tuple[float, float],
     *,
     offset: tuple[float, float],
-    ha: Literal["center", "right"],
+    ha: Literal["left", "center", "right"],
     va: Literal["baseline", "top"] = "baseline",
 ) -> None:
     axes.annotate(
@@ -126,19 +138,23 @@ def roofline_figure(result: Roofline) -> "Figure":
     return figure
 
 
-def _groups(limits: list[StageLimit]) -> list[list[StageLimit]]:
-    """Stages of nearly the same intensity, which share a label."""
+def _groups(limits: Sequence[StageLimit], rates: Mapping[str, float]) -> list[list[StageLimit]]:
+    """Stages whose points nearly meet, which share a label."""
     groups: list[list[StageLimit]] = []
-    for limit in sorted(limits, key=lambda limit: limit.intensity):
-        if groups and limit.intensity <= groups[-1][0].intensity * _NEAR:
-            groups[-1].append(limit)
+    for limit in limits:
+        for group in groups:
+            apart = abs(math.log(limit.intensity / group[0].intensity))
+            above = abs(math.log(rates[limit.stage] / rates[group[0].stage]))
+            if apart <= math.log(_NEAR) and above <= math.log(_NEAR_RATE):
+                group.append(limit)
+                break
         else:
             groups.append([limit])
     return groups
 
 
 def _columns(result: Roofline) -> list[str]:
-    own = ["stage", "G mul-\nadds", "least\nMB", "per\nbyte", "bound\nby", "least\nms"]
+    own = ["stage", "G mul-\nadds", _LEAST_BYTES, "per\nbyte", "bound\nby", "least\nms"]
     return own + [cell for times in result.measured for cell in (f"{times.backend}\nms", "of\nlimit")]
 
 

@@ -49,6 +49,7 @@ def cut_context(model: "onnx.ModelProto") -> "tuple[onnx.ModelProto, onnx.ModelP
 
     The second one's inputs are the tensors that it reads of the first one, which need not be outputs of the first.
     """
+    import onnx.shape_inference
     import onnx.utils
 
     for_features = _ancestors(model, FEATURES)
@@ -57,7 +58,7 @@ def cut_context(model: "onnx.ModelProto") -> "tuple[onnx.ModelProto, onnx.ModelP
     weights = {tensor.name for tensor in model.graph.initializer}
     read = [name for index in only_context for name in model.graph.node[index].input if name]
     cuts = [name for name in dict.fromkeys(read) if name not in made and name not in weights]
-    extractor = onnx.utils.Extractor(model)
+    extractor = onnx.utils.Extractor(onnx.shape_inference.infer_shapes(model))  # a cut needs its tensor's shape
     frames = [value.name for value in model.graph.input]
     return extractor.extract_model(frames, [FEATURES]), extractor.extract_model(cuts, [CONTEXT])
 
