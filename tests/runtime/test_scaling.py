@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from helpers import ROOT, TINY, assert_one_error
 from step_runtime.benchmark.scaling import (
@@ -61,6 +62,15 @@ def test_measuring(tiny_bundle, half_bundle, tmp_path):
     (bad,) = measure_points(points[:1], [tmp_path / "nothing"], **common)
     assert bad.p50_s is None
     assert "nothing" in bad.problem
+
+
+def test_memory_is_the_workers_not_its_parents(tiny_bundle, tmp_path):
+    """A parent of more than 800 MB, whose size Linux counts as a child's that it starts."""
+    ballast = np.ones(10**8)
+    points = scaling_points(TINY)[:1]
+    common = {"base": TINY, "backend": "onnxruntime", "threads": 1, "min_runs": 1, "min_s": 0.0, "scratch": tmp_path}
+    (row,) = measure_points(points, [tiny_bundle], **common)
+    assert row.host_bytes < ballast.nbytes / 2
 
 
 def _row(axis, value, time_s, **more):

@@ -72,7 +72,7 @@ class Measured:
         is_base: whether the point is the base, which every axis has.
         p50_s: of a call, by trtexec's percentile rule.
         times_s: of every call.
-        host_bytes: largest memory of the process.
+        host_bytes: largest memory of the process, from its start on.
         problem: why there is nothing; None where there is.
     """
 
@@ -222,7 +222,7 @@ def _draw_axis(axes: "Axes", rows: list[Measured], axis: str) -> None:
     axes.set_title("" if power is None else f"time grows with the power {power:.2f}", fontsize=9)
     axes.set_xlabel(AXES[axis], fontsize=9)
     axes.set_ylabel("ms a call", color=_TIME_COLOR, fontsize=9)
-    memory.set_ylabel("MB, process's peak", color=_MEMORY_COLOR, fontsize=9)
+    memory.set_ylabel("MB at most, loading included", color=_MEMORY_COLOR, fontsize=9)
     axes.set_xticks(values)
     axes.set_ylim(0, 1.15 * max(times_ms))
     memory.set_ylim(0, 1.15 * max(*megabytes, 1))
