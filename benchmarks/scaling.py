@@ -31,7 +31,7 @@ from step.files import atomic_path, check_writable
 _SIZE_PX = 160
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     """Exports, measures, prints, writes and draws."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", help="whose config is the base; default: the toy model's")
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     try:
         _run(arguments)
     except StepError as error:

@@ -2,12 +2,11 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from helpers import ROOT, TINY, assert_one_error
+import scaling
+from helpers import TINY, assert_one_error, run_command
 from step_runtime.benchmark.scaling import (
     AXES,
     Measured,
@@ -111,7 +110,5 @@ def test_the_page_and_the_file(tmp_path):
         (("--plot", "/proc/x/y.png"), "cannot write /proc/x/y.png"),
     ],
 )
-def test_bad_input(words, said):
-    command = [sys.executable, ROOT / "benchmarks/scaling.py", *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert_one_error((done.returncode, done.stdout, done.stderr), said)
+def test_bad_input(words, said, capsys):
+    assert_one_error(run_command(scaling.main, capsys, *words), said)
