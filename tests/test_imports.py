@@ -48,6 +48,9 @@ TORCH_FREE = [
     "step.toy_model",
     "step.training.config",
     "step_runtime",
+    "step_runtime.bench_cli",
+    "step_runtime.benchmark.peak_worker",
+    "step_runtime.benchmark.scaling",
     "step_runtime.cli",
     "step_runtime.doctor_cli",
     "step_runtime.eval_cli",
@@ -91,7 +94,7 @@ def test_needs_neither_torch_nor_onnx_nor_tensorrt(module):
 import importlib.abc, sys
 class Blocked(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {{"torch", "torchvision", "onnx", "onnxscript", "tensorrt", "tensorrt_rtx"}}:
+        if name.split(".")[0] in {{"torch", "torchvision", "onnx", "onnxscript", "tensorrt", "tensorrt_rtx", "matplotlib"}}:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Blocked())
 import {module}
