@@ -27,7 +27,7 @@ from step_runtime.benchmark.end_to_end_results import (
     end_to_end_problems,
     end_to_end_table,
 )
-from step_runtime.benchmark.toy_bundle import export_toy
+from step_runtime.benchmark.model_export import export_model
 from step_runtime.sources.video import VideoSource
 
 from step.bundle import read_bundle
@@ -80,7 +80,8 @@ def main(
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as processes:
         if is_toy:
             with console.status("exporting the toy model"):
-                bundle = export_toy(Path(scratch), precision="fp32")
+                bundle = Path(scratch) / "toy-fp32"
+                export_model("toy", bundle)
         else:
             bundle = Path(model)
             read_bundle(bundle)

@@ -18,21 +18,12 @@ from rich.progress import track
 from rich.table import Table
 from step_runtime.backends.base import Backend
 from step_runtime.backends.tensorrt import TensorRTBackend
+from step_runtime.benchmark.known_gpus import known_gpus
 from step_runtime.benchmark.work import graph_work
 
 from step import StepError
 from step.bundle import read_bundle
 
-# Dense fp16 tensor TFLOPS with float32 accumulation, and GB/s, from NVIDIA's data sheets.
-CARDS = {
-    "RTX 3090": (71.0, 936),
-    "RTX 4090": (165.2, 1008),
-    "RTX 5090": (209.5, 1792),
-    "L4": (121.0, 300),
-    "A100 80GB SXM": (312.0, 2039),
-    "H100 SXM": (989.4, 3350),
-    "H200": (989.4, 4800),
-}
 _CLIPS_IN_FLIGHT = 2
 
 
@@ -68,9 +59,10 @@ def main() -> None:
     )
     for column in ("card", "compute", "memory"):
         floors.add_column(column, justify="left" if column == "card" else "right")
-    for card, (teraflops, bandwidth) in CARDS.items():
-        compute_ms = 2 * work.multiply_adds / (teraflops * 1e9)
-        floors.add_row(card, f"{compute_ms:.1f}", f"{work.bytes / (bandwidth * 1e6):.1f}")
+    for gpu in known_gpus():
+        peaks = gpu.peaks()
+        compute_ms, memory_ms = 1e3 * work.multiply_adds / peaks.rate("fp16"), 1e3 * work.bytes / peaks.bytes_per_s
+        floors.add_row(gpu.name, f"{compute_ms:.1f}", f"{memory_ms:.1f}")
     console.print(floors)
 
     shape = manifest.preprocessing

@@ -49,6 +49,8 @@ TORCH_FREE = [
     "step.training.config",
     "step_runtime",
     "step_runtime.bench_cli",
+    "step_runtime.benchmark.peak_worker",
+    "step_runtime.benchmark.scaling",
     "step_runtime.cli",
     "step_runtime.doctor_cli",
     "step_runtime.eval_cli",
@@ -86,13 +88,14 @@ def test_imports_point_one_way(package):
 
 
 @pytest.mark.parametrize("module", TORCH_FREE)
-def test_needs_neither_torch_nor_onnx_nor_tensorrt(module):
+def test_needs_neither_torch_nor_onnx_nor_tensorrt_nor_matplotlib(module):
     """Imported in a process where those cannot be found."""
     code = f"""
 import importlib.abc, sys
+ABSENT = {{"torch", "torchvision", "onnx", "onnxscript", "tensorrt", "tensorrt_rtx", "matplotlib"}}
 class Blocked(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {{"torch", "torchvision", "onnx", "onnxscript", "tensorrt", "tensorrt_rtx"}}:
+        if name.split(".")[0] in ABSENT:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Blocked())
 import {module}

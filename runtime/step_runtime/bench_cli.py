@@ -23,6 +23,7 @@ from step_runtime.benchmark.toy_bundles import toy_bundles
 from step_runtime.benchmark.ways import BENCH_BACKENDS, CPU_BACKENDS, list_ways
 from step_runtime.eval_data import open_data
 from step_runtime.gpus import cuda_driver_is_present
+from step_runtime.roofline_cli import roofline_command
 from step_runtime.sample_clips import sample_clips
 
 _PATH = click.Path(path_type=Path)
@@ -155,6 +156,9 @@ def compare_command(old: Path, new: Path) -> None:
     slower = [change.name for change in changes if change.is_slower]
     if slower:
         raise StepError(f"{len(slower)} of {len(changes)} ways became slower: {', '.join(slower)}")
+
+
+main.add_command(roofline_command)
 
 
 def _clips(config: StepConfig, source: Path | None) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ from rich.table import Table
 from step.errors import StepError
 from step.files import atomic_path
 from step_runtime.benchmark.end_to_end import Measured, every_text
-from step_runtime.benchmark.results import machine, versions
+from step_runtime.benchmark.machine import machine, versions
 from step_runtime.benchmark.statistics import median_ratio
 
 SCHEMA = 1

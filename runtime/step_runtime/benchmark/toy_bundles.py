@@ -6,10 +6,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from step.errors import StepError
 from step.flavours import FLAVOURS
 from step.graph_spec import Precision
 from step.toy_model import NAME
+from step_runtime.benchmark.model_export import export_model
 
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 
@@ -32,30 +32,19 @@ def toy_bundles(folder: Path, backends: list[str], console: Console) -> list[Pat
     for precision in _PRECISIONS:
         for plugins in (True, False) if "tensorrt" in flavours else (True,):
             path = folder / (f"toy-{precision}" if plugins else f"toy-{precision}-no-plugins")
-            words = [
-                NAME,
-                "-o",
-                str(path),
-                "--precision",
-                precision,
-                "--no-verify",
-                *([] if plugins else ["--no-plugins"]),
-            ]
             with console.status(f"exporting the toy model: {path.name}"):
-                problem = _run("step_export.cli", words)
-            if problem is not None:
-                raise StepError(f"the toy model cannot be exported: {problem}")
+                export_model(NAME, path, "--precision", precision, *([] if plugins else ["--no-plugins"]))
             for flavour in flavours:
                 with console.status(f"building engines: {path.name}, {flavour}"):
-                    problem = _run("step_export.build_cli", [str(path), "--engine", flavour])
+                    problem = _build(path, flavour)
                 if problem is not None:
                     console.print(f"{path.name}: no {flavour} engines: {problem}", soft_wrap=True, markup=False)
             found.append(path)
     return found
 
 
-def _run(module: str, words: list[str]) -> str | None:
+def _build(bundle: Path, flavour: str) -> str | None:
     """The last line of what went wrong; None where nothing did."""
-    command = [sys.executable, "-c", f"from {module} import main; main()", *words]
+    command = [sys.executable, "-c", "from step_export.build_cli import main; main()", str(bundle), "--engine", flavour]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return None if done.returncode == 0 else (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]

@@ -182,7 +182,13 @@ def _time_calls(loaded: _Loaded, count: int) -> list[float]:
 
 
 def _host_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """The kernel's ru_maxrss begins with the size of the parent that this process was forked from; VmHWM does not."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    kilobytes = next((line.split()[1] for line in lines if line.startswith("VmHWM:")), None)
+    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss if kilobytes is None else int(kilobytes))
 
 
 def _device_bytes(gpu: int | None) -> int | None:

@@ -1,0 +1,220 @@
+"""Time of each stage of a clip, run alone and in turns: A B C A B C ..., on one library after the other."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from step.anchors import anchor_tubes
+from step.bundle import Manifest
+from step.config import StepConfig
+from step.errors import StepError
+from step.graph_spec import BACKBONE, DETECT, FUSED, step_graph_name
+from step.parity import Arrays
+from step_runtime.benchmark.measuring import MIN_RUNS, MIN_S
+from step_runtime.benchmark.stages import CONTEXT, load_stages
+from step_runtime.benchmark.statistics import percentile
+from step_runtime.benchmark.work import check_batch
+
+if TYPE_CHECKING:
+    import onnx
+
+STAGE_BACKENDS = ("onnxruntime", "openvino")
+"""Libraries that stages are timed on, all on the CPU."""
+
+_MOST_CALLS_A_TURN = 200
+_MANY = 1000  # calls that are enough however short they are
+_REST_S = 0.05  # threads of the library before go on spinning for a while
+
+Call = Callable[[], Arrays]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTimes:
+    """Of one library.
+
+    Attributes:
+        backend: which.
+        times_s: of every call, by stage.
+        problem: why there are none; None where there are.
+    """
+
+    backend: str
+    times_s: dict[str, list[float]] = field(default_factory=dict)
+    problem: str | None = None
+
+    def median_s(self, stage: str) -> float:
+        """Of a call, by trtexec's percentile rule."""
+        return percentile(self.times_s[stage], 50)
+
+
+def time_stages(
+    folder: Path,
+    manifest: Manifest,
+    *,
+    backends: Sequence[str],
+    threads: int,
+    batch: int = 1,
+    min_runs: int = MIN_RUNS,
+    min_s: float = MIN_S,
+    progress: Callable[[int, str], None] = lambda _round, _what: None,
+) -> list[StageTimes]:
+    """Times the stages of a bundle, and its fused graph, on noise.
+
+    Args:
+        folder: the bundle.
+        manifest: what `read_bundle` returned for it.
+        backends: of `STAGE_BACKENDS`.
+        threads: CPU threads.
+        batch: clips of a call.
+        min_runs: calls of each, after the first.
+        min_s: seconds of each, or a thousand calls.
+        progress: is told the round and what runs.
+
+    Raises:
+        StepError: no such backend, onnx is not installed, no step-loop graphs, or another batch. A library that is not
+            there, or cannot load a stage, is a `StageTimes` that says why.
+    """
+    unknown = [name for name in backends if name not in STAGE_BACKENDS]
+    if unknown:
+        raise StepError(f"--backends has {unknown[0]!r}; give some of {', '.join(STAGE_BACKENDS)}")
+    check_batch(folder, manifest, batch)
+    models = load_stages(folder, manifest)
+    progress(0, "computing what each stage reads")
+    inputs = stage_inputs(folder, manifest, models, batch=batch)
+    calls: dict[str, dict[str, Call]] = {}
+    problems: dict[str, str] = {}
+    for backend in dict.fromkeys(backends):
+        progress(0, f"loading {backend}")
+        try:
+            calls[backend] = _load(backend, models, inputs, threads)
+        except StepError as error:
+            problems[backend] = str(error)
+    times_s = _in_turns(calls, min_runs=min_runs, min_s=min_s, progress=progress)
+    return [
+        StageTimes(backend=backend, times_s=times_s.get(backend, {}), problem=problems.get(backend))
+        for backend in dict.fromkeys(backends)
+    ]
+
+
+def stage_inputs(
+    folder: Path, manifest: Manifest, models: "Mapping[str, onnx.ModelProto]", *, batch: int
+) -> dict[str, Arrays]:
+    """What each stage reads: results of the stages before it, on noise, computed with ONNX Runtime."""
+    import onnx
+
+    config = manifest.config
+    frames = np.random.RandomState(0).randint(0, 256, _frames_shape(config, batch), np.uint8)
+    values: Arrays = {"frames": frames}
+    whole = onnx.load(folder / manifest.graphs[BACKBONE].file)
+    cuts = list(models[CONTEXT].graph.input) if CONTEXT in models else []
+    whole.graph.output.extend(cuts)
+    anchors_px = anchor_tubes(config.anchor_mode, frames=config.chunk_frames, image_size_px=config.image_size_px)
+    inputs = {FUSED: values.copy(), BACKBONE: values.copy()}
+    values |= _run_once(whole, values)
+    inputs[CONTEXT] = {value.name: values[value.name] for value in cuts}
+    values["input_tubes_px"] = np.repeat(anchors_px[None], batch, axis=0)
+    for name in [*map(step_graph_name, range(manifest.num_steps)), DETECT]:
+        inputs[name] = {value.name: values[value.name] for value in models[name].graph.input}
+        if name != DETECT:
+            values |= _run_once(models[name], inputs[name])
+            values["input_tubes_px"] = values.get("next_tubes_px", values["input_tubes_px"])
+    return {name: inputs[name] for name in models}
+
+
+def _in_turns(
+    calls: Mapping[str, Mapping[str, Call]], *, min_runs: int, min_s: float, progress: Callable[[int, str], None]
+) -> dict[str, dict[str, list[float]]]:
+    """Rounds of all stages of all libraries until the last has enough."""
+    times_s: dict[str, dict[str, list[float]]] = {
+        backend: {stage: [] for stage in stages} for backend, stages in calls.items()
+    }
+    repeats: dict[tuple[str, str], int] = {}
+    for backend, stages in calls.items():
+        for stage, call in stages.items():
+            call()  # what a library does on its first call is no part of the others
+            wanted = int(min_s / min_runs / max(_timed(call), 1e-6))
+            repeats[backend, stage] = max(1, min(_MOST_CALLS_A_TURN, wanted))
+    done = 0
+    while any(_wants_more(taken, min_runs, min_s) for stages in times_s.values() for taken in stages.values()):
+        done += 1
+        for backend, stages in calls.items():
+            time.sleep(_REST_S)
+            for stage, call in stages.items():
+                progress(done, f"{backend}, {stage}")
+                times_s[backend][stage] += [_timed(call) for _ in range(repeats[backend, stage])]
+    return times_s
+
+
+def _wants_more(taken: list[float], min_runs: int, min_s: float) -> bool:
+    return len(taken) < min_runs or (sum(taken) < min_s and len(taken) < _MANY)
+
+
+def _timed(call: Call) -> float:
+    began_s = time.perf_counter()
+    call()
+    return time.perf_counter() - began_s
+
+
+def _load(
+    backend: str, models: "Mapping[str, onnx.ModelProto]", inputs: Mapping[str, Arrays], threads: int
+) -> dict[str, Call]:
+    """A call for each stage."""
+    make = _onnxruntime_call if backend == "onnxruntime" else _openvino_call
+    return {stage: make(stage, model, inputs[stage], threads) for stage, model in models.items()}
+
+
+def _onnxruntime_call(stage: str, model: "onnx.ModelProto", inputs: Arrays, threads: int | None) -> Call:
+    import onnxruntime as ort
+
+    from step_runtime.backends.onnxruntime import open_session
+
+    options = ort.SessionOptions()
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    session = open_session(model.SerializeToString(), options=options, device="cpu")
+    names = [output.name for output in session.get_outputs()]
+    failures = (ort.capi.onnxruntime_pybind11_state.RuntimeException, RuntimeError)
+
+    def call() -> Arrays:
+        try:
+            return dict(zip(names, session.run(names, inputs), strict=True))
+        except failures as error:
+            raise StepError(f"ONNX Runtime failed in {stage}: {str(error).splitlines()[0]}") from error
+
+    return call
+
+
+def _openvino_call(stage: str, model: "onnx.ModelProto", inputs: Arrays, threads: int) -> Call:
+    import onnx.inliner
+
+    try:
+        import openvino
+    except ModuleNotFoundError as error:
+        raise StepError(f"{error.name} is not installed; pip install 'step-trt[openvino]'") from error
+    # As the backend has them: never bfloat16 behind one's back.
+    options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+    core = openvino.Core()
+    try:
+        read = core.read_model(onnx.inliner.inline_local_functions(model).SerializeToString())
+        request = core.compile_model(read, "CPU", options).create_infer_request()
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise StepError(f"OpenVINO {openvino.__version__} cannot load {stage}: {reason}") from error
+
+    def call() -> Arrays:
+        results = request.infer(inputs, share_inputs=True, share_outputs=True)
+        return {port.get_any_name(): np.asarray(array) for port, array in results.items()}
+
+    return call
+
+
+def _run_once(model: "onnx.ModelProto", inputs: Arrays) -> Arrays:
+    return _onnxruntime_call("a stage", model, inputs, None)()
+
+
+def _frames_shape(config: StepConfig, batch: int) -> tuple[int, ...]:
+    return batch, config.clip_frames, config.image_size_px, config.image_size_px, 3
