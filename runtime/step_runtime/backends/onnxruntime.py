@@ -154,6 +154,9 @@ def open_session(model: Path | bytes, *, options: ort.SessionOptions, device: st
         StepError: the device is not there, or the graph cannot be loaded.
     """
     options.log_severity_level = _QUIET
+    # Threads that have nothing to do any more would otherwise go on spinning for a while, and take the processor from
+    # the next graph of a step loop (measured on the toy model: 187 ms a clip, 77 ms so) and from decoding.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     memory, memory_id = _memory_of(device)
     providers: list[Any] = ["CPUExecutionProvider"]
     if memory == "cuda":
