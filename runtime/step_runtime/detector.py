@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +16,19 @@ from step.clips import check_frames
 from step.config import StepConfig
 from step.detections import Detections
 from step.errors import StepError
-from step_runtime.backends.base import Array, Backend, Loop, Pending
+from step_runtime.backends.base import Array, Backend, Features, Loop, Pending, TakesFeatures
 from step_runtime.backends.select import BackendName, open_backend
 from step_runtime.channel import Channel, Stopped
 from step_runtime.clip_buffer import ClipBuffer
-from step_runtime.key_frame import Clip, KeyFrame
+from step_runtime.feature_reuse import MARGIN, FeatureStore, plan_reuse
+from step_runtime.feature_windows import Window, WindowBuffer, WindowPlan
+from step_runtime.key_frame import Clip, KeyFrame, KeyMoment
 from step_runtime.sources.base import Source
 from step_runtime.sources.open import find_sources, open_source, source_names
 
 DEFAULT_EVERY_S = Fraction(1)
 DEFAULT_FRAMES_FPS = Fraction(30)
+Scalar = TypeVar("Scalar", bound=np.generic)
 _CLIPS_WAITING = 2  # 17 MB each at full size
 
 
@@ -136,6 +139,8 @@ class Detector:
         every_s: Fraction | None = DEFAULT_EVERY_S,
         frames_fps: Fraction = DEFAULT_FRAMES_FPS,
         state: RunState | None = None,
+        reuse_backbone: bool = False,
+        reuse_margin: int = MARGIN,
     ) -> Iterator[KeyFrame]:
         """Detections of a source's key frames, in order, while a thread decodes ahead.
 
@@ -144,32 +149,40 @@ class Detector:
             every_s: seconds between key frames; None makes every source frame one (the release's demo).
             frames_fps: frames per second of a folder of frames.
             state: is kept up to date while the run goes on.
+            reuse_backbone: run the backbone once for what neighbouring clips share; needs the step loop and a multiple
+                of 1/3 s between key frames. Approximate, and each key frame waits for its window: see `feature_reuse`.
+            reuse_margin: feature frames dropped at each end of a backbone call then.
 
         Yields:
             One `KeyFrame` each. A live source's oldest clips are dropped when the model falls behind.
 
         Raises:
-            StepError: the source cannot be opened or nothing in it can be decoded. One that breaks midway ends early
-                and leaves a line in `state.problems`.
+            StepError: the source cannot be opened or nothing in it can be decoded, or `reuse_backbone` cannot be had.
+                One that breaks midway ends early and leaves a line in `state.problems`.
         """
         if every_s is not None and not every_s > 0:  # a NaN is not either
             raise StepError(f"every_s is {float(every_s):g}; it must be above 0")
         state = state or RunState()
+        reuse = plan_reuse(self.backend, self.config, every_s=every_s, margin=reuse_margin) if reuse_backbone else None
         if isinstance(source, (str, Path)):
             locations = find_sources(str(source), frames_fps=frames_fps)
             for location, name in zip(locations, source_names(locations), strict=True):
                 opened = open_source(location, frames_fps=frames_fps, name=name)
-                yield from self._run_one(opened, every_s, state)
+                yield from self._run_one(opened, every_s, state, reuse)
         else:
-            yield from self._run_one(source, every_s, state)
+            yield from self._run_one(source, every_s, state, reuse)
 
-    def _run_one(self, source: Source, every_s: Fraction | None, state: RunState) -> Iterator[KeyFrame]:
+    def _run_one(
+        self, source: Source, every_s: Fraction | None, state: RunState, reuse: WindowPlan | None
+    ) -> Iterator[KeyFrame]:
         state.decoded_s = Fraction(0)
+        if reuse is not None:
+            yield from self._run_reusing(source, reuse, state)
+            return
         dropped_before = state.dropped_clips
         clips: Channel[Clip] = Channel(capacity=_CLIPS_WAITING, drop_oldest=source.is_live)
-        reader = threading.Thread(
-            target=_read, args=(source, self.config, every_s, clips, state), name="step-reader", daemon=True
-        )
+        buffer = ClipBuffer(config=self.config, every_s=every_s, interval_s=source.interval_s, slack_s=source.slack_s)
+        reader = threading.Thread(target=_read, args=(source, buffer, clips, state), name="step-reader", daemon=True)
         reader.start()
         under_way: deque[tuple[Clip, _Call]] = deque()
         try:
@@ -190,7 +203,57 @@ class Detector:
         if source.problem is not None:
             state.problems.append(source.problem)
 
-    def _finish(self, clip: Clip, call: "_Call", *, source: Source, state: RunState) -> KeyFrame:
+    def _run_reusing(self, source: Source, plan: WindowPlan, state: RunState) -> Iterator[KeyFrame]:
+        """`_run_one` with windows for clips. Windows that come late cost every clip that needs them, so a live source
+        drops key frames after the backbone first, and windows only when the backbone alone is too slow."""
+        dropped_before, started = state.dropped_clips, 0
+        # As many windows wait as a clip may need: those that were dropped would else leave no clip whole.
+        capacity = max(_CLIPS_WAITING, plan.windows_a_clip)
+        windows: Channel[Window] = Channel(capacity=capacity, drop_runs=source.is_live)
+        buffer = WindowBuffer(config=self.config, plan=plan, interval_s=source.interval_s, slack_s=source.slack_s)
+        reader = threading.Thread(target=_read, args=(source, buffer, windows, state), name="step-reader", daemon=True)
+        reader.start()
+        store = FeatureStore(plan)
+        under_way: deque[tuple[KeyMoment, _Call]] = deque()
+        try:
+            for window in windows:
+                start_s = time.monotonic()
+                store.add(window.first_group, self._extract(window.frames[None]))
+                state.inference_s += time.monotonic() - start_s
+                for key in window.keys:
+                    is_last = key is window.keys[-1]
+                    is_late = source.is_live and windows.has_waiting and not is_last
+                    clip = None if is_late else store.clip(key.group)
+                    if clip is not None:
+                        start_s = time.monotonic()
+                        under_way.append((key, self._submit_features(clip)))
+                        state.inference_s += time.monotonic() - start_s
+                        started += 1
+                    state.dropped_clips = dropped_before + key.number + 1 - started
+                    while len(under_way) >= self.backend.depth or (under_way and is_last and not windows.has_waiting):
+                        yield self._finish(*under_way.popleft(), source=source, state=state)
+            while under_way:
+                yield self._finish(*under_way.popleft(), source=source, state=state)
+            state.dropped_clips = dropped_before + buffer.key_count - started
+        finally:
+            windows.stop()
+            reader.join()
+        if source.problem is not None:
+            state.problems.append(source.problem)
+
+    def _extract(self, frames: NDArray[np.uint8]) -> Features:
+        """Features of one clip, which is repeated for a backend that takes more."""
+        found = cast(TakesFeatures, self.backend).extract(_repeated(frames, self.backend.min_batch))
+        return Features(found.features[:1], None if found.context is None else found.context[:1])
+
+    def _submit_features(self, clip: Features) -> "_Call":
+        """Starts on the features of one clip; see `_extract`."""
+        count = self.backend.min_batch
+        context = None if clip.context is None else _repeated(clip.context, count)
+        filled = Features(_repeated(clip.features, count), context)
+        return _Call(cast(TakesFeatures, self.backend).submit_features(filled), 1)
+
+    def _finish(self, clip: Clip | KeyMoment, call: "_Call", *, source: Source, state: RunState) -> KeyFrame:
         start_s = time.monotonic()
         detections = call.result()
         state.inference_s += time.monotonic() - start_s
@@ -217,9 +280,12 @@ class _Call:
         return Detections(*(rows[: self.count] for rows in self.pending.result()))
 
 
-def _read(source: Source, config: StepConfig, every_s: Fraction | None, clips: Channel[Clip], state: RunState) -> None:
-    """The reader thread: frames to clips, until the end, a failure, or the consumer's wish."""
-    buffer = ClipBuffer(config=config, every_s=every_s, interval_s=source.interval_s, slack_s=source.slack_s)
+def _repeated(rows: NDArray[Scalar], count: int) -> NDArray[Scalar]:
+    return rows if count == 1 else np.repeat(rows, count, axis=0)
+
+
+def _read(source: Source, buffer: ClipBuffer | WindowBuffer, clips: Channel[Any], state: RunState) -> None:
+    """The reader thread: frames to clips or windows, until the end, a failure, or the consumer's wish."""
     failure: BaseException | None = None
     try:
         for frame in source.frames():

@@ -52,6 +52,7 @@ def record(
     score_threshold: float,
     overlay: bool,
     name: str | None = None,
+    reuse_backbone: bool = False,
     progress: Callable[[Source, KeyFrame, RunState], None] = lambda _source, _key_frame, _state: None,
 ) -> RunSummary:
     """Runs a source and writes detections.jsonl, detections.csv and (with `overlay`) overlay.mp4.
@@ -65,6 +66,7 @@ def record(
         score_threshold: of people in the JSONL and the overlay.
         overlay: whether to write the overlay.
         name: what results call the source; its own name if None.
+        reuse_backbone: see `Detector.run`.
         progress: is called after each key frame.
 
     Raises:
@@ -87,7 +89,9 @@ def record(
         finished = False
         try:
             try:
-                for key_frame in detector.run(source, every_s=every_s, state=summary.state):
+                for key_frame in detector.run(
+                    source, every_s=every_s, state=summary.state, reuse_backbone=reuse_backbone
+                ):
                     writer.put(key_frame)
                     if live is not None:
                         live.show(key_frame)

@@ -249,6 +249,12 @@ class StepDetector(nn.Module):
             output = self(frames, num_steps=num_steps)[-1]
             return self.select(output, score_threshold=score_threshold, nms_iou=nms_iou, max_detections=max_detections)
 
+    def detect_features(self, clip: ClipFeatures, *, num_steps: int) -> Detections[Tensor]:
+        """`detect` on what `extract` returned, with its default thresholds."""
+        with torch.inference_mode():
+            output = self.run_steps(clip, num_steps=num_steps)[-1]
+            return self.select(output, score_threshold=0.01, nms_iou=0.4, max_detections=300)
+
     def select(
         self, output: StepOutput, *, score_threshold: float, nms_iou: float, max_detections: int
     ) -> Detections[Tensor]:

@@ -10,7 +10,8 @@ from step_plugins import PluginError
 from step import load_checkpoint
 from step.detections import Detections
 from step.errors import StepError
-from step_runtime.backends.base import Finished, Loop
+from step.models.detector import ClipFeatures
+from step_runtime.backends.base import Features, Finished, Loop
 from step_runtime.backends.torch_kernels import use_kernels
 
 
@@ -59,6 +60,22 @@ class TorchBackend:
         clips = torch.from_numpy(frames).to(self._device)
         try:
             detections = self._detector.detect(clips, num_steps=self._num_steps)
+        except PluginError as error:
+            raise StepError(str(error)) from error
+        return Finished(Detections(*(rows.cpu().numpy() for rows in detections)))
+
+    def extract(self, frames: NDArray[np.uint8]) -> Features:
+        """See `TakesFeatures.extract`."""
+        with torch.inference_mode():
+            clip = self._detector.extract(torch.from_numpy(frames).to(self._device))
+        return Features(clip.features.cpu().numpy(), None if clip.context is None else clip.context.cpu().numpy())
+
+    def submit_features(self, clip: Features) -> Finished:
+        """See `TakesFeatures.submit_features`."""
+        tensors = {name: torch.from_numpy(array).to(self._device) for name, array in clip.inputs.items()}
+        features = ClipFeatures(tensors["features"], tensors.get("context"))
+        try:
+            detections = self._detector.detect_features(features, num_steps=self._num_steps)
         except PluginError as error:
             raise StepError(str(error)) from error
         return Finished(Detections(*(rows.cpu().numpy() for rows in detections)))

@@ -1,0 +1,71 @@
+"""Backbone features shared between neighbouring key frames, whose clips have most of their frames in common.
+
+The backbone graph runs on overlapping windows; of each the middle feature frames are kept, and every clip's features
+are cut from what was kept. This is approximate: a clip that is run by itself has zeros before its first and after its
+last frame, where the windows have the video, and has the video where the windows have zeros.
+"""
+
+from fractions import Fraction
+
+import numpy as np
+
+from step.config import StepConfig
+from step.errors import StepError
+from step_runtime.backends.base import Array, Backend, Features, TakesFeatures
+from step_runtime.feature_windows import WindowPlan
+
+MARGIN = 2
+
+
+def plan_reuse(backend: Backend, config: StepConfig, *, every_s: Fraction | None, margin: int = MARGIN) -> WindowPlan:
+    """Whether a backend can share features at these key frames, and with which windows.
+
+    Raises:
+        StepError: a backend that has no step loop, or see `WindowPlan.of`.
+    """
+    if backend.loop != "steps" or not isinstance(backend, TakesFeatures):
+        raise StepError(
+            f"--reuse-backbone with the {backend.loop} loop of {backend.name}; it needs --loop steps, where the "
+            "backbone is a graph of its own"
+        )
+    return WindowPlan.of(config, every_s=every_s, margin=margin)
+
+
+class FeatureStore:
+    """Feature frames by group, until no clip needs them.
+
+    Args:
+        plan: of the windows.
+    """
+
+    def __init__(self, plan: WindowPlan) -> None:
+        self._plan = plan
+        self._kept: dict[int, tuple[Array, Array | None]] = {}  # [C, H, W], [1024]; views of what the backend gave
+
+    def add(self, first_group: int, found: Features) -> None:
+        """Keeps the middle of a window.
+
+        Args:
+            first_group: of the window.
+            found: of the window, [1, T, C, H, W] and [1, 1024, T].
+        """
+        for position in range(self._plan.margin, self._plan.groups - self._plan.margin):
+            context = None if found.context is None else found.context[0, :, position]
+            self._kept[first_group + position] = (found.features[0, position], context)
+
+    def clip(self, group: int) -> Features | None:
+        """A clip's features and context, [1, T, C, H, W] and [1, 1024, T], or None where a window is missing.
+
+        What lies before the clip is forgotten: clips are asked for in order.
+
+        Args:
+            group: the clip's first.
+        """
+        for earlier in [number for number in self._kept if number < group]:
+            del self._kept[earlier]
+        numbers = range(group, group + self._plan.groups)
+        if any(number not in self._kept for number in numbers):
+            return None
+        features, contexts = zip(*(self._kept[number] for number in numbers), strict=True)
+        context = None if contexts[0] is None else np.stack(contexts, axis=1)[None]
+        return Features(np.stack(features)[None], context)
