@@ -4,9 +4,9 @@
     python benchmarks/reuse.py map toy-bundle --json map.json
     python benchmarks/reuse.py features --weights i3d-kinetics-400.ckpt --source video.mp4 --plot docs/reuse.png
 
-Speed is measured in turns, without and with, on the same backend, decoding included; the ratio of CPU time is the one to
-trust where others use the machine. mAP is that of the same key frames
-of the toy validation set, without and with. Feature errors are explained in benchmarks/reuse_features.py.
+Speed is measured in turns, without and with, on the same backend, decoding included; where others use the machine,
+trust the ratio of CPU time. mAP is that of the same key frames of the toy validation set, without and with. Feature
+errors are explained in benchmarks/reuse_features.py.
 """
 
 import argparse

@@ -15,6 +15,12 @@ from step_runtime.backends.base import Array, Backend, Features, TakesFeatures
 from step_runtime.feature_windows import WindowPlan
 
 MARGIN = 2
+"""Feature frames dropped at each end of a window.
+
+Measured (docs/reuse.md): with 0, 1, 2, 3 dropped, mAP on toy AVA is 9.4, 2.0, 0.6, 1.7 points below that of clips run by
+themselves, and features on real video with Kinetics weights differ from theirs by 87, 73, 70, 65 %. What 3 gain there
+they lose in speed: a call then serves one second of video instead of one and two thirds.
+"""
 
 
 def plan_reuse(backend: Backend, config: StepConfig, *, every_s: Fraction | None, margin: int = MARGIN) -> WindowPlan:
