@@ -17,9 +17,9 @@ from step_runtime.feature_windows import WindowPlan
 MARGIN = 2
 """Feature frames dropped at each end of a window.
 
-Measured (docs/reuse.md): with 0, 1, 2, 3 dropped, mAP on toy AVA is 9.4, 2.0, 0.6, 1.7 points below that of clips run by
-themselves, and features on real video with Kinetics weights differ from theirs by 87, 73, 70, 65 %. What 3 gain there
-they lose in speed: a call then serves one second of video instead of one and two thirds.
+Measured (docs/reuse.md): with 0, 1, 2, 3 dropped, mAP on toy AVA is 9.4, 2.0, 0.6, 1.7 points below that of clips that
+are run by themselves, and features on real video with Kinetics weights differ from theirs by 87, 73, 70, 65 %. What 3
+gain there they lose in speed: a call then serves one second of video instead of one and two thirds.
 """
 
 
