@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,11 @@ from step.clips import check_frames
 from step.config import StepConfig
 from step.detections import Detections
 from step.errors import StepError
-from step_runtime.backends.base import Array, Backend, Features, Loop, Pending, TakesFeatures
+from step_runtime.backends.base import Array, Backend, Loop, Pending
 from step_runtime.backends.select import BackendName, open_backend
 from step_runtime.channel import Channel, Stopped
 from step_runtime.clip_buffer import ClipBuffer
-from step_runtime.feature_reuse import MARGIN, FeatureStore, plan_reuse
+from step_runtime.feature_reuse import MARGIN, FeatureStore, extract_one, plan_reuse, submit_one
 from step_runtime.feature_windows import Window, WindowBuffer, WindowPlan
 from step_runtime.key_frame import Clip, KeyFrame, KeyMoment
 from step_runtime.sources.base import Source
@@ -28,7 +28,6 @@ from step_runtime.sources.open import find_sources, open_source, source_names
 
 DEFAULT_EVERY_S = Fraction(1)
 DEFAULT_FRAMES_FPS = Fraction(30)
-Scalar = TypeVar("Scalar", bound=np.generic)
 _CLIPS_WAITING = 2  # 17 MB each at full size
 
 
@@ -218,7 +217,7 @@ class Detector:
         try:
             for window in windows:
                 start_s = time.monotonic()
-                store.add(window.first_group, self._extract(window.frames[None]))
+                store.add(window.first_group, extract_one(self.backend, window.frames[None]))
                 state.inference_s += time.monotonic() - start_s
                 for key in window.keys:
                     is_last = key is window.keys[-1]
@@ -226,7 +225,7 @@ class Detector:
                     clip = None if is_late else store.clip(key.group)
                     if clip is not None:
                         start_s = time.monotonic()
-                        under_way.append((key, self._submit_features(clip)))
+                        under_way.append((key, _Call(submit_one(self.backend, clip), 1)))
                         state.inference_s += time.monotonic() - start_s
                         started += 1
                     state.dropped_clips = dropped_before + key.number + 1 - started
@@ -240,18 +239,6 @@ class Detector:
             reader.join()
         if source.problem is not None:
             state.problems.append(source.problem)
-
-    def _extract(self, frames: NDArray[np.uint8]) -> Features:
-        """Features of one clip, which is repeated for a backend that takes more."""
-        found = cast(TakesFeatures, self.backend).extract(_repeated(frames, self.backend.min_batch))
-        return Features(found.features[:1], None if found.context is None else found.context[:1])
-
-    def _submit_features(self, clip: Features) -> "_Call":
-        """Starts on the features of one clip; see `_extract`."""
-        count = self.backend.min_batch
-        context = None if clip.context is None else _repeated(clip.context, count)
-        filled = Features(_repeated(clip.features, count), context)
-        return _Call(cast(TakesFeatures, self.backend).submit_features(filled), 1)
 
     def _finish(self, clip: Clip | KeyMoment, call: "_Call", *, source: Source, state: RunState) -> KeyFrame:
         start_s = time.monotonic()
@@ -278,10 +265,6 @@ class _Call:
 
     def result(self) -> Detections[Array]:
         return Detections(*(rows[: self.count] for rows in self.pending.result()))
-
-
-def _repeated(rows: NDArray[Scalar], count: int) -> NDArray[Scalar]:
-    return rows if count == 1 else np.repeat(rows, count, axis=0)
 
 
 def _read(source: Source, buffer: ClipBuffer | WindowBuffer, clips: Channel[Any], state: RunState) -> None:

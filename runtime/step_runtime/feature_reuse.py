@@ -6,13 +6,17 @@ last frame, where the windows have the video, and has the video where the window
 """
 
 from fractions import Fraction
+from typing import TypeVar, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from step.config import StepConfig
 from step.errors import StepError
-from step_runtime.backends.base import Array, Backend, Features, TakesFeatures
+from step_runtime.backends.base import Array, Backend, Features, Pending, TakesFeatures
 from step_runtime.feature_windows import WindowPlan
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 MARGIN = 2
 """Feature frames dropped at each end of a window.
@@ -75,3 +79,19 @@ class FeatureStore:
         features, contexts = zip(*(self._kept[number] for number in numbers), strict=True)
         context = None if contexts[0] is None else np.stack(contexts, axis=1)[None]
         return Features(np.stack(features)[None], context)
+
+
+def extract_one(backend: Backend, frames: NDArray[np.uint8]) -> Features:
+    """Features of one window, uint8 [1, F, H, W, 3], repeated for a backend that takes no fewer than several."""
+    found = cast(TakesFeatures, backend).extract(_repeated(frames, backend.min_batch))
+    return Features(found.features[:1], None if found.context is None else found.context[:1])
+
+
+def submit_one(backend: Backend, clip: Features) -> Pending:
+    """Starts on the features of one clip, repeated likewise: the first row of the result is its own."""
+    context = None if clip.context is None else _repeated(clip.context, backend.min_batch)
+    return cast(TakesFeatures, backend).submit_features(Features(_repeated(clip.features, backend.min_batch), context))
+
+
+def _repeated(rows: NDArray[Scalar], count: int) -> NDArray[Scalar]:
+    return rows if count == 1 else np.repeat(rows, count, axis=0)

@@ -226,7 +226,7 @@ def test_step_run(make_video, tiny_bundle, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--every", "0.5"], "--every is 1/2; .*: give 1/3 or 2/3"),
+        (["--every", "0.5"], "--every is 0.5; .*: give 1/3 or 2/3"),
         (["--every", "1/3", "--loop", "fused"], "--reuse-backbone with --loop fused, .* leave --loop out"),
         (["--every", "2"], "none is shared; give --every 4/3 at most"),
         (["--every", "frame"], "--every frame with --reuse-backbone"),

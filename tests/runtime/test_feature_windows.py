@@ -152,7 +152,7 @@ def test_a_clip_is_ready_when_its_last_frame_is_there(monkeypatch):
     ("every_s", "said"),
     [
         (None, "--every frame with --reuse-backbone, which needs a multiple of 1/3 s; give 1/3"),
-        (Fraction(1, 2), "--every is 1/2; with --reuse-backbone it is a multiple of 1/3 s.*: give 1/3 or 2/3$"),
+        (Fraction(1, 2), "--every is 0.5; with --reuse-backbone it is a multiple of 1/3 s.*: give 1/3 or 2/3$"),
         (Fraction(1, 5), ": give 1/3$"),
         (Fraction(5, 3), "a backbone call gives 5/3 s of features, so that none is shared; give --every 4/3 at most"),
         (Fraction(3), "--every 3 with --reuse-backbone: .* none is shared"),

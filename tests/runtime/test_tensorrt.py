@@ -1,5 +1,6 @@
 """The TensorRT backend on a GPU that records its calls and computes with ONNX Runtime."""
 
+import contextlib
 import itertools
 import shutil
 import sys
@@ -276,6 +277,23 @@ def test_everything_is_freed_wherever_the_gpu_fails(flavour, bundle, tiny_clips)
         else:
             with pytest.raises(StepError, match=f"fails at {call}"):
                 use(cuda)
+        assert cuda.leaks == 0, call
+
+
+def test_everything_is_freed_wherever_a_half_fails(bundle, tiny_clips):
+    def use(cuda):
+        backend, _ = _open(bundle, cuda, loop="steps")
+        try:
+            backend.submit_features(backend.extract(tiny_clips[:1])).result()
+        finally:
+            backend.close()
+
+    healthy = FakeCuda()
+    use(healthy)
+    for call in sorted({call for call in healthy.calls if not call.startswith(("free", "destroy"))}):
+        cuda = FakeCuda(fail_at=call)
+        with contextlib.suppress(StepError):
+            use(cuda)
         assert cuda.leaks == 0, call
 
 
