@@ -1,12 +1,13 @@
 """`step-run --reuse-backbone`: what it saves, and what it costs in mAP and in feature error.
 
     python benchmarks/reuse.py speed bundle --source video.mp4 --backend openvino --threads 2 --json speed.json
+    python benchmarks/reuse.py parts bundle --backend openvino --threads 2 --json parts.json
     python benchmarks/reuse.py map toy-bundle --json map.json
     python benchmarks/reuse.py features --weights i3d-kinetics-400.ckpt --source video.mp4 --plot docs/reuse.png
 
 Speed is measured in turns, without and with, on the same backend, decoding included; where others use the machine,
-trust the ratio of CPU time. mAP is that of the same key frames of the toy validation set, without and with. Feature
-errors are explained in benchmarks/reuse_features.py.
+trust the ratio of CPU time. "parts" times the loop's halves, from which the ratio of a long run follows. mAP is that of
+the same key frames of the toy validation set, without and with. Feature errors: benchmarks/reuse_features.py.
 """
 
 import argparse
@@ -27,7 +28,8 @@ from step_runtime.benchmark.statistics import median_ratio
 from step_runtime.clip_buffer import SourceFrame
 from step_runtime.dataset_run import DatasetFolder
 from step_runtime.eval_data import open_data
-from step_runtime.feature_reuse import MARGIN
+from step_runtime.feature_reuse import MARGIN, extract_one, submit_one
+from step_runtime.feature_windows import WindowPlan
 from step_runtime.map_parity import matched_share
 from step_runtime.sources.video import VideoSource
 
@@ -104,6 +106,51 @@ def measure_speed(arguments: argparse.Namespace, console: Console) -> list[dict[
     return rows
 
 
+def measure_parts(arguments: argparse.Namespace, console: Console) -> list[dict[str, object]]:
+    """The whole loop, the backbone and the rest of one clip, in turns, and what follows for a long video."""
+    common = {"device": "cpu", "threads": arguments.threads} if arguments.cpu else {"threads": arguments.threads}
+    rounds: list[dict[str, tuple[float, float]]] = []
+    with (
+        Detector.open(arguments.model, arguments.backend, **common) as without,
+        Detector.open(arguments.model, arguments.backend, loop="steps", **common) as shared,
+    ):
+        size_px, count = without.config.image_size_px, without.config.clip_frames
+        frames = np.random.RandomState(0).randint(0, 256, (1, count, size_px, size_px, 3), np.uint8)
+        clip = extract_one(shared.backend, frames)
+        calls = {
+            "whole": lambda: without.detect(frames),
+            "backbone": lambda: extract_one(shared.backend, frames),
+            "rest": lambda: submit_one(shared.backend, clip).result(),
+        }
+        for turn in track(range(arguments.turns + 1), "turns", console=console):
+            spent: dict[str, tuple[float, float]] = {}
+            for name, call in calls.items():
+                start_s, start_cpu_s = time.monotonic(), time.process_time()
+                call()
+                spent[name] = time.monotonic() - start_s, time.process_time() - start_cpu_s
+            if turn:
+                rounds.append(spent)
+        plans = [WindowPlan.of(without.config, every_s=every_s, margin=MARGIN) for every_s in arguments.every]
+    rows: list[dict[str, object]] = [{"turns": rounds}]
+    table = Table(title=f"{arguments.backend}, {arguments.turns} turns, ratio of a long run", title_justify="left")
+    for column in ("every s", "of time", "lowest to highest turn", "of CPU time"):
+        table.add_column(column, justify="right")
+    for plan, every_s in zip(plans, arguments.every, strict=True):
+        share = plan.key_groups / plan.advance
+        wall, cpu = (
+            [(turn["rest"][kind] + share * turn["backbone"][kind]) / turn["whole"][kind] for turn in rounds]
+            for kind in (0, 1)
+        )
+        rows.append({"every_s": str(every_s), "ratio": float(np.median(wall)), "cpu_ratio": float(np.median(cpu))})
+        spread = f"{min(wall):.3f} to {max(wall):.3f}"
+        table.add_row(str(every_s), f"{np.median(wall):.3f}", spread, f"{np.median(cpu):.3f}")
+    for name in ("whole", "backbone", "rest"):
+        wall_s, cpu_s = np.median([turn[name] for turn in rounds], axis=0)
+        console.print(f"{name}: {wall_s:.3f} s, {cpu_s:.3f} s of CPU time")
+    console.print(table)
+    return rows
+
+
 def measure_map(arguments: argparse.Namespace, console: Console) -> list[dict[str, object]]:
     """mAP on the toy validation set, without and with, for several margins."""
     data = open_data(arguments.data, "val", console)
@@ -166,7 +213,7 @@ def measure_features(arguments: argparse.Namespace, console: Console) -> object:
 
 
 def main() -> None:
-    """One of the three measurements."""
+    """One of the measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     kinds = parser.add_subparsers(dest="kind", required=True)
     speed = kinds.add_parser("speed")
@@ -177,6 +224,12 @@ def main() -> None:
     speed.add_argument("--every", type=Fraction, nargs="+", default=list(_EVERY_S))
     speed.add_argument("--seconds", type=float, default=10.0, help="of the video, from its start")
     speed.add_argument("--turns", type=int, default=2)
+    parts = kinds.add_parser("parts")
+    parts.add_argument("model", type=Path)
+    parts.add_argument("--backend", default="openvino")
+    parts.add_argument("--gpu", dest="cpu", action="store_false", help="let the backend choose its device")
+    parts.add_argument("--every", type=Fraction, nargs="+", default=list(_EVERY_S))
+    parts.add_argument("--turns", type=int, default=5)
     accuracy = kinds.add_parser("map")
     accuracy.add_argument("model", type=Path)
     accuracy.add_argument("--data", type=Path, default=Path("toy"))
@@ -186,12 +239,14 @@ def main() -> None:
     features.add_argument("--weights", type=Path, required=True, help="i3d-kinetics-400.ckpt")
     features.add_argument("--source", type=Path, nargs="+", required=True, help="videos of 8.4 s or more")
     features.add_argument("--plot", type=Path)
-    for each in (speed, accuracy, features):
+    for each in (speed, parts, accuracy, features):
         each.add_argument("--threads", type=int)
         each.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     console = Console()
-    measure = {"speed": measure_speed, "map": measure_map, "features": measure_features}[arguments.kind]
+    measure = {"speed": measure_speed, "parts": measure_parts, "map": measure_map, "features": measure_features}[
+        arguments.kind
+    ]
     try:
         found = measure(arguments, console)
     except StepError as error:
