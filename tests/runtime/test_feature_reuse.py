@@ -1,6 +1,6 @@
 """Runs that share backbone features: the right features, the right detections, live sources, refusals."""
 
-import time
+import threading
 from fractions import Fraction
 
 import av
@@ -31,25 +31,30 @@ def _groups(frames: np.ndarray) -> Features:
 
 
 class GroupBackend:
-    """Its features are `_groups`; remembers those that it was given."""
+    """Its features are `_groups`; remembers those that it was given.
+
+    Args:
+        waits_in: the method of which the first call lasts until `goes_on` is set.
+    """
 
     name, device, loop, config = "groups", "none", "steps", CONFIG
     max_batch, depth = None, 1
 
-    def __init__(self, *, extract_s: float = 0.0, submit_s: float = 0.0, min_batch: int = 1):
-        self.extract_s, self.submit_s, self.min_batch = extract_s, submit_s, min_batch
+    def __init__(self, *, waits_in: str | None = None, min_batch: int = 1):
+        self.waits_in, self.min_batch = waits_in, min_batch
+        self.goes_on = threading.Event()
         self.windows = 0
         self.clips: list[Features] = []
 
     def extract(self, frames):
         assert frames.shape == (self.min_batch, 36, 32, 32, 3)
-        time.sleep(self.extract_s)
+        assert self.waits_in != "extract" or self.goes_on.wait(60)
         self.windows += 1
         return _groups(frames)
 
     def submit_features(self, clip):
         assert len(clip.features) == len(clip.context) == self.min_batch
-        time.sleep(self.submit_s)
+        assert self.waits_in != "submit_features" or self.goes_on.wait(60)
         self.clips.append(clip)
         boxes = np.array([[[0.25, 0.25, 0.75, 0.75]]], np.float32)
         ones = np.ones((1, 1), np.int64)
@@ -60,19 +65,17 @@ class GroupBackend:
         pass
 
 
-class PacedSource:
-    """A live source: frames come in their own time."""
+class LiveSource:
+    """Frames that come whether they are wanted or not; says when there are no more."""
 
-    def __init__(self, video, *, frame_s):
-        self._inner = VideoSource(str(video))
-        self._frame_s = frame_s
+    def __init__(self, video, ended):
+        self._inner, self._ended = VideoSource(str(video)), ended
         self.name, self.interval_s, self.slack_s = "live", self._inner.interval_s, self._inner.slack_s
         self.duration_s, self.is_live, self.problem = None, True, None
 
     def frames(self):
-        for frame in self._inner.frames():
-            time.sleep(self._frame_s)
-            yield frame
+        yield from self._inner.frames()
+        self._ended.set()
 
 
 @pytest.mark.parametrize("min_batch", [1, 2])
@@ -179,33 +182,36 @@ def test_fewer_steps(tiny_bundle, tiny_checkpoint, make_video):
         assert np.abs(one.detections.tubes_px - two.detections.tubes_px).max() <= 0.05
 
 
-def test_a_slow_model_drops_key_frames_of_a_live_source_but_no_window(make_video):
-    """Frames come at 5 times their rate; a window's 5 key frames take longer than its frames."""
-    backend = GroupBackend(submit_s=0.12)
+def _run_live(backend, video):
+    """Numbers of the key frames that a live run gave, all of whose frames came during the backend's first call."""
     state = RunState()
-    source = PacedSource(make_video(frames=250), frame_s=0.008)
-    found = list(Detector(backend).run(source, every_s=THIRD, state=state, reuse_backbone=True))
-    assert backend.windows == 8  # of 38 groups: none is lost
-    assert state.dropped_clips > 0
-    assert len(found) + state.dropped_clips == 30
-    assert found[-1].scheduled_s == Fraction(29, 3)
-    scheduled = [key.scheduled_s for key in found]
-    assert scheduled == sorted(set(scheduled))
-    for key, clip in zip(found, backend.clips, strict=True):  # those that are there have their own frames
-        assert clip.context[0, 0, 4] == clip.features[0, 4, 0, 0, 0] + 1000
-        assert key.lag_s >= 0.12
+    found = list(
+        Detector(backend).run(LiveSource(video, backend.goes_on), every_s=THIRD, state=state, reuse_backbone=True)
+    )
+    numbers = [int(key.scheduled_s / THIRD) for key in found]
+    assert numbers == sorted(set(numbers))
+    assert len(numbers) == len(backend.clips)
+    return numbers, state
+
+
+def test_a_slow_model_drops_key_frames_of_a_live_source_and_goes_on_with_the_next_window(make_video):
+    """Windows 1 to 4 complete the key frames 0 to 1, 2 to 6, 7 to 11 and 12 to 16; 2 and 3 wait from the start."""
+    backend = GroupBackend(waits_in="submit_features")
+    numbers, state = _run_live(backend, make_video(frames=150))
+    assert backend.windows >= 5  # but for the last, which may find three waiting, none is lost
+    assert {0, 1, 6, 11, 16} <= set(numbers)
+    assert not {2, 3, 4, 5} & set(numbers)
+    assert len(numbers) + state.dropped_clips == 18
 
 
 def test_a_backbone_too_slow_for_a_live_source_still_gives_whole_clips(make_video):
-    """Windows are lost then, but always several at a time: what is left has all its groups."""
-    backend = GroupBackend(extract_s=0.25)
-    state = RunState()
-    source = PacedSource(make_video(frames=250, options={}), frame_s=0.002)
-    found = list(Detector(backend).run(source, every_s=THIRD, state=state, reuse_backbone=True))
-    assert backend.windows < 8
-    assert found
-    assert len(found) + state.dropped_clips == 30
-    assert state.dropped_clips > 0
+    """Windows are lost then, but all of those that wait adjoin: what is left has all its groups."""
+    backend = GroupBackend(waits_in="extract")
+    numbers, state = _run_live(backend, make_video(frames=250))
+    assert 4 <= backend.windows < 8  # the first, the three that may wait, and what comes after
+    assert {1, 6, 11} <= set(numbers)
+    assert len(numbers) + state.dropped_clips == 30
+    assert state.dropped_clips >= 10
 
 
 def test_a_consumer_that_stops_ends_the_reader(make_video):
