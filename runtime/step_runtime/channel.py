@@ -18,12 +18,16 @@ class Channel(Generic[T]):
     Args:
         capacity: items that may wait.
         drop_oldest: a full channel drops its oldest item instead of making the producer wait (live sources).
+        drop_runs: a full channel drops what comes until it is empty, so that items without a gap between them come
+            through, at least `capacity` at a time (live sources whose items need their neighbours).
     """
 
-    def __init__(self, *, capacity: int, drop_oldest: bool = False) -> None:
+    def __init__(self, *, capacity: int, drop_oldest: bool = False, drop_runs: bool = False) -> None:
         self._items: deque[T] = deque()
         self._capacity = capacity
         self._drop_oldest = drop_oldest
+        self._drop_runs = drop_runs
+        self._dropping = False
         self._changed = threading.Condition()
         self._ended = False
         self._stopped = False
@@ -40,6 +44,11 @@ class Channel(Generic[T]):
             if self._drop_oldest and len(self._items) >= self._capacity:
                 self._items.popleft()
                 self.dropped += 1
+            if self._drop_runs and (self._dropping or len(self._items) >= self._capacity):
+                self._dropping = bool(self._items)
+                if self._dropping and not self._stopped:
+                    self.dropped += 1
+                    return
             self._changed.wait_for(lambda: self._stopped or len(self._items) < self._capacity)
             if self._stopped:
                 raise Stopped

@@ -18,9 +18,11 @@ from step.errors import StepError
 from step.files import check_writable
 from step_runtime.backends.base import Loop
 from step_runtime.backends.select import BACKENDS, BackendName
-from step_runtime.detector import Detector, RunState
+from step_runtime.detector import Detector
+from step_runtime.feature_reuse import plan_reuse
 from step_runtime.key_frame import KeyFrame
 from step_runtime.record import RunSummary, record
+from step_runtime.run_state import RunState
 from step_runtime.sources.base import Source
 from step_runtime.sources.open import find_sources, source_names
 from step_runtime.trace import SILENT, Recorder
@@ -64,6 +66,12 @@ def _parse_every(_ctx: click.Context, _param: click.Parameter, value: str) -> Fr
 )
 @click.option("--loop", type=click.Choice(["fused", "steps"]), help="Which graphs.  [default: fused where it can]")
 @click.option("--steps", type=int, help="Stop after this many progressive steps.  [default: all]")
+@click.option(
+    "--reuse-backbone/--no-reuse-backbone",
+    default=False,
+    help="Run the backbone once for what neighbouring clips share: faster and approximate, results come later; needs "
+    "--every 1/3, 2/3, 1 or 4/3 and the step loop.",
+)
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 @click.option("--threads", type=int, help="CPU threads of the model.  [default: the library's choice]")
 @click.option("--score-threshold", type=float, default=0.4, help="Of people in detections.jsonl and the overlay.")
@@ -83,6 +91,7 @@ def main(
     backend: str,
     loop: str | None,
     steps: int | None,
+    reuse_backbone: bool,
     device: str,
     threads: int | None,
     score_threshold: float,
@@ -100,6 +109,8 @@ def main(
         raise StepError(f"--frames-fps is {frames_fps}; it must be above 0, at most {_FASTEST_FPS}")
     if trace_file is not None:
         check_writable(trace_file)
+    if reuse_backbone and loop == "fused":
+        raise StepError("--reuse-backbone with --loop fused, whose one graph cannot be cut; leave --loop out")
     rate = Fraction(frames_fps).limit_denominator(1001)
     locations = find_sources(source, frames_fps=rate)
     console = Console(stderr=True)
@@ -109,7 +120,7 @@ def main(
     with Detector.open(
         model,
         cast(BackendName, backend),
-        loop=cast("Loop | None", loop),
+        loop="steps" if reuse_backbone else cast("Loop | None", loop),
         num_steps=steps,
         device=device,
         threads=threads,
@@ -118,6 +129,8 @@ def main(
         ),
         tracer=recorder or SILENT,
     ) as detector:
+        if reuse_backbone:  # before any source is opened
+            plan_reuse(detector.backend, detector.config, every_s=every)
         for location, name in zip(locations, source_names(locations), strict=True):
             folder = out or Path("runs") / source_names([source])[0]
             if len(locations) > 1:
@@ -133,6 +146,7 @@ def main(
                         score_threshold=score_threshold,
                         overlay=overlay,
                         name=name,
+                        reuse_backbone=reuse_backbone,
                         progress=bar.update,
                     )
             except StepError as error:

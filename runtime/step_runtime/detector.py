@@ -1,6 +1,5 @@
 """`Detector`: a loaded model that takes clips or whole sources."""
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -18,27 +17,20 @@ from step.detections import Detections
 from step.errors import StepError
 from step_runtime.backends.base import Array, Backend, Loop, Pending
 from step_runtime.backends.select import BackendName, open_backend
-from step_runtime.channel import Channel, Stopped
+from step_runtime.channel import Channel
 from step_runtime.clip_buffer import ClipBuffer
-from step_runtime.key_frame import Clip, KeyFrame
+from step_runtime.feature_reuse import MARGIN, FeatureStore, extract_one, plan_reuse, submit_one
+from step_runtime.feature_windows import Window, WindowBuffer, WindowPlan
+from step_runtime.key_frame import Clip, KeyFrame, KeyMoment
+from step_runtime.reader import start_reader
+from step_runtime.run_state import RunState
 from step_runtime.sources.base import Source
 from step_runtime.sources.open import find_sources, open_source, source_names
-from step_runtime.trace import INFERENCE, READER, SILENT, SOURCE, Tracer
+from step_runtime.trace import READER, SILENT, Tracer
 
 DEFAULT_EVERY_S = Fraction(1)
 DEFAULT_FRAMES_FPS = Fraction(30)
 _CLIPS_WAITING = 2  # 17 MB each at full size
-
-
-class RunState:
-    """What a run can be asked about while it goes on (progress bars, summaries)."""
-
-    def __init__(self) -> None:
-        self.decoded_s = Fraction(0)
-        self.dropped_clips = 0
-        self.host_s = 0.0  # CPU time of the reader thread: converting, resizing, buffering
-        self.inference_s = 0.0
-        self.problems: list[str] = []
 
 
 class Detector:
@@ -142,6 +134,8 @@ class Detector:
         every_s: Fraction | None = DEFAULT_EVERY_S,
         frames_fps: Fraction = DEFAULT_FRAMES_FPS,
         state: RunState | None = None,
+        reuse_backbone: bool = False,
+        reuse_margin: int = MARGIN,
     ) -> Iterator[KeyFrame]:
         """Detections of a source's key frames, in order, while a thread decodes ahead.
 
@@ -150,36 +144,46 @@ class Detector:
             every_s: seconds between key frames; None makes every source frame one (the release's demo).
             frames_fps: frames per second of a folder of frames.
             state: is kept up to date while the run goes on.
+            reuse_backbone: run the backbone once for what neighbouring clips share; needs the step loop and a multiple
+                of 1/3 s between key frames. Approximate, and each key frame waits for its window: see `feature_reuse`.
+            reuse_margin: feature frames dropped at each end of a backbone call then.
 
         Yields:
             One `KeyFrame` each. A live source's oldest clips are dropped when the model falls behind.
 
         Raises:
-            StepError: the source cannot be opened or nothing in it can be decoded. One that breaks midway ends early
-                and leaves a line in `state.problems`.
+            StepError: the source cannot be opened or nothing in it can be decoded, or `reuse_backbone` cannot be had.
+                One that breaks midway ends early and leaves a line in `state.problems`.
         """
         if every_s is not None and not every_s > 0:  # a NaN is not either
             raise StepError(f"every_s is {float(every_s):g}; it must be above 0")
         state = state or RunState()
+        reuse = plan_reuse(self.backend, self.config, every_s=every_s, margin=reuse_margin) if reuse_backbone else None
         if isinstance(source, (str, Path)):
             locations = find_sources(str(source), frames_fps=frames_fps)
             for location, name in zip(locations, source_names(locations), strict=True):
                 opened = open_source(location, frames_fps=frames_fps, name=name)
-                yield from self._run_one(opened, every_s, state)
+                yield from self._run_one(opened, every_s, state, reuse)
         else:
-            yield from self._run_one(source, every_s, state)
+            yield from self._run_one(source, every_s, state, reuse)
 
-    def _run_one(self, source: Source, every_s: Fraction | None, state: RunState) -> Iterator[KeyFrame]:
+    def _run_one(
+        self, source: Source, every_s: Fraction | None, state: RunState, reuse: WindowPlan | None
+    ) -> Iterator[KeyFrame]:
         state.decoded_s = Fraction(0)
+        if reuse is not None:
+            yield from self._run_reusing(source, reuse, state)
+            return
         dropped_before = state.dropped_clips
         clips: Channel[Clip] = Channel(capacity=_CLIPS_WAITING, drop_oldest=source.is_live)
-        reader = threading.Thread(
-            target=_read,
-            args=(source, self.config, every_s, clips, state, self.tracer),
-            name=f"step-{READER}",
-            daemon=True,
+        buffer = ClipBuffer(
+            config=self.config,
+            every_s=every_s,
+            interval_s=source.interval_s,
+            slack_s=source.slack_s,
+            tracer=self.tracer,
         )
-        reader.start()
+        reader = start_reader(source, buffer, clips, state, self.tracer)
         under_way: deque[tuple[Clip, _Call]] = deque()
         try:
             for clip in self.tracer.each("wait for a clip", clips, waits_for=READER):
@@ -199,7 +203,50 @@ class Detector:
         if source.problem is not None:
             state.problems.append(source.problem)
 
-    def _finish(self, clip: Clip, call: "_Call", *, source: Source, state: RunState) -> KeyFrame:
+    def _run_reusing(self, source: Source, plan: WindowPlan, state: RunState) -> Iterator[KeyFrame]:
+        """`_run_one` with windows for clips. Windows that come late cost every clip that needs them, so a live source
+        drops key frames after the backbone first, and windows only when the backbone alone is too slow."""
+        dropped_before, started = state.dropped_clips, 0
+        # As many windows wait as a clip may need: those that were dropped would else leave no clip whole.
+        capacity = max(_CLIPS_WAITING, plan.windows_a_clip)
+        windows: Channel[Window] = Channel(capacity=capacity, drop_runs=source.is_live)
+        buffer = WindowBuffer(
+            config=self.config,
+            plan=plan,
+            interval_s=source.interval_s,
+            slack_s=source.slack_s,
+            tracer=self.tracer,
+        )
+        reader = start_reader(source, buffer, windows, state, self.tracer)
+        store = FeatureStore(plan)
+        under_way: deque[tuple[KeyMoment, _Call]] = deque()
+        try:
+            for window in self.tracer.each("wait for a clip", windows, waits_for=READER):
+                start_s = time.monotonic()
+                store.add(window.first_group, extract_one(self.backend, window.frames[None]))
+                state.inference_s += time.monotonic() - start_s
+                for key in window.keys:
+                    is_last = key is window.keys[-1]
+                    is_late = source.is_live and windows.has_waiting and not is_last
+                    clip = None if is_late else store.clip(key.group)
+                    if clip is not None:
+                        start_s = time.monotonic()
+                        under_way.append((key, _Call(submit_one(self.backend, clip), 1)))
+                        state.inference_s += time.monotonic() - start_s
+                        started += 1
+                    state.dropped_clips = dropped_before + key.number + 1 - started
+                    while len(under_way) >= self.backend.depth or (under_way and is_last and not windows.has_waiting):
+                        yield self._finish(*under_way.popleft(), source=source, state=state)
+            while under_way:
+                yield self._finish(*under_way.popleft(), source=source, state=state)
+            state.dropped_clips = dropped_before + buffer.key_count - started
+        finally:
+            windows.stop()
+            reader.join()
+        if source.problem is not None:
+            state.problems.append(source.problem)
+
+    def _finish(self, clip: Clip | KeyMoment, call: "_Call", *, source: Source, state: RunState) -> KeyFrame:
         start_s = time.monotonic()
         detections = call.result()
         state.inference_s += time.monotonic() - start_s
@@ -224,41 +271,3 @@ class _Call:
 
     def result(self) -> Detections[Array]:
         return Detections(*(rows[: self.count] for rows in self.pending.result()))
-
-
-def _read(
-    source: Source,
-    config: StepConfig,
-    every_s: Fraction | None,
-    clips: Channel[Clip],
-    state: RunState,
-    tracer: Tracer,
-) -> None:
-    """The reader thread: frames to clips, until the end, a failure, or the consumer's wish."""
-    buffer = ClipBuffer(
-        config=config, every_s=every_s, interval_s=source.interval_s, slack_s=source.slack_s, tracer=tracer
-    )
-    failure: BaseException | None = None
-    try:
-        # A live source's frames come in their own time: that is waiting, whatever decoding is in it.
-        waits_for = SOURCE if source.is_live else None
-        for frame in tracer.each(
-            "wait for a frame" if source.is_live else "decode", source.frames(), waits_for=waits_for
-        ):
-            for clip in buffer.add(frame):
-                _hand_over(clip, clips, tracer)
-            state.decoded_s = frame.time_s
-        for clip in buffer.finish():
-            _hand_over(clip, clips, tracer)
-    except Stopped:
-        pass
-    except BaseException as error:  # noqa: BLE001 - it is not swallowed: the consumer raises it
-        failure = error
-    finally:
-        state.host_s += time.thread_time()
-        clips.end(failure)
-
-
-def _hand_over(clip: Clip, clips: Channel[Clip], tracer: Tracer) -> None:
-    with tracer.span("wait for room", waits_for=INFERENCE):
-        clips.put(clip)

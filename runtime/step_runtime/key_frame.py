@@ -32,6 +32,27 @@ class Clip:
 
 
 @dataclass(frozen=True)
+class KeyMoment:
+    """A key frame whose clip comes as features, not as frames.
+
+    Attributes:
+        number: of the source's key frames, from 0.
+        group: the first of the feature frames of its clip, counted from the one with which the first clip begins.
+        time_s, scheduled_s, frame, width_px, height_px: see `Clip`.
+        ready_at_s: monotonic clock when the last frame of its clip was there.
+    """
+
+    number: int
+    group: int
+    time_s: Fraction
+    scheduled_s: Fraction
+    frame: int
+    width_px: int
+    height_px: int
+    ready_at_s: float
+
+
+@dataclass(frozen=True)
 class KeyFrame:
     """Detections at one key frame of a source.
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from step.errors import StepError
 from step.files import atomic_files
-from step_runtime.detector import Detector, RunState
+from step_runtime.detector import Detector
 from step_runtime.key_frame import KeyFrame
 from step_runtime.outputs.live_overlay import LiveOverlay
 from step_runtime.outputs.run_writer import RunWriter
+from step_runtime.run_state import RunState
 from step_runtime.sources.base import Source
 from step_runtime.sources.open import open_source
 from step_runtime.trace import LIVE_OVERLAY
@@ -53,6 +54,7 @@ def record(
     score_threshold: float,
     overlay: bool,
     name: str | None = None,
+    reuse_backbone: bool = False,
     progress: Callable[[Source, KeyFrame, RunState], None] = lambda _source, _key_frame, _state: None,
 ) -> RunSummary:
     """Runs a source and writes detections.jsonl, detections.csv and (with `overlay`) overlay.mp4.
@@ -66,6 +68,7 @@ def record(
         score_threshold: of people in the JSONL and the overlay.
         overlay: whether to write the overlay.
         name: what results call the source; its own name if None.
+        reuse_backbone: see `Detector.run`.
         progress: is called after each key frame.
 
     Raises:
@@ -95,7 +98,9 @@ def record(
         finished = False
         try:
             try:
-                for key_frame in detector.run(source, every_s=every_s, state=summary.state):
+                for key_frame in detector.run(
+                    source, every_s=every_s, state=summary.state, reuse_backbone=reuse_backbone
+                ):
                     writer.put(key_frame)
                     if live is not None:
                         live.show(key_frame)

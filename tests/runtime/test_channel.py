@@ -50,6 +50,30 @@ def test_a_live_channel_drops_its_oldest():
     assert channel.dropped == 8
 
 
+def test_a_live_channel_drops_runs():
+    """What is dropped is in one piece, and so is what comes through."""
+    channel: Channel[int] = Channel(capacity=3, drop_runs=True)
+    for item in range(6):
+        channel.put(item)
+    items = iter(channel)
+    assert [next(items), next(items)] == [0, 1]
+    channel.put(6)  # there is room, but 3, 4 and 5 are gone and 2 still waits
+    assert next(items) == 2
+    for item in range(7, 12):
+        channel.put(item)
+    channel.end()
+    assert list(items) == [7, 8, 9]
+    assert channel.dropped == 6
+
+
+def test_a_producer_that_drops_runs_is_stopped():
+    channel: Channel[int] = Channel(capacity=1, drop_runs=True)
+    channel.put(0)
+    channel.stop()
+    with pytest.raises(Stopped):
+        channel.put(1)
+
+
 def test_a_failure_arrives_after_the_items():
     channel: Channel[int] = Channel(capacity=5)
     channel.put(1)

@@ -1,5 +1,6 @@
 """The TensorRT backend on a GPU that records its calls and computes with ONNX Runtime."""
 
+import contextlib
 import itertools
 import shutil
 import sys
@@ -215,6 +216,45 @@ def test_a_run_keeps_two_clips_under_way(bundle, make_video):
     assert cuda.leaks == 0
 
 
+@pytest.mark.parametrize("cuda_graph", [True, False])
+@pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt-rtx"])
+def test_the_loop_in_two_halves(flavour, cuda_graph, bundle, tiny_clips, expected):
+    cuda = FakeCuda()
+    backend, _ = _open(bundle, cuda, flavour=flavour, loop="steps", cuda_graph=cuda_graph)
+    first = backend.extract(tiny_clips[:1])
+    pending = backend.submit_features(first)
+    second = backend.extract(tiny_clips[1:])  # while the first is under way
+    other = backend.submit_features(second)
+    _assert_same(pending.result(), expected[0])
+    _assert_same(other.result(), expected[1])
+    _assert_same(backend.submit(tiny_clips[1:]).result(), expected[1])  # the whole loop is still there
+    assert len(cuda.graphs) == (3 if cuda_graph and flavour == "tensorrt" else 0)
+    cuda.calls.clear()
+    backend.submit_features(backend.extract(tiny_clips[:1])).result()
+    assert not {"allocate", "allocate_pinned", "begin_capture"} & set(cuda.calls)
+    assert [call for call in cuda.calls if call.startswith("synchronize")] == ["synchronize_event"] * 2
+    if cuda_graph and flavour == "tensorrt":
+        assert cuda.calls.count("launch") == 2
+    else:
+        assert [call for call in cuda.calls if call.startswith("run ")] == [f"run {name}" for name in STEP_LOOP]
+    backend.close()
+    assert cuda.leaks == 0
+
+
+def test_a_run_that_shares_features(bundle, make_video):
+    cuda = FakeCuda()
+    backend, _ = _open(bundle, cuda, loop="steps")
+    video = make_video(frames=50)
+    with Detector(backend) as detector:
+        found = list(detector.run(video, every_s=Fraction(1, 3), reuse_backbone=True))
+    with Detector.open(bundle, "onnxruntime", loop="steps", device="cpu") as graphs:
+        wanted = list(graphs.run(video, every_s=Fraction(1, 3), reuse_backbone=True))
+    assert [frame.time_s for frame in found] == [frame.time_s for frame in wanted]
+    for key_frame, other in zip(found, wanted, strict=True):
+        _assert_same(key_frame.detections, other.detections)
+    assert cuda.leaks == 0
+
+
 @pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt-rtx"])
 def test_everything_is_freed_wherever_the_gpu_fails(flavour, bundle, tiny_clips):
     def use(cuda):
@@ -237,6 +277,23 @@ def test_everything_is_freed_wherever_the_gpu_fails(flavour, bundle, tiny_clips)
         else:
             with pytest.raises(StepError, match=f"fails at {call}"):
                 use(cuda)
+        assert cuda.leaks == 0, call
+
+
+def test_everything_is_freed_wherever_a_half_fails(bundle, tiny_clips):
+    def use(cuda):
+        backend, _ = _open(bundle, cuda, loop="steps")
+        try:
+            backend.submit_features(backend.extract(tiny_clips[:1])).result()
+        finally:
+            backend.close()
+
+    healthy = FakeCuda()
+    use(healthy)
+    for call in sorted({call for call in healthy.calls if not call.startswith(("free", "destroy"))}):
+        cuda = FakeCuda(fail_at=call)
+        with contextlib.suppress(StepError):
+            use(cuda)
         assert cuda.leaks == 0, call
 
 

@@ -1,7 +1,7 @@
 """The one interface behind which every way of running the model stands."""
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,35 @@ class Finished:
     def result(self) -> Detections[Array]:
         """See `Pending.result`."""
         return self.detections
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the backbone graph gives, in the graphs' own dtype.
+
+    Attributes:
+        features: [B, T, C, H, W].
+        context: [B, 1024, T]; None for a model without one.
+    """
+
+    features: Array
+    context: Array | None
+
+    @property
+    def inputs(self) -> dict[str, Array]:
+        """By the names that the step graphs give them."""
+        return {"features": self.features} | ({} if self.context is None else {"context": self.context})
+
+
+@runtime_checkable
+class TakesFeatures(Protocol):
+    """What a backend offers besides `Backend` while its loop is "steps": the loop in two halves."""
+
+    def extract(self, frames: NDArray[np.uint8]) -> Features:
+        """Backbone and context of clips, uint8 [B, F, H, W, 3]; arrays of the caller's own on the host."""
+
+    def submit_features(self, clip: Features) -> Pending:
+        """Starts the steps and the detection on features that `extract` gave; see `Backend.submit`."""
 
 
 class Backend(Protocol):

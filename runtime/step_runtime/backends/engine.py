@@ -6,15 +6,17 @@ https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/inference-library/work-
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from step.bundle import Manifest
 from step.engines import BuildOptions
 from step.errors import StepError
 from step.files import atomic_path
-from step.flavours import make_logger
+from step.flavours import Flavour, make_logger
 from step.graph_spec import DType, GraphSpec, TensorSpec
+from step_runtime.gpus import Gpu
 
 _DTYPES: dict[DType, str] = {"uint8": "UINT8", "float16": "HALF", "float32": "FLOAT", "int64": "INT64"}
 
@@ -185,3 +187,36 @@ def _check_tensor(trt: Any, engine: Any, tensor: TensorSpec, path: Path) -> None
     )
     if not fits:
         raise StepError(f"{path}: {tensor.name} is {shape}, the bundle says {tensor.shape}; build the engine again")
+
+
+def load_engines(
+    stack: contextlib.ExitStack,
+    *,
+    trt: Any,
+    folder: Path,
+    manifest: Manifest,
+    flavour: Flavour,
+    names: Sequence[str],
+    gpu: Gpu,
+    cuda_graph: bool,
+) -> list[Engine]:
+    """Engines by graph name, in order; the stack closes them."""
+    engine_set = manifest.engines[flavour]
+    messages = Messages(trt)
+    runtime = make_runtime(trt, messages, engine_set.options)
+    engines: list[Engine] = []
+    for name in names:
+        file = folder / engine_set.engines[name].file
+        engine = Engine(
+            trt=trt,
+            runtime=runtime,
+            messages=messages,
+            path=file,
+            spec=manifest.graphs[name].spec(name),
+            options=engine_set.options,
+            runtime_cache=file.with_suffix(f".{gpu.capability}.cache"),
+            cuda_graph=cuda_graph,
+        )
+        stack.callback(engine.close)
+        engines.append(engine)
+    return engines

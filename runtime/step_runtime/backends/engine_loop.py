@@ -7,6 +7,7 @@ the host waits for nothing but the end of a clip.
 import contextlib
 import ctypes
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,10 @@ from step_runtime.backends.base import Array
 from step_runtime.backends.cuda import Cuda, give_back_later
 from step_runtime.backends.engine import Engine
 
+Part = Literal["all", "backbone", "rest"]
+"""Which engines: all of them; the first; all but the first."""
+
 _ANCHORS = "anchors"
-_WHOLE_LOOP = "backbone to detect"
 
 
 class EngineLoop:
@@ -50,7 +53,7 @@ class EngineLoop:
         self._engines = engines
         self._max_batch = max_batch
         self._capture = capture
-        self._graph: int | None = None
+        self._graphs: dict[Part, int | None] = {}
         self._batch: int | None = None
         self._buffers: dict[str, int] = {}
         self.capture_problem: str | None = None
@@ -58,44 +61,58 @@ class EngineLoop:
             self.stream = give_back_later(stack, cuda.destroy_stream, cuda.create_stream())
             self._allocate(stack)
             self._upload_anchors(anchors_px)
-            outputs = {tensor.name: tensor for engine in engines for tensor in engine.spec.outputs}
-            self.results = {name: (outputs[name], self._buffers[name]) for name in results}
+            self.results = {name: self.tensor(name) for name in results}
             self._owned = stack.pop_all()
 
     @property
     def frames(self) -> tuple[TensorSpec, int]:
         """The first engine's input: what it is and where it lies."""
-        return self._engines[0].spec.inputs[0], self._buffers["frames"]
+        return self.tensor("frames")
 
-    def set_batch(self, batch: int) -> None:
-        """Prepares for calls of this many clips: shapes, a warm-up, and the graph."""
+    def tensor(self, name: str) -> tuple[TensorSpec, int]:
+        """An input or output: what it is, of the last engine that has it, and where it lies."""
+        specs = {t.name: t for engine in self._engines for t in (*engine.spec.inputs, *engine.spec.outputs)}
+        return specs[name], self._buffers[name]
+
+    def tensor_names(self, part: Part) -> list[str]:
+        """What a part of the loop leaves for whoever runs the next: the first engine's outputs, or the results."""
+        return [tensor.name for tensor in self._engines[0].spec.outputs] if part == "backbone" else list(self.results)
+
+    def set_batch(self, batch: int, part: Part = "all") -> None:
+        """Prepares for calls of this many clips: shapes, a warm-up, and the part's graph."""
         if batch == self._batch:
+            if part not in self._graphs and self._capture:
+                self._graphs[part] = self._record(part)
             return
         self._batch = None
         self._cuda.synchronize_stream(self.stream)  # clips of the former size may be under way
-        self._drop_graph()
+        self._drop_graphs()
         for engine in self._engines:
             engine.set_batch(batch)
         # The first run of a shape allocates and compiles, which a recording must not.
-        self._enqueue_engines()
+        self._enqueue("all")
         self._cuda.synchronize_stream(self.stream)
         for engine in self._engines:
             engine.save_runtime_cache()
+        self.capture_problem = None
         if self._capture:
-            self._graph = self._record()
+            self._graphs[part] = self._record(part)
         self._batch = batch
 
-    def launch(self, *, done: Callable[[str], None] = lambda _name: None) -> None:
-        """Puts one pass over all engines into the stream.
+    def launch(self, part: Part = "all", *, done: Callable[[str], None] = lambda _name: None) -> None:
+        """Puts one pass over a part's engines into the stream.
 
         Args:
-            done: is called after each part is put there, with its name: an engine, or all of them in one CUDA graph.
+            part: which engines.
+            done: is called after each of them is put there, with its name, or after all in one CUDA graph.
         """
-        if self._graph is not None:
-            self._cuda.launch(self._graph, self.stream)
-            done(self._engines[0].spec.name if len(self._engines) == 1 else _WHOLE_LOOP)
+        graph = self._graphs.get(part)
+        if graph is not None:
+            self._cuda.launch(graph, self.stream)
+            names = [engine.spec.name for engine in self._of(part)]
+            done(names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}")
         else:
-            self._enqueue_engines(done)
+            self._enqueue(part, done)
 
     def close(self) -> None:
         """Frees everything; what a lost device cannot free is gone with it."""
@@ -103,7 +120,7 @@ class EngineLoop:
             self._cuda.synchronize_stream(self.stream)
             for engine in self._engines:
                 engine.save_runtime_cache()  # kernels for a new shape may have been compiled meanwhile
-        self._drop_graph()
+        self._drop_graphs()
         for engine in self._engines:
             engine.close()
         self._owned.close()
@@ -144,34 +161,39 @@ class EngineLoop:
             self._cuda.upload(self._buffers[_ANCHORS], pinned, tubes_px.nbytes, self.stream)
             self._cuda.synchronize_stream(self.stream)
 
-    def _enqueue_engines(self, done: Callable[[str], None] = lambda _name: None) -> None:
-        for engine in self._engines:
+    def _of(self, part: Part) -> Sequence[Engine]:
+        return {"all": self._engines, "backbone": self._engines[:1], "rest": self._engines[1:]}[part]
+
+    def _enqueue(self, part: Part, done: Callable[[str], None] = lambda _name: None) -> None:
+        for engine in self._of(part):
             engine.enqueue(self.stream)
             done(engine.spec.name)
 
-    def _record(self) -> int | None:
+    def _record(self, part: Part) -> int | None:
         """The graph; None where the library does something that cannot be recorded, which then runs without."""
-        self.capture_problem = None
+        problem: str | None = None
+        graph: int | None = None
         self._cuda.begin_capture(self.stream)
         try:
-            self._enqueue_engines()
+            self._enqueue(part)
         except StepError as error:
-            self.capture_problem = str(error)
+            problem = str(error)
         try:
             graph = self._cuda.end_capture(self.stream)
         except StepError as error:
-            self.capture_problem = self.capture_problem or str(error)
-            return None
-        if self.capture_problem is not None:
+            problem = problem or str(error)
+        if problem is not None and graph is not None:
             self._cuda.destroy_graph(graph)
-            return None
+            graph = None
+        self.capture_problem = self.capture_problem or problem
         return graph
 
-    def _drop_graph(self) -> None:
-        if self._graph is not None:
-            with contextlib.suppress(StepError):
-                self._cuda.destroy_graph(self._graph)
-            self._graph = None
+    def _drop_graphs(self) -> None:
+        for graph in self._graphs.values():
+            if graph is not None:
+                with contextlib.suppress(StepError):
+                    self._cuda.destroy_graph(graph)
+        self._graphs.clear()
 
 
 def byte_size(tensor: TensorSpec, batch: int) -> int:

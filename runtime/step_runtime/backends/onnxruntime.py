@@ -17,7 +17,7 @@ from step.bundle import Manifest
 from step.detections import Detections
 from step.errors import StepError
 from step.graph_spec import BACKBONE, DETECT, FUSED, GraphSpec, step_graph_name
-from step_runtime.backends.base import Finished, Loop
+from step_runtime.backends.base import Features, Finished, Loop
 from step_runtime.gpus import cuda_driver_is_present
 from step_runtime.trace import SILENT, Tracer
 
@@ -82,22 +82,45 @@ class OnnxRuntimeBackend:
         if self.loop == "fused":
             self._run(FUSED, values, batch)
         else:
+            self._run(BACKBONE, values, batch)
             self._run_steps(values, batch)
+        return self._finished(values)
+
+    def extract(self, frames: NDArray[np.uint8]) -> Features:
+        """See `TakesFeatures.extract`."""
+        batch = len(frames)
+        values = self._buffers.setdefault(batch, {})
+        with self._tracer.span("upload"):
+            values["frames"] = ort.OrtValue.ortvalue_from_numpy(frames, self._memory, self._memory_id)
+        outputs = self._run(BACKBONE, values, batch)
         with self._tracer.span("download"):
-            rows = [
-                values[name].numpy() for name in ("boxes", "scores", "labels", "tube_indices", "counts", "tubes_px")
-            ]
-            # On the CPU these are views of buffers that the next call writes.
-            return Finished(Detections(*(row.copy() for row in rows)))
+            context = outputs.get("context")
+            return Features(outputs["features"].numpy().copy(), None if context is None else context.numpy().copy())
+
+    def submit_features(self, clip: Features) -> Finished:
+        """See `TakesFeatures.submit_features`."""
+        batch = len(clip.features)
+        values = self._buffers.setdefault(batch, {})
+        with self._tracer.span("upload"):
+            for name, array in clip.inputs.items():
+                values[name] = ort.OrtValue.ortvalue_from_numpy(array, self._memory, self._memory_id)
+        self._run_steps(values, batch)
+        return self._finished(values)
 
     def close(self) -> None:
         """See `Backend.close`."""
         self._buffers.clear()
         self._sessions.clear()
 
+    def _finished(self, values: dict[str, ort.OrtValue]) -> Finished:
+        names = ("boxes", "scores", "labels", "tube_indices", "counts", "tubes_px")
+        with self._tracer.span("download"):
+            rows = [values[name].numpy() for name in names]
+            # On the CPU these are views of buffers that the next call writes.
+            return Finished(Detections(*(row.copy() for row in rows)))
+
     def _run_steps(self, values: dict[str, ort.OrtValue], batch: int) -> None:
-        """The step loop; what one graph writes is bound to the next as it lies in memory."""
-        self._run(BACKBONE, values, batch)
+        """The loop after the backbone; what one graph writes is bound to the next as it lies in memory."""
         if "anchors" not in values:
             config = self.config
             anchors_px = anchor_tubes(

@@ -13,7 +13,7 @@ from step.bundle import Manifest
 from step.detections import Detections
 from step.errors import StepError
 from step.graph_spec import BACKBONE, DETECT, FUSED, step_graph_name
-from step_runtime.backends.base import Array, Finished, Loop
+from step_runtime.backends.base import Array, Features, Finished, Loop
 from step_runtime.trace import SILENT, Tracer
 
 _OUTPUTS = ("boxes", "scores", "labels", "tube_indices", "counts", "tubes_px")
@@ -90,23 +90,41 @@ class OpenVinoBackend:
         if self.loop == "fused":
             self._run(FUSED, values)
         else:
-            config = self.config
             self._run(BACKBONE, values)
-            anchors_px = anchor_tubes(
-                config.anchor_mode, frames=config.chunk_frames, image_size_px=config.image_size_px
-            )
-            values["input_tubes_px"] = np.repeat(anchors_px[None], len(frames), axis=0)
-            for step in range(self._num_steps):
-                outputs = self._run(step_graph_name(step), values)
-                if "next_tubes_px" in outputs:
-                    values["input_tubes_px"] = outputs["next_tubes_px"]
-            self._run(DETECT, values)
+            self._run_steps(values, len(frames))
+        return self._finished(values)
+
+    def extract(self, frames: NDArray[np.uint8]) -> Features:
+        """See `TakesFeatures.extract`."""
+        outputs = self._run(BACKBONE, {"frames": frames})
         with self._tracer.span("download"):
-            return Finished(Detections(*(values[name].copy() for name in _OUTPUTS)))
+            context = outputs.get("context")
+            return Features(outputs["features"].copy(), None if context is None else context.copy())
+
+    def submit_features(self, clip: Features) -> Finished:
+        """See `TakesFeatures.submit_features`."""
+        values = clip.inputs
+        self._run_steps(values, len(clip.features))
+        return self._finished(values)
 
     def close(self) -> None:
         """See `Backend.close`."""
         self._requests.clear()
+
+    def _finished(self, values: dict[str, Array]) -> Finished:
+        with self._tracer.span("download"):
+            return Finished(Detections(*(values[name].copy() for name in _OUTPUTS)))
+
+    def _run_steps(self, values: dict[str, Array], batch: int) -> None:
+        """The loop after the backbone."""
+        config = self.config
+        anchors_px = anchor_tubes(config.anchor_mode, frames=config.chunk_frames, image_size_px=config.image_size_px)
+        values["input_tubes_px"] = np.repeat(anchors_px[None], batch, axis=0)
+        for step in range(self._num_steps):
+            outputs = self._run(step_graph_name(step), values)
+            if "next_tubes_px" in outputs:
+                values["input_tubes_px"] = outputs["next_tubes_px"]
+        self._run(DETECT, values)
 
     def _run(self, name: str, values: dict[str, Array]) -> dict[str, Array]:
         """Runs one graph; its outputs, which the library owns until its next run, join `values`."""

@@ -3,11 +3,14 @@
 A clip's way: NumPy -> page-locked memory -> device (upload stream), then on the compute stream a copy into the engine's
 input, the engines, and the download of the detections. Two clips may be under way: the upload of one goes on while the
 other is computed. The host waits once a clip, for its detections.
+
+Where the loop runs in two halves, the features come to the host in between and go back like frames: 19 MB a clip in
+fp32, about what its frames have. Each half has a CUDA graph of its own.
 """
 
 import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -22,11 +25,11 @@ from step.engines import check_batch
 from step.errors import StepError
 from step.flavours import Flavour, load_flavour
 from step.graph_spec import BACKBONE, DETECT, FUSED, step_graph_name
-from step_runtime.backends.base import Array, Loop
+from step_runtime.backends.base import Array, Features, Loop
 from step_runtime.backends.cuda import Cuda, CudaRuntime, give_back_later
-from step_runtime.backends.engine import Engine, Messages, make_runtime
+from step_runtime.backends.engine import load_engines
 from step_runtime.backends.engine_checks import check_present, check_runnable
-from step_runtime.backends.engine_loop import EngineLoop, byte_size, pinned_array
+from step_runtime.backends.engine_loop import EngineLoop, Part, byte_size, pinned_array
 from step_runtime.backends.gpu_times import ClipTimes, GpuClock
 from step_runtime.gpus import Gpu, find_gpu
 from step_runtime.trace import GPU, GPU_UPLOAD, SILENT, Tracer
@@ -37,12 +40,11 @@ _SLOTS = 2
 
 @dataclass(frozen=True)
 class _Slot:
-    """What one clip under way needs of its own: addresses and events."""
+    """What one clip under way needs of its own: addresses, by tensor, and events."""
 
     index: int
-    frames_pinned: int
-    frames_device: int
-    results_pinned: dict[str, int]
+    pinned: dict[str, int]
+    device: dict[str, int]
     uploaded: int
     done: int
     times: ClipTimes
@@ -109,7 +111,7 @@ class TensorRTBackend:
         self._next_slot = 0
         self._busy: set[int] = set()
         with contextlib.ExitStack() as stack:
-            engines = _load_engines(
+            engines = load_engines(
                 stack,
                 trt=trt,
                 folder=folder,
@@ -191,7 +193,30 @@ class TensorRTBackend:
         Raises:
             StepError: more or fewer clips than the engines take, or CUDA fails.
         """
-        batch = len(frames)
+        return self._start("all", {"frames": frames})
+
+    def extract(self, frames: NDArray[np.uint8]) -> Features:
+        """See `TakesFeatures.extract`; waits for the clips that are under way too.
+
+        Raises:
+            StepError: see `submit`.
+        """
+        slot = self._slots[self._next_slot]
+        self._start("backbone", {"frames": frames})
+        self._next_slot = slot.index  # it is free again at once; the other may be under way
+        found = dict(zip(self._loop.tensor_names("backbone"), self._wait(slot, len(frames), "backbone"), strict=True))
+        return Features(found["features"], found.get("context"))
+
+    def submit_features(self, clip: Features) -> _Call:
+        """See `TakesFeatures.submit_features`.
+
+        Raises:
+            StepError: see `submit`.
+        """
+        return self._start("rest", clip.inputs)
+
+    def _start(self, part: Part, inputs: Mapping[str, Array]) -> _Call:
+        batch = len(next(iter(inputs.values())))
         check_batch(self._engine_set, self._bundle, batch)
         cuda, loop = self._cuda, self._loop
         cuda.activate()
@@ -199,24 +224,29 @@ class TensorRTBackend:
         if slot.index in self._busy:  # its result was never asked for
             cuda.synchronize_event(slot.done)
         with self._tracer.span("warm up"):  # which a new number of clips takes
-            loop.set_batch(batch)
-        tensor, input_address = loop.frames
-        size = byte_size(tensor, batch)
+            loop.set_batch(batch, part)
+        results = loop.tensor_names(part)
+        self._reserve(slot, pinned=[*inputs, *results], device=inputs)
+        tensors = {name: loop.tensor(name) for name in (*inputs, *results)}
+        sizes = {name: byte_size(tensor, batch) for name, (tensor, _) in tensors.items()}
         with self._tracer.span("to page-locked"):
-            pinned_array(slot.frames_pinned, frames.shape, "uint8")[...] = frames
+            for name, array in inputs.items():
+                pinned_array(slot.pinned[name], array.shape, array.dtype.name)[...] = array
         times = slot.times
         times.clear()
         times.begin(GPU_UPLOAD, self._upload_stream)
-        cuda.upload(slot.frames_device, slot.frames_pinned, size, self._upload_stream)
+        for name in inputs:
+            cuda.upload(slot.device[name], slot.pinned[name], sizes[name], self._upload_stream)
         times.mark(GPU_UPLOAD, "upload", self._upload_stream)
         cuda.record(slot.uploaded, self._upload_stream)
         cuda.wait(loop.stream, slot.uploaded)
         times.begin(GPU, loop.stream)
-        cuda.copy(input_address, slot.frames_device, size, loop.stream)
+        for name in inputs:
+            cuda.copy(tensors[name][1], slot.device[name], sizes[name], loop.stream)
         times.mark(GPU, "copy", loop.stream)
-        loop.launch(done=functools.partial(times.mark, GPU, stream=loop.stream))
-        for name, (result, address) in loop.results.items():
-            cuda.download(slot.results_pinned[name], address, byte_size(result, batch), loop.stream)
+        loop.launch(part, done=functools.partial(times.mark, GPU, stream=loop.stream))
+        for name in results:
+            cuda.download(slot.pinned[name], tensors[name][1], sizes[name], loop.stream)
         times.mark(GPU, "download", loop.stream)
         cuda.record(slot.done, loop.stream)
         self._busy.add(slot.index)
@@ -225,16 +255,19 @@ class TensorRTBackend:
 
     def collect(self, slot: _Slot, batch: int) -> Detections[Array]:
         """Waits for a clip and copies its detections, since the page-locked memory is used again."""
+        return Detections(*self._wait(slot, batch, "all"))
+
+    def _wait(self, slot: _Slot, batch: int, part: Part) -> list[Array]:
         self._cuda.activate()
         with self._tracer.span("wait for the GPU", waits_for=GPU):
             self._cuda.synchronize_event(slot.done)
         self._busy.discard(slot.index)
         slot.times.report(self._tracer)
-        rows = (
-            pinned_array(slot.results_pinned[name], tensor.concrete_shape(batch), tensor.dtype).copy()
-            for name, (tensor, _) in self._loop.results.items()
-        )
-        return Detections(*rows)
+        tensors = {name: self._loop.tensor(name)[0] for name in self._loop.tensor_names(part)}
+        return [
+            pinned_array(slot.pinned[name], tensor.concrete_shape(batch), tensor.dtype).copy()
+            for name, tensor in tensors.items()
+        ]
 
     def close(self) -> None:
         """See `Backend.close`."""
@@ -246,51 +279,28 @@ class TensorRTBackend:
         self._owned.close()
 
     def _make_slot(self, stack: contextlib.ExitStack, index: int, times: ClipTimes) -> _Slot:
-        cuda, batch = self._cuda, self._engine_set.options.max_batch
-        size = byte_size(self._loop.frames[0], batch)
-
-        def pinned(count: int) -> int:
-            return give_back_later(stack, cuda.free_pinned, cuda.allocate_pinned(count))
-
-        return _Slot(
+        slot = _Slot(
             index=index,
-            frames_pinned=pinned(size),
-            frames_device=give_back_later(stack, cuda.free, cuda.allocate(size)),
-            results_pinned={name: pinned(byte_size(tensor, batch)) for name, (tensor, _) in self._loop.results.items()},
-            uploaded=give_back_later(stack, cuda.destroy_event, cuda.create_event()),
-            done=give_back_later(stack, cuda.destroy_event, cuda.create_event()),
+            pinned={},
+            device={},
+            uploaded=give_back_later(stack, self._cuda.destroy_event, self._cuda.create_event()),
+            done=give_back_later(stack, self._cuda.destroy_event, self._cuda.create_event()),
             times=times,
         )
+        self._fill(stack, slot, pinned=["frames", *self._loop.results], device=["frames"])
+        return slot
 
+    def _reserve(self, slot: _Slot, *, pinned: Iterable[str], device: Iterable[str]) -> None:
+        """Memory for what a slot has not carried before."""
+        self._fill(self._owned, slot, pinned=pinned, device=device)
 
-def _load_engines(
-    stack: contextlib.ExitStack,
-    *,
-    trt: Any,
-    folder: Path,
-    manifest: Manifest,
-    flavour: Flavour,
-    names: Sequence[str],
-    gpu: Gpu,
-    cuda_graph: bool,
-) -> list[Engine]:
-    """Engines by graph name, in order; the stack closes them."""
-    engine_set = manifest.engines[flavour]
-    messages = Messages(trt)
-    runtime = make_runtime(trt, messages, engine_set.options)
-    engines: list[Engine] = []
-    for name in names:
-        file = folder / engine_set.engines[name].file
-        engine = Engine(
-            trt=trt,
-            runtime=runtime,
-            messages=messages,
-            path=file,
-            spec=manifest.graphs[name].spec(name),
-            options=engine_set.options,
-            runtime_cache=file.with_suffix(f".{gpu.capability}.cache"),
-            cuda_graph=cuda_graph,
-        )
-        stack.callback(engine.close)
-        engines.append(engine)
-    return engines
+    def _fill(self, stack: contextlib.ExitStack, slot: _Slot, *, pinned: Iterable[str], device: Iterable[str]) -> None:
+        cuda, batch = self._cuda, self._engine_set.options.max_batch
+        for name in pinned:
+            if name not in slot.pinned:
+                address = cuda.allocate_pinned(byte_size(self._loop.tensor(name)[0], batch))
+                slot.pinned[name] = give_back_later(stack, cuda.free_pinned, address)
+        for name in device:
+            if name not in slot.device:
+                address = cuda.allocate(byte_size(self._loop.tensor(name)[0], batch))
+                slot.device[name] = give_back_later(stack, cuda.free, address)

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from step_plugins import PluginError
-from torch import Tensor
 
 from step import load_checkpoint
 from step.detections import Detections
 from step.errors import StepError
 from step.graph_spec import BACKBONE, DETECT, step_graph_name
-from step_runtime.backends.base import Finished, Loop
+from step.models.detector import ClipFeatures
+from step_runtime.backends.base import Features, Finished, Loop
 from step_runtime.backends.torch_kernels import use_kernels
 from step_runtime.trace import SILENT, Tracer
 
@@ -74,31 +74,50 @@ class TorchBackend:
 
     def submit(self, frames: NDArray[np.uint8]) -> Finished:
         """See `Backend.submit`; the thresholds are the defaults of `step-export`."""
+        return self._finish(self._extract(frames))
+
+    def extract(self, frames: NDArray[np.uint8]) -> Features:
+        """See `TakesFeatures.extract`."""
+        clip = self._extract(frames)
+        with self._span("download"):
+            context = None if clip.context is None else clip.context.cpu().numpy()
+            return Features(clip.features.cpu().numpy(), context)
+
+    def submit_features(self, clip: Features) -> Finished:
+        """See `TakesFeatures.submit_features`."""
+        with self._span("upload"):
+            tensors = {name: torch.from_numpy(array).to(self._device) for name, array in clip.inputs.items()}
+        return self._finish(ClipFeatures(tensors["features"], tensors.get("context")))
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        del self._detector
+
+    def _extract(self, frames: NDArray[np.uint8]) -> ClipFeatures:
         with self._span("upload"):
             clips = torch.from_numpy(frames).to(self._device)
+        with self._span(BACKBONE), torch.inference_mode():
+            return self._detector.extract(clips)
+
+    def _finish(self, clip: ClipFeatures) -> Finished:
+        """`StepDetector.detect` from the features on, cut where the graphs are."""
+        detector, last = self._detector, self._num_steps - 1
+        tubes_px = detector.initial_tubes(len(clip.features))
         try:
             with torch.inference_mode():
-                detections = self._detect(clips)
+                for step in range(self._num_steps):
+                    with self._span(step_graph_name(step)):
+                        output = detector.run_step(clip, tubes_px, step=step)
+                        if step < last:
+                            tubes_px = detector.next_tubes(output, step=step)
+                with self._span(DETECT):
+                    detections = detector.select(
+                        output, score_threshold=_SCORE_THRESHOLD, nms_iou=_NMS_IOU, max_detections=_MAX_DETECTIONS
+                    )
         except PluginError as error:
             raise StepError(str(error)) from error
         with self._span("download"):
             return Finished(Detections(*(rows.cpu().numpy() for rows in detections)))
-
-    def _detect(self, clips: Tensor) -> Detections[Tensor]:
-        """`StepDetector.detect`, cut where the graphs are."""
-        detector, last = self._detector, self._num_steps - 1
-        with self._span(BACKBONE):
-            features = detector.extract(clips)
-        tubes_px = detector.initial_tubes(len(clips))
-        for step in range(self._num_steps):
-            with self._span(step_graph_name(step)):
-                output = detector.run_step(features, tubes_px, step=step)
-                if step < last:
-                    tubes_px = detector.next_tubes(output, step=step)
-        with self._span(DETECT):
-            return detector.select(
-                output, score_threshold=_SCORE_THRESHOLD, nms_iou=_NMS_IOU, max_detections=_MAX_DETECTIONS
-            )
 
     @contextmanager
     def _span(self, name: str) -> Iterator[None]:
@@ -106,7 +125,3 @@ class TorchBackend:
             yield
             if self._tracer.is_on and self._device.startswith("cuda"):
                 torch.cuda.synchronize(self._device)
-
-    def close(self) -> None:
-        """See `Backend.close`."""
-        del self._detector
