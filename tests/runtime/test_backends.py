@@ -61,7 +61,7 @@ def test_a_kernel_that_the_driver_refuses(tiny_checkpoint, tiny_clips, monkeypat
         raise PluginError("cuLaunchKernel answered CUDA_ERROR_LAUNCH_FAILED; update the NVIDIA driver")
 
     backend = TorchBackend(tiny_checkpoint, num_steps=None, device="cpu", threads=None)
-    monkeypatch.setattr(backend._detector, "extract", refuse)
+    monkeypatch.setattr(backend._detector, "run_step", refuse)
     with pytest.raises(StepError, match="^cuLaunchKernel answered CUDA_ERROR_LAUNCH_FAILED"):
         backend.submit(tiny_clips)
 
