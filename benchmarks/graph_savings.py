@@ -27,6 +27,8 @@ from step.bundle import Manifest, read_bundle, write_manifest
 from step.files import sha256
 from step.graph_spec import FUSED
 
+_TUBES_PX, _SCORES = 0.05, 1e-4  # what float32's rounding may make of them, as in the export's parity check
+
 
 def _write(model: onnx.ModelProto, manifest: Manifest, folder: Path) -> Path:
     """A bundle of this fused graph alone; outputs beyond a bundle's are cut from its list, not from the graph."""
@@ -98,6 +100,7 @@ def main() -> None:
         table = Table(title=f"{arguments.checkpoint}: fused fp32, {arguments.threads} threads, in turns")
         for column in ("backend", "graph", "p50 ms", "ratio", "95 %", "tubes apart px", "scores apart"):
             table.add_column(column, justify="left" if column in ("backend", "graph") else "right")
+        worst = (0.0, 0.0)
         for backend in arguments.backends.split(","):
             ways = [
                 Way(
@@ -119,6 +122,7 @@ def main() -> None:
                     table.add_row(backend, row.way["label"], row.problem)
                     continue
                 apart = _difference(folders[EXPORTED], folders[row.way["label"]], frames)
+                worst = max(worst[0], apart[0]), max(worst[1], apart[1])
                 table.add_row(
                     backend,
                     row.way["label"],
@@ -130,6 +134,8 @@ def main() -> None:
             if arguments.json is not None:
                 results.write(arguments.json.with_stem(f"{arguments.json.stem}-{backend}"))
     console.print(table)
+    if worst[0] > _TUBES_PX or worst[1] > _SCORES:
+        raise SystemExit(f"a variant is not the same graph: {worst[0]:.1e} px and {worst[1]:.1e} of score apart")
 
 
 if __name__ == "__main__":

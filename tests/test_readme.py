@@ -21,8 +21,12 @@ README = (ROOT / "README.md").read_text()
 # Smaller numbers, and no second look at what other tests look at, since a test need not measure.
 SHORTER = {
     "-o toy-run": "-o toy-run --set optimizer.epochs=1 --set model.image_size_px=48 --set model.width=0.06",
-    "--runs 5": "--runs 1",
     "--json bench.json": "--json bench.json --runs 1 --seconds 0 --backends onnxruntime,tensorrt",
+    "--plot roofline.png": "--plot roofline.png --runs 1 --seconds 0 --backends onnxruntime",
+    "--plot scaling.png": "--plot scaling.png --checkpoint model.pth --axes steps --runs 1 --seconds 0",
+    "graph_savings.py model.pth": "graph_savings.py model.pth --runs 1 --seconds 0 --backends onnxruntime",
+    "--turns 2": "--turns 1 --seconds 1",
+    "--turns 3": "--turns 1 --backend onnxruntime",
     "--runs 100": "--runs 1",
     "--minutes 10": "--minutes 0.05",
     "-o bundle-rtx": "-o bundle-rtx --graphs fused --no-verify",

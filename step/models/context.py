@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from step.models.i3d import MIXED_5B, MIXED_5C, max_pool_same, mixed_chain
+from step.models.i3d import MIXED_5B, MIXED_5C, MaxPoolSame, mixed_chain
 
 
 class ContextBranch(nn.Module):
@@ -21,12 +21,12 @@ class ContextBranch(nn.Module):
 
     def __init__(self, *, in_channels: int, channels: Callable[[int], int]) -> None:
         super().__init__()
+        self.max_pool = MaxPoolSame(kernel=(1, 3, 3), stride=(1, 2, 2))
         blocks = mixed_chain(in_channels, {"mixed_5b": MIXED_5B, "mixed_5c": MIXED_5C}, channels)
         self.mixed_5b, self.mixed_5c = blocks["mixed_5b"], blocks["mixed_5c"]
         self.out_channels = self.mixed_5c.out_channels
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, C, T, H, W] -> [B, 1024, T]."""
-        x = max_pool_same(features, kernel=(1, 3, 3), stride=(1, 2, 2))
-        context: Tensor = self.mixed_5c(self.mixed_5b(x))
+        context: Tensor = self.mixed_5c(self.mixed_5b(self.max_pool(features)))
         return context.mean(dim=(3, 4))

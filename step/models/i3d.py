@@ -39,19 +39,22 @@ def same_padding(kernel: Triple, stride: Triple) -> tuple[int, int, int, int, in
     return pads[0], pads[1], pads[2], pads[3], pads[4], pads[5]
 
 
-def max_pool_same(x: Tensor, *, kernel: Triple, stride: Triple) -> Tensor:
-    """3D max-pool [B, C, T, H, W] with zero "SAME" padding, last window kept when it is partial."""
+def max_pool_same(x: Tensor, *, kernel: Triple, stride: Triple, own_only: bool = False) -> Tensor:
+    """3D max-pool [B, C, T, H, W] with zero "SAME" padding, last window kept when it is partial.
+
+    `own_only` has PyTorch's own pool do it on a CPU too, as in the authors' code.
+    """
     pads = same_padding(kernel, stride)
     if pads[0::2] == pads[1::2]:
         # Pools follow a ReLU, so padding with zeros and the pool's own padding with -inf give the same maxima.
-        return _max_pool(x, kernel, stride, (pads[4], pads[2], pads[0]))
-    return _max_pool(F.pad(x, pads), kernel, stride, (0, 0, 0))
+        return _max_pool(x, kernel, stride, (pads[4], pads[2], pads[0]), own_only)
+    return _max_pool(F.pad(x, pads), kernel, stride, (0, 0, 0), own_only)
 
 
-def _max_pool(x: Tensor, kernel: Triple, stride: Triple, padding: Triple) -> Tensor:
+def _max_pool(x: Tensor, kernel: Triple, stride: Triple, padding: Triple, own_only: bool) -> Tensor:
     """max_pool3d whose last, partial windows count."""
     is_plain = x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() > 0
-    if is_plain and torch.backends.mkldnn.enabled and not torch.compiler.is_compiling():
+    if is_plain and not own_only and torch.backends.mkldnn.enabled and not torch.compiler.is_compiling():
         # oneDNN's pool: the same maxima in a tenth of the time that PyTorch's own takes on a CPU.
         return torch.mkldnn_max_pool3d(x.to_mkldnn(), kernel, stride, padding, (1, 1, 1), True).to_dense()
     return F.max_pool3d(x, kernel, stride, padding=padding, ceil_mode=True)
@@ -76,15 +79,16 @@ class ConvUnit(nn.Module):
 
 
 class MaxPoolSame(nn.Module):
-    """`max_pool_same` as a layer."""
+    """`max_pool_same` as a layer, with its `own_only` as an attribute."""
 
     def __init__(self, *, kernel: Triple, stride: Triple) -> None:
         super().__init__()
         self.kernel = kernel
         self.stride = stride
+        self.own_only = False
 
     def forward(self, x: Tensor) -> Tensor:
-        return max_pool_same(x, kernel=self.kernel, stride=self.stride)
+        return max_pool_same(x, kernel=self.kernel, stride=self.stride, own_only=self.own_only)
 
 
 class Mixed(nn.Module):

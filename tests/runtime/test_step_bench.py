@@ -68,13 +68,14 @@ def test_every_cpu_way_in_turns(bench, tiny_bundle, tiny_checkpoint, tmp_path):
     results = Results.read(out)
     names = [row.name for row in results.rows]
     assert names == [
+        "torch-plain",
         "torch fp32",
         "onnxruntime fp32 fused",
         "onnxruntime fp32 steps",
         "openvino fp32 fused",
         "openvino fp32 steps",
     ]
-    assert results.baseline == "torch fp32"
+    assert results.baseline == "torch-plain"
     for row in results.rows:
         assert row.problem is None
         assert row.runs >= 2
@@ -83,10 +84,10 @@ def test_every_cpu_way_in_turns(bench, tiny_bundle, tiny_checkpoint, tmp_path):
         assert row.host_bytes > 5e7
         assert row.name in printed
     assert results.rows[0].ratio == 1
-    assert (tmp_path / "r.md").read_text().count("\n| ") == 5
+    assert (tmp_path / "r.md").read_text().count("\n| ") == 6
     code, printed, error = bench("compare", out, out)
     assert code == 0, error
-    assert printed.count("within noise") == 5
+    assert printed.count("within noise") == 6
 
 
 def test_what_is_not_there_is_a_line(bench, tiny_bundle, tmp_path):
@@ -229,7 +230,7 @@ def test_compare(bench, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--backends", "tflite"), "--backends has 'tflite'; give some of torch, onnxruntime"),
+        (("--backends", "tflite"), "--backends has 'tflite'; give some of torch-plain, torch, onnxruntime"),
         (("--batch", "0"), "--batch is '0'; give numbers from 1"),
         (("--steps", "x"), "--steps is 'x'; give numbers from 1"),
         (("--backends", "torch"), "nothing to measure: give a bundle, or --checkpoint for torch"),

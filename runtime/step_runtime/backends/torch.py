@@ -14,6 +14,7 @@ from step.detections import Detections
 from step.errors import StepError
 from step.graph_spec import BACKBONE, DETECT, step_graph_name
 from step.models.detector import ClipFeatures
+from step.models.i3d import MaxPoolSame
 from step_runtime.backends.base import Features, Finished, Loop
 from step_runtime.backends.torch_kernels import use_kernels
 from step_runtime.trace import SILENT, Tracer
@@ -71,6 +72,12 @@ class TorchBackend:
         self._detector.backbone.compile()
         for head in self._detector.heads:
             head.compile()
+
+    def use_own_pools(self) -> None:
+        """Has PyTorch's own max-pools run on a CPU, as in the authors' code, instead of oneDNN's, which are faster."""
+        for module in self._detector.modules():
+            if isinstance(module, MaxPoolSame):
+                module.own_only = True
 
     def submit(self, frames: NDArray[np.uint8]) -> Finished:
         """See `Backend.submit`; the thresholds are the defaults of `step-export`."""

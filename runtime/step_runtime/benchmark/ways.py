@@ -10,7 +10,7 @@ from step.flavours import FLAVOURS, Flavour
 from step.graph_spec import FUSED
 from step_runtime.backends.base import Loop
 
-CPU_BACKENDS = ("torch", "onnxruntime", "openvino")
+CPU_BACKENDS = ("torch-plain", "torch", "onnxruntime", "openvino")
 GPU_BACKENDS = (
     "torch-bf16",
     "torch-fp16",
@@ -22,7 +22,11 @@ GPU_BACKENDS = (
     "tensorrt-rtx-no-graph",
 )
 BENCH_BACKENDS = (*CPU_BACKENDS, *GPU_BACKENDS)
-"""What --backends takes; torch is eager float32, -no-graph launches kernel by kernel instead of as a CUDA graph."""
+"""What --backends takes.
+
+"torch" is eager float32; "torch-plain" the same with PyTorch's own max-pools, as in the authors' code, which on a CPU are
+slower than those that "torch" takes from oneDNN. "-no-graph" launches kernel by kernel instead of as a CUDA graph.
+"""
 _NO_GRAPH = "-no-graph"
 
 
@@ -131,7 +135,7 @@ def list_ways(
                 if backend.startswith("torch"):
                     if checkpoint is not None:
                         mode = backend.partition("-")[2] or "fp32"
-                        precision = "fp32" if mode == "compile" else mode
+                        precision = "fp32" if mode in ("compile", "plain") else mode
                         torch_way: dict[str, Any] = {"precision": precision, "loop": "steps", "device": device}
                         ways.append(Way(model=str(checkpoint), backend=backend, **torch_way, **common))
                     continue

@@ -131,11 +131,14 @@ def _open(way: Way) -> Backend:
         device=way.device,
         threads=way.threads,
     )
-    if way.backend == "torch-compile":
+    if way.backend in ("torch-plain", "torch-compile"):
         from step_runtime.backends.torch import TorchBackend
 
         assert isinstance(backend, TorchBackend)
-        backend.compile()
+        if way.backend == "torch-plain":
+            backend.use_own_pools()
+        else:
+            backend.compile()
     return backend
 
 
