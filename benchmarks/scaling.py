@@ -88,7 +88,7 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.json is not None:
         write_scaling(results, arguments.json, base=base, backend=arguments.backend, threads=arguments.threads)
     if arguments.plot is not None:
-        threads = "" if arguments.threads is None else f", {arguments.threads} threads"
+        threads = "" if arguments.threads is None else f", {arguments.threads} thread{'s' * (arguments.threads > 1)}"
         title = (
             f"{arguments.backend}{threads}; base (ringed): {base.image_size_px} px, {base.clip_frames} frames, "
             f"{base.num_steps} steps, width {base.width:g}"

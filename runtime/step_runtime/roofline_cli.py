@@ -1,5 +1,6 @@
 """`step-bench roofline`: how far each stage of a clip is from what the machine can do at most."""
 
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from step_runtime.benchmark.roofline_report import roofline_figure, roofline_mar
 from step_runtime.benchmark.stage_times import STAGE_BACKENDS, time_stages
 from step_runtime.benchmark.work import stage_work
 
+_MOST_LOAD = 0.7
 _PATH = click.Path(path_type=Path)
 
 
@@ -60,6 +62,9 @@ def roofline_command(
         raise StepError("--precision is for --gpu; on a CPU graphs are computed in fp32")
     peaks = None if gpu is None else known_gpu(gpu).peaks()
     console = Console()
+    if peaks is None and (busy := _load()) > _MOST_LOAD:
+        line = f"the machine is busy (load {busy:.1f}): times will be too long, and shares of the limit too small"
+        console.print(line, soft_wrap=True, highlight=False)
     with tempfile.TemporaryDirectory() as scratch, console.status("starting") as status:
         folder = bundle
         if str(bundle) == NAME and not bundle.exists():
@@ -124,6 +129,11 @@ def _measure(
     work = stage_work(folder, manifest, batch=batch)
     peaks = measure_cpu_peaks(threads=threads, progress=tell)
     return roofline(work, peaks, bundle=name, batch=batch, precision="fp32", times=times)
+
+
+def _load() -> float:
+    """Processes that wanted to run in the last minute; 0 where the system does not say."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
 def _check_plot(path: Path) -> None:
