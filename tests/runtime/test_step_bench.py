@@ -233,7 +233,7 @@ def test_compare(bench, tmp_path):
         (("--backends", "tflite"), "--backends has 'tflite'; give some of torch-plain, torch, onnxruntime"),
         (("--batch", "0"), "--batch is '0'; give numbers from 1"),
         (("--steps", "x"), "--steps is 'x'; give numbers from 1"),
-        (("--backends", "torch"), "nothing to measure: give a bundle, or --checkpoint for torch"),
+        (("--backends", "torch"), "nothing to measure: give a bundle whose batch"),
         (("--source", "none.mp4"), "none.mp4"),
         (
             ("--backends", "onnxruntime", "--runs", "1", "--seconds", "0", "--baseline", "x"),

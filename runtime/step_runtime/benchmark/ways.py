@@ -24,8 +24,8 @@ GPU_BACKENDS = (
 BENCH_BACKENDS = (*CPU_BACKENDS, *GPU_BACKENDS)
 """What --backends takes.
 
-"torch" is eager float32; "torch-plain" the same with PyTorch's own max-pools, as in the authors' code, which on a CPU are
-slower than those that "torch" takes from oneDNN. "-no-graph" launches kernel by kernel instead of as a CUDA graph.
+"torch" is eager float32; "torch-plain" the same with PyTorch's own max-pools, as in the authors' code, which on a CPU
+are slower than those that "torch" takes from oneDNN. "-no-graph" launches kernel by kernel, not as a CUDA graph.
 """
 _NO_GRAPH = "-no-graph"
 
