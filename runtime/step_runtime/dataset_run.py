@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -100,8 +101,18 @@ class DatasetFolder:
         return found[0]
 
 
+class KeyFrameClips(Protocol):
+    """Key frames and their clips: a `DatasetFolder`, or what stands for one."""
+
+    def key_frames(self) -> list[tuple[str, int]]:
+        """See `DatasetFolder.key_frames`."""
+
+    def read(self, video: str, second: int, config: StepConfig) -> NDArray[np.uint8]:
+        """See `DatasetFolder.read`."""
+
+
 def write_results(
-    detector: Detector, data: DatasetFolder, output: Path, *, progress: Callable[[int, int], None] = lambda _i, _n: None
+    detector: Detector, data: KeyFrameClips, output: Path, *, progress: Callable[[int, int], None] = lambda _i, _n: None
 ) -> list[float]:
     """Runs a model on every key frame and writes a csv of its detections.
 
@@ -139,7 +150,7 @@ def write_results(
 
 
 def _clips(
-    data: DatasetFolder, key_frames: list[tuple[str, int]], config: StepConfig
+    data: KeyFrameClips, key_frames: list[tuple[str, int]], config: StepConfig
 ) -> Iterator[tuple[str, int, NDArray[np.uint8]]]:
     """Reads ahead while the model works; a clip that cannot be read ends it."""
     waiting: deque[tuple[str, int, Future[NDArray[np.uint8]]]] = deque()

@@ -1,5 +1,6 @@
 """Measuring ways in turns: A B C A B C ..."""
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ from step_runtime.benchmark.ways import Way
 from step_runtime.benchmark.worker_process import WorkerProcess
 
 MIN_RUNS, MIN_S = 10, 3.0
-_MOST_CALLS_A_TURN = 50
+_WARM_UP_CALLS, _MOST_CALLS_A_TURN = 2, 50
 
 
 @dataclass
@@ -66,7 +67,7 @@ def measure(
 
     Args:
         ways: what to time.
-        clips: see `WorkerProcess`.
+        clips: see `WorkerProcess`; its folder takes the decoded clips of `data`.
         data: folder and split of a data set, for the mAP of every way that takes single clips; None for none.
         min_runs: calls of each, after the first one.
         min_s: seconds of each.
@@ -87,7 +88,7 @@ def measure(
             row.model_bytes, row.build_s = worker.model_bytes, worker.build_s
         _take_turns(rows, workers, min_runs=min_runs, min_s=min_s, progress=progress)
         if data is not None:
-            _score(rows, workers, data, progress)
+            _score(rows, workers, data, clips.parent, progress)
         for index, worker in workers.items():
             try:
                 memory = worker.end()
@@ -107,8 +108,17 @@ def _take_turns(
     progress: Callable[[int, int, str], None],
 ) -> None:
     """Fills in the times; a worker that fails is closed and taken out."""
-    # A fast way makes several calls a turn, so that its turns are not over before the machine has changed over.
-    calls = {i: max(1, min(_MOST_CALLS_A_TURN, int(min_s / min_runs / max(rows[i].first_s, 1e-6)))) for i in workers}
+    # A fast way makes several calls a turn, so that all have their seconds after the same rounds.
+    calls: dict[int, int] = {}
+    for index in list(workers):
+        progress(0, len(rows), f"warming up {rows[index].way.name}")
+        try:
+            warm_s = min(workers[index].time_calls(_WARM_UP_CALLS))
+        except StepError as error:
+            rows[index].problem = str(error)
+            workers.pop(index).close()
+            continue
+        calls[index] = max(1, min(_MOST_CALLS_A_TURN, math.ceil(min_s / min_runs / max(warm_s, 1e-6))))
     done = 0
     while waiting := [i for i in workers if _wants_more(rows[i], min_runs, min_s)]:
         for index in list(workers):  # all go on until the last has enough, so that every round has all
@@ -132,6 +142,7 @@ def _score(
     rows: list[Row],
     workers: dict[int, WorkerProcess],
     data: tuple[Path, str],
+    cache: Path,
     progress: Callable[[int, int, str], None],
 ) -> None:
     """Fills in the mAP; what differs only in the number of clips of a call is scored once."""
@@ -142,7 +153,7 @@ def _score(
         progress(done, len(workers), f"mAP of {single.name}")
         if single not in found:
             try:
-                found[single] = workers[index].mean_ap(*data)
+                found[single] = workers[index].mean_ap(*data, cache)
             except StepError as error:
                 row.problem = str(error)
                 workers.pop(index).close()

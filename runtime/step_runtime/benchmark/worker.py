@@ -4,7 +4,7 @@ Lines of JSON come by standard input and go by what was standard output; what a 
 
     {"way": {...}, "clips": "clips.npy"}  ->  {"device": "...", "load_s": 1.2}, or {"error": "..."}
     {"calls": 3}                          ->  {"times_s": [...]}, or {"error": "..."}
-    {"data": "...", "split": "val"}       ->  {"mean_ap": 0.8}, or {"error": "..."}
+    {"data": "...", "split": "val", ...}  ->  {"mean_ap": 0.8}, or {"error": "..."}
     {"end": true}                         ->  {"host_bytes": ..., "device_bytes": ...}
 """
 
@@ -31,6 +31,7 @@ from step.graph_spec import BACKBONE, DETECT, FUSED, step_graph_name
 from step.toy_model import find_model
 from step_runtime.backends.base import Backend
 from step_runtime.backends.select import BackendName, open_backend
+from step_runtime.benchmark.clip_cache import ClipCache
 from step_runtime.benchmark.gpu_meter import GpuMeter
 from step_runtime.benchmark.ways import Way
 from step_runtime.dataset_run import DatasetFolder, write_results
@@ -74,7 +75,7 @@ def main() -> None:
             elif loaded is None:
                 raise StepError("nothing is loaded")
             elif "data" in request:
-                answer = {"mean_ap": _mean_ap(loaded, Path(request["data"]), request["split"])}
+                answer = {"mean_ap": _mean_ap(loaded, Path(request["data"]), request["split"], Path(request["cache"]))}
             elif "calls" in request:
                 answer = {"times_s": _time_calls(loaded, request["calls"])}
             else:
@@ -166,12 +167,13 @@ def _context(way: Way) -> Callable[[], AbstractContextManager[Any]]:
     return lambda: torch.autocast(kind, dtype=dtype)
 
 
-def _mean_ap(loaded: _Loaded, folder: Path, split: str) -> float:
+def _mean_ap(loaded: _Loaded, folder: Path, split: str, cache: Path) -> float:
     """frame-mAP at 0.5 after the last step that the way runs."""
     data = DatasetFolder.open(folder, split)
+    clips = ClipCache(data, loaded.backend.config, cache)
     with tempfile.TemporaryDirectory() as scratch, loaded.context():
         output = Path(scratch) / "results.csv"
-        write_results(Detector(loaded.backend), data, output)
+        write_results(Detector(loaded.backend), clips, output)
         return score_files(output, data.truth, label_map=data.label_map, exclude=data.exclude).mean_ap(_IOU)
 
 

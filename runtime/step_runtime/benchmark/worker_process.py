@@ -61,13 +61,13 @@ class WorkerProcess:
         times_s: list[float] = self._ask({"calls": count})["times_s"]
         return times_s
 
-    def mean_ap(self, data: Path, split: str) -> float:
-        """frame-mAP at 0.5 on a data set.
+    def mean_ap(self, data: Path, split: str, cache: Path) -> float:
+        """frame-mAP at 0.5 on a data set; decoded clips are kept in the folder `cache`.
 
         Raises:
             StepError: what `write_results` refuses, or the process ended.
         """
-        value: float = self._ask({"data": str(data), "split": split})["mean_ap"]
+        value: float = self._ask({"data": str(data), "split": split, "cache": str(cache)})["mean_ap"]
         return value
 
     def end(self) -> dict[str, int | None]:
