@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--only", default="", help="variants that contain one of these words, with commas between")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     console = Console()
@@ -95,6 +96,8 @@ def main() -> None:
         np.save(Path(scratch) / "clips.npy", frames)
         folders: dict[str, Path] = {}
         for number, (name, make) in enumerate(variants(arguments.checkpoint, manifest).items()):
+            if name != EXPORTED and not any(word in name for word in arguments.only.split(",")):
+                continue
             with console.status(f"exporting: {name}"):
                 folders[name] = _write(make(), manifest, Path(scratch) / str(number))
         table = Table(title=f"{arguments.checkpoint}: fused fp32, {arguments.threads} threads, in turns")
