@@ -23,7 +23,9 @@ from step_runtime.benchmark.measuring import measure
 from step_runtime.benchmark.results import Results
 from step_runtime.benchmark.ways import Way
 
+from step import StepError
 from step.bundle import Manifest, read_bundle, write_manifest
+from step.cli import print_error
 from step.files import sha256
 from step.graph_spec import FUSED
 
@@ -84,7 +86,9 @@ def main() -> None:
     parser.add_argument("--only", default="", help="variants that contain one of these words, with commas between")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    console = Console()
+    if unknown := [name for name in arguments.backends.split(",") if name not in ("onnxruntime", "openvino")]:
+        raise StepError(f"--backends has {unknown[0]!r}; give some of onnxruntime,openvino")
+    console = Console(width=max(Console().width, 110))
     with tempfile.TemporaryDirectory() as scratch:
         base = Path(scratch) / "bundle"
         with console.status("exporting"):
@@ -142,4 +146,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except StepError as error:
+        print_error(str(error))
+        raise SystemExit(1) from error

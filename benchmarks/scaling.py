@@ -55,6 +55,8 @@ def _run(arguments: argparse.Namespace) -> None:
     for path in (arguments.json, arguments.plot):
         if path is not None:
             check_writable(path)
+    if arguments.plot is not None and arguments.plot.suffix.lower() not in (".pdf", ".png", ".svg"):
+        raise StepError(f"--plot is {arguments.plot}: no picture format; end it with .png, .svg or .pdf")
     chosen = arguments.axes.split(",")
     unknown = [axis for axis in chosen if axis not in AXES]
     if unknown:

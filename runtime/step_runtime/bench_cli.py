@@ -13,11 +13,10 @@ from step.cli import OneLineCommand, OneLineGroup, progress_bar
 from step.config import StepConfig
 from step.errors import StepError
 from step.files import atomic_path, check_writable
-from step.toy_model import CHECKPOINT, NAME
-from step_runtime.benchmark.machine import same_machine
+from step.toy_model import CHECKPOINT, NAME, find_model
 from step_runtime.benchmark.measuring import MIN_RUNS, MIN_S, measure
 from step_runtime.benchmark.page import check_packages, write_page
-from step_runtime.benchmark.results import Results, compare
+from step_runtime.benchmark.results import Results, compare, differences
 from step_runtime.benchmark.tables import changes_table, markdown, problem_lines, results_table
 from step_runtime.benchmark.toy_bundles import toy_bundles
 from step_runtime.benchmark.ways import BENCH_BACKENDS, CPU_BACKENDS, list_ways
@@ -88,6 +87,10 @@ def run(
             check_writable(path)
     if html_file is not None:
         check_packages("--html")
+    if not seconds >= 0:
+        raise StepError(f"--seconds is {seconds}; it must be at least 0")
+    if checkpoint is not None and not find_model(checkpoint).is_file():
+        raise StepError(f"--checkpoint {checkpoint}: no such file; give the .pth that was exported")
     console = Console()
     everything = BENCH_BACKENDS if cuda_driver_is_present() else CPU_BACKENDS
     wanted = list(everything) if backends is None else [name.strip() for name in backends.split(",")]
@@ -98,7 +101,7 @@ def run(
         if list(map(str, bundles)) == [NAME] and not bundles[0].exists():
             folders, checkpoint = toy_bundles(Path(scratch), wanted, console), checkpoint or CHECKPOINT
             data = data or Path("toy")
-        ways = list_ways(
+        ways, missing = list_ways(
             folders,
             checkpoint,
             backends=wanted,
@@ -107,6 +110,9 @@ def run(
             device=device,
             threads=threads,
         )
+        names = [way.name for way in ways]
+        if baseline is not None and baseline not in names:
+            raise StepError(f"--baseline is {baseline!r}; give one of {', '.join(names)}")
         clips = Path(scratch) / "clips.npy"
         np.save(clips, _clips(read_bundle(folders[0]).config, source))
         scored = None if data is None or str(data) == "none" else open_data(data, split, console)
@@ -127,7 +133,7 @@ def run(
         clip="noise" if source is None else source.name,
     )
     console.print(results_table(results))
-    for line in problem_lines(results):
+    for line in [*missing, *problem_lines(results)]:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     if json_file is not None:
         results.write(json_file)
@@ -150,8 +156,8 @@ def compare_command(old: Path, new: Path) -> None:
     if not changes:
         raise StepError(f"{old} and {new} have no measured way in common")
     console = Console()
-    if not same_machine(before.machine, after.machine):
-        console.print("the two were measured on different machines", highlight=False)
+    for line in differences(before, after):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
     console.print(changes_table(changes))
     slower = [change.name for change in changes if change.is_slower]
     if slower:

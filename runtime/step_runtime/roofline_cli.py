@@ -17,7 +17,7 @@ from step.toy_model import NAME
 from step_runtime.benchmark.known_gpus import known_gpu
 from step_runtime.benchmark.measuring import MIN_RUNS, MIN_S
 from step_runtime.benchmark.model_export import export_model
-from step_runtime.benchmark.peaks import measure_cpu_peaks, usable_threads
+from step_runtime.benchmark.peaks import measure_cpu_peaks, measure_cuda_peaks, usable_threads
 from step_runtime.benchmark.roofline import Roofline, roofline
 from step_runtime.benchmark.roofline_report import roofline_figure, roofline_markdown, roofline_table, summary_lines
 from step_runtime.benchmark.stage_times import STAGE_BACKENDS, time_stages
@@ -34,7 +34,9 @@ _PATH = click.Path(path_type=Path)
 @click.option("--batch", type=click.IntRange(min=1), default=1, help="Clips of a call.")
 @click.option("--runs", type=click.IntRange(min=1), default=MIN_RUNS, help="Calls of each stage, at least.")
 @click.option("--seconds", type=click.FloatRange(min=0), default=MIN_S, help="Time of each stage, at least.")
-@click.option("--gpu", metavar="NAME", help="The least times on this GPU, by its data sheet; nothing is measured.")
+@click.option(
+    "--gpu", metavar="NAME", help="The least times on this GPU, by its data sheet, or on the one that is here."
+)
 @click.option("--precision", type=click.Choice(["fp32", "tf32", "fp16"]), help="With --gpu.  [default: the bundle's]")
 @click.option("--json", "json_file", type=_PATH, help="Write everything there.")
 @click.option("--plot", "plot_file", type=_PATH, help="Draw it there, as PNG, SVG or PDF.")
@@ -58,9 +60,11 @@ def roofline_command(
             check_writable(path)
     if plot_file is not None:
         _check_plot(plot_file)
+    if not seconds >= 0:
+        raise StepError(f"--seconds is {seconds}; it must be at least 0")
     if precision is not None and gpu is None:
         raise StepError("--precision is for --gpu; on a CPU graphs are computed in fp32")
-    peaks = None if gpu is None else known_gpu(gpu).peaks()
+    peaks = None if gpu is None else measure_cuda_peaks() if gpu == "here" else known_gpu(gpu).peaks()
     console = Console()
     if peaks is None and (busy := _load()) > _MOST_LOAD:
         line = f"the machine is busy (load {busy:.1f}): times will be too long, and shares of the limit too small"

@@ -11,7 +11,7 @@ from step_runtime.bench_cli import main
 from step_runtime.benchmark.gpu_meter import GpuMeter
 from step_runtime.benchmark.measuring import Row, measure
 from step_runtime.benchmark.plots import pareto_front
-from step_runtime.benchmark.results import ResultRow, Results
+from step_runtime.benchmark.results import ResultRow, Results, compare, differences
 from step_runtime.benchmark.statistics import median_ratio, percentile
 from step_runtime.benchmark.ways import Way, list_ways
 from step_runtime.benchmark.worker_process import WorkerProcess
@@ -159,12 +159,13 @@ def test_the_front():
 def test_bundles_of_one_precision_have_names(tiny_bundle, tmp_path):
     shutil.copytree(tiny_bundle, tmp_path / "other")
     common = {"batches": [1], "steps": [None], "device": "auto", "threads": None}
-    ways = list_ways([tiny_bundle, tmp_path / "other"], None, backends=["openvino"], **common)
+    ways, missing = list_ways([tiny_bundle, tmp_path / "other"], None, backends=["openvino", "torch"], **common)
+    assert missing == ["torch: not measured: it runs a checkpoint; give --checkpoint"]
     assert [way.name for way in ways][::2] == [
         f"openvino fp32 fused ({tiny_bundle.name})",
         "openvino fp32 fused (other)",
     ]
-    ways = list_ways(
+    ways, _ = list_ways(
         [tiny_bundle], None, backends=["onnxruntime", "onnxruntime-cuda", "tensorrt-rtx-no-graph"], **common
     )
     assert [(way.device, way.uses_gpu, way.flavour, way.has_cuda_graph) for way in ways[::2]] == [
@@ -204,6 +205,46 @@ def test_a_driver_that_does_not_say(monkeypatch):
     assert (meter.energy_j(), meter.process_bytes(1), meter.clocks()) == (None, None, {})
 
 
+def test_an_idle_process_that_dies_takes_its_own_row(tiny_bundle, tmp_path, monkeypatch, tiny_clips):
+    """Killed while another has its turn: what it is asked next cannot be written."""
+    np.save(tmp_path / "clips.npy", tiny_clips[:1])
+    ways = [
+        Way(model=str(tiny_bundle), backend="onnxruntime", precision="fp32", loop=loop, device="cpu")
+        for loop in ("fused", "steps")
+    ]
+    real, turns = WorkerProcess.time_calls, []
+
+    def time_calls(self, count):
+        turns.append(self)
+        if len(turns) == 4:
+            turns[2]._process.kill()
+            turns[2]._process.wait()
+        return real(self, count)
+
+    monkeypatch.setattr(WorkerProcess, "time_calls", time_calls)
+    rows = measure(ways, tmp_path / "clips.npy", min_runs=4, min_s=0)
+    assert rows[0].problem == "its process was ended by SIGKILL"
+    assert rows[1].problem is None
+    assert rows[1].host_bytes > 0
+
+
+def test_files_that_measured_other_things():
+    old, new = _results(a=[1.0] * 4, b=[1.0] * 4, c=[1.0]), _results(a=[1.0] * 4, c=[2.0], d=[1.0])
+    new.rows[0].way["threads"] = 1
+    new = new.model_copy(update={"clip": "v.mp4"})
+    assert differences(old, new) == [
+        "the clips differ: unknown, v.mp4",
+        "a fp32 fused: threads was None, is 1",
+        "b fp32 fused: only in the old file",
+        "c fp32 fused: fewer than 4 runs, too few to call a difference one",
+        "d fp32 fused: only in the new file",
+    ]
+    assert [(change.name, change.is_slower) for change in compare(old, new)] == [
+        ("a fp32 fused", False),
+        ("c fp32 fused", False),
+    ]
+
+
 def _results(**milliseconds):
     rows = []
     for name, times_ms in milliseconds.items():
@@ -233,11 +274,11 @@ def test_compare(bench, tmp_path):
         (("--backends", "tflite"), "--backends has 'tflite'; give some of torch-plain, torch, onnxruntime"),
         (("--batch", "0"), "--batch is '0'; give numbers from 1"),
         (("--steps", "x"), "--steps is 'x'; give numbers from 1"),
-        (("--backends", "torch"), "nothing to measure: give a bundle whose batch"),
+        (("--backends", "torch"), "nothing to measure: torch: not measured: it runs a checkpoint"),
         (("--source", "none.mp4"), "none.mp4"),
         (
             ("--backends", "onnxruntime", "--runs", "1", "--seconds", "0", "--baseline", "x"),
-            "--baseline is 'x'; rows with",
+            "--baseline is 'x'; give one of onnxruntime",
         ),
     ],
 )

@@ -64,9 +64,7 @@ class OnnxRuntimeBackend:
         names = [FUSED] if loop == "fused" else [BACKBONE, *map(step_graph_name, range(num_steps)), DETECT]
         self._specs = {name: manifest.graphs[name].spec(name) for name in names}
         self._memory, self._memory_id = _memory_of(device)
-        options = ort.SessionOptions()
-        if threads is not None:
-            options.intra_op_num_threads = threads
+        options = session_options(threads)
         self._sessions = {
             name: open_session(folder / manifest.graphs[name].file, options=options, device=device) for name in names
         }
@@ -165,6 +163,21 @@ class OnnxRuntimeBackend:
         return outputs
 
 
+def session_options(threads: int | None) -> ort.SessionOptions:
+    """Options for sessions of one model.
+
+    Args:
+        threads: CPU threads; None lets the library choose.
+    """
+    options = ort.SessionOptions()
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    # Threads that have nothing to do any more would otherwise go on spinning for a while, and take the processor from
+    # the next graph of a step loop (measured on the toy model: 187 ms a clip, 77 ms so) and from decoding.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
 def open_session(model: Path | bytes, *, options: ort.SessionOptions, device: str) -> ort.InferenceSession:
     """Loads a graph.
 
@@ -177,9 +190,6 @@ def open_session(model: Path | bytes, *, options: ort.SessionOptions, device: st
         StepError: the device is not there, or the graph cannot be loaded.
     """
     options.log_severity_level = _QUIET
-    # Threads that have nothing to do any more would otherwise go on spinning for a while, and take the processor from
-    # the next graph of a step loop (measured on the toy model: 187 ms a clip, 77 ms so) and from decoding.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
     memory, memory_id = _memory_of(device)
     providers: list[Any] = ["CPUExecutionProvider"]
     if memory == "cuda":

@@ -44,22 +44,16 @@ class KnownGpu:
 
 _A100, _H100 = "NVIDIA A100 data sheet", "NVIDIA H100 data sheet; Hopper architecture whitepaper"
 _ADA, _GA102 = "NVIDIA Ada GPU architecture whitepaper", "NVIDIA Ampere GA102 GPU architecture whitepaper"
-_ORIN = "NVIDIA Jetson AGX Orin technical brief; fp16 is half of its dense int8"
 _SPECIFICATIONS: tuple[tuple[str, float, float | None, float, float, str], ...] = (
     ("A100 40GB SXM", 19.5, 156.0, 312.0, 1555, _A100),
     ("A100 80GB SXM", 19.5, 156.0, 312.0, 2039, _A100),
-    ("A10", 31.2, 62.5, 125.0, 600, "NVIDIA A10 data sheet"),
-    ("B200", 80.0, 1100.0, 2250.0, 8000, "NVIDIA Blackwell architecture technical brief, HGX B200"),
     ("H100 PCIe", 51.0, 378.0, 756.0, 2000, _H100),
     ("H100 SXM", 66.9, 494.7, 989.4, 3350, _H100),
     ("H200", 66.9, 494.7, 989.4, 4800, "NVIDIA H200 data sheet"),
-    ("Jetson AGX Orin 64GB", 5.3, None, 42.5, 204.8, _ORIN),
     ("L4", 30.3, 60.0, 121.0, 300, "NVIDIA L4 data sheet"),
-    ("L40S", 91.6, 183.0, 362.0, 864, "NVIDIA L40S data sheet"),
     ("RTX 3090", 35.6, 35.6, 71.0, 936, _GA102),
     ("RTX 4090", 82.6, 82.6, 165.2, 1008, _ADA),
     ("RTX 5090", 104.8, 104.8, 209.5, 1792, "NVIDIA RTX Blackwell GPU architecture whitepaper"),
-    ("RTX 6000 Ada", 91.1, 182.1, 364.2, 960, _ADA),
     ("T4", 8.1, None, 65.0, 320, "NVIDIA T4 data sheet"),
 )
 

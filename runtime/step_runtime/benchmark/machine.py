@@ -50,7 +50,7 @@ def same_machine(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def _without_clocks(value: Any) -> Any:
-    return [gpu["name"] for gpu in value] if isinstance(value, list) else value
+    return [gpu.get("name") if isinstance(gpu, dict) else gpu for gpu in value] if isinstance(value, list) else value
 
 
 def _of_processor(field: str) -> str | None:

@@ -87,15 +87,16 @@ def measure(
             row.device, row.load_s, row.first_s, row.gpu = worker.device, worker.load_s, worker.first_s, worker.gpu
             row.model_bytes, row.build_s = worker.model_bytes, worker.build_s
         _take_turns(rows, workers, min_runs=min_runs, min_s=min_s, progress=progress)
-        if data is not None:
-            _score(rows, workers, data, clips.parent, progress)
-        for index, worker in workers.items():
+        for index in list(workers):  # before clips of a data set take memory
             try:
-                memory = worker.end()
+                memory = workers[index].memory()
             except StepError as error:
                 rows[index].problem = str(error)
+                workers.pop(index).close()
                 continue
             rows[index].host_bytes, rows[index].device_bytes = memory["host_bytes"], memory["device_bytes"]
+        if data is not None:
+            _score(rows, workers, data, clips.parent, progress)
     return rows
 
 

@@ -16,7 +16,7 @@ _COLORS = {  # Okabe and Ito's colours, which people with any colour vision tell
 }
 _OTHER_COLOR = "#CC79A7"
 _DPI = 110
-_BESIDE = ((5, 5), (5, -13), (-12, 5), (-12, -13))  # where a point's number stands, in turns: points often coincide
+_ABOVE_BELOW = ((0, 7), (0, -15))  # where a point's number stands, in turns from left to right: points often coincide
 
 
 def draw_times(results: Results) -> bytes:
@@ -41,7 +41,7 @@ def draw_times(results: Results) -> bytes:
 
 def draw_front(results: Results) -> bytes | None:
     """mAP against speed; what nothing else beats in both is joined by a line. None where no row has a mAP."""
-    rows = [row for row in _measured(results) if row.mean_ap is not None]
+    rows = sorted((row for row in _measured(results) if row.mean_ap is not None), key=lambda row: row.clips_per_s or 0)
     if not rows:
         return None
     figure = _figure(7, 4.2)
@@ -49,13 +49,14 @@ def draw_front(results: Results) -> bytes | None:
     for number, row in enumerate(rows, 1):
         point = (row.clips_per_s or 0.0, row.mean_ap or 0.0)
         axes.scatter(*point, color=_color(row), zorder=3, s=60)
-        axes.annotate(str(number), point, _BESIDE[number % len(_BESIDE)], textcoords="offset points")
+        place = _ABOVE_BELOW[number % len(_ABOVE_BELOW)]
+        axes.annotate(str(number), point, place, textcoords="offset points", ha="center")
     front = pareto_front(rows)
     axes.plot([row.clips_per_s or 0 for row in front], [row.mean_ap or 0 for row in front], color="black", linewidth=1)
     means = [row.mean_ap or 0 for row in rows]
     room = max(0.005, max(means) - min(means))
     axes.set_ylim(min(means) - room, max(means) + room)
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, 1.08 * max(row.clips_per_s or 0 for row in rows))
     axes.grid(alpha=0.3)
     axes.set_xlabel("clips a second")
     axes.set_ylabel(f"frame-mAP@0.5 on {results.data}")

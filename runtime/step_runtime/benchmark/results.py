@@ -9,11 +9,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from step.errors import StepError
 from step.files import atomic_path
-from step_runtime.benchmark.machine import machine, versions
+from step_runtime.benchmark.machine import machine, same_machine, versions
 from step_runtime.benchmark.measuring import Row
 from step_runtime.benchmark.statistics import median_ratio, percentile
 
 SCHEMA = 2
+MIN_COMPARED = 4
+"""Runs of a row that `compare` wants before it calls a difference one."""
 
 
 class ResultRow(BaseModel):
@@ -92,17 +94,11 @@ class Results(BaseModel):
 
         Args:
             rows: measured in turns.
-            baseline: name of a row; None for the first that has figures.
+            baseline: name of a row; None, or one without figures, for the first that has some.
             data, clip: see `Results`.
-
-        Raises:
-            StepError: no row of that name has figures.
         """
         good = [row for row in rows if row.rounds_s and row.problem is None]
-        names = [row.way.name for row in good]
-        if baseline is not None and baseline not in names:
-            raise StepError(f"--baseline is {baseline!r}; rows with figures: {', '.join(names) or 'none'}")
-        chosen = next((row for row in good if baseline in (None, row.way.name)), None)
+        chosen = next((row for row in good if row.way.name == baseline), good[0] if good else None)
         return cls(
             baseline="" if chosen is None else chosen.way.name,
             data=data,
@@ -152,18 +148,43 @@ class Change:
 
 def compare(old: Results, new: Results) -> list[Change]:
     """Rows that both have, which differ beyond noise where the middle halves of their times do not meet."""
-    before = {row.name: row for row in old.rows if row.times_ms}
+    before = {row.name: row for row in old.rows if row.times_ms and min(row.times_ms) > 0}
     changes = []
     for row in new.rows:
-        if row.name not in before or not row.times_ms:
+        if row.name not in before or not row.times_ms or min(row.times_ms) <= 0:
             continue
         other = before[row.name]
-        assert row.p50_ms is not None
-        assert other.p50_ms is not None
         (old_low, old_high), (low, high) = _middle_half(other.times_ms), _middle_half(row.times_ms)
-        ratio = row.p50_ms / other.p50_ms
-        changes.append(Change(row.name, ratio, is_slower=low > old_high, is_faster=high < old_low))
+        ratio = percentile(row.times_ms, 50) / percentile(other.times_ms, 50)
+        is_enough = min(len(row.times_ms), len(other.times_ms)) >= MIN_COMPARED
+        changes.append(
+            Change(row.name, ratio, is_slower=is_enough and low > old_high, is_faster=is_enough and high < old_low)
+        )
     return changes
+
+
+def differences(old: Results, new: Results) -> list[str]:
+    """What keeps two files from being compared row by row, a line each."""
+    lines = [] if same_machine(old.machine, new.machine) else ["the two were measured on different machines"]
+    if old.clip != new.clip:
+        lines.append(f"the clips differ: {old.clip or 'unknown'}, {new.clip or 'unknown'}")
+    before, after = ({row.name: row for row in each.rows} for each in (old, new))
+    for name, row in before.items():
+        other = after.get(name)
+        if other is None:
+            lines.append(f"{name}: only in the old file")
+        elif row.problem is None and other.problem is not None:
+            lines.append(f"{name}: measured before, not any more: {other.problem}")
+        elif other.problem is None and row.problem is None:
+            for field in ("device", "threads", "model"):
+                one, another = row.way.get(field), other.way.get(field)
+                is_same = Path(str(one)).name == Path(str(another)).name if field == "model" else one == another
+                if not is_same:
+                    lines.append(f"{name}: {field} was {one}, is {another}")
+            if min(len(row.times_ms), len(other.times_ms)) < MIN_COMPARED:
+                lines.append(f"{name}: fewer than {MIN_COMPARED} runs, too few to call a difference one")
+    lines += [f"{name}: only in the new file" for name in after if name not in before]
+    return lines
 
 
 def _result(row: Row, baseline: Row | None) -> ResultRow:

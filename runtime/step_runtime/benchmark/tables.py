@@ -42,7 +42,7 @@ def results_table(results: Results) -> Table:
     """A row for each way that could run."""
     title = f"{results.machine['cpu']}, {results.machine['threads']} threads; ratios to {results.baseline or 'nothing'}"
     table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("way", no_wrap=True)
+    table.add_column("way")  # may break, so that figures never do
     columns = _filled(_COLUMNS, results)
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)

@@ -107,7 +107,7 @@ def list_ways(
     steps: list[int | None],
     device: str,
     threads: int | None,
-) -> list[Way]:
+) -> tuple[list[Way], list[str]]:
     """Every combination that the bundles and the checkpoint have; PyTorch's come first.
 
     Args:
@@ -119,6 +119,9 @@ def list_ways(
         device: of PyTorch and the engines. ONNX Runtime is measured on the CPU, and on CUDA as "onnxruntime-cuda".
         threads: see `Way`.
 
+    Returns:
+        The ways, and a line for each thing that was asked for and that there is no model for.
+
     Raises:
         StepError: a backend that there is none of, or no bundle at a path.
     """
@@ -128,8 +131,18 @@ def list_ways(
     manifests = {bundle: read_bundle(bundle) for bundle in dict.fromkeys(bundles)}
     labels = _labels(manifests)
     ways: list[Way] = []
+    missing: list[str] = []
+    backends, batches, steps = list(dict.fromkeys(backends)), list(dict.fromkeys(batches)), list(dict.fromkeys(steps))
+    if checkpoint is None:
+        missing += [
+            f"{name}: not measured: it runs a checkpoint; give --checkpoint" for name in backends if "torch" in name
+        ]
     for batch in batches:
         for num_steps in steps:
+            if manifests and not any(_loops(manifest, num_steps, batch) for manifest in manifests.values()):
+                what = f"batch {batch}" if num_steps is None else f"batch {batch}, {num_steps} steps"
+                missing.append(f"{what}: not measured: no bundle takes that ({_taken(manifests)})")
+                continue
             common: dict[str, Any] = {"batch": batch, "num_steps": num_steps, "threads": threads}
             for backend in backends:
                 if backend.startswith("torch"):
@@ -153,10 +166,15 @@ def list_ways(
                         for loop in _loops(manifest, num_steps, batch)
                     ]
     if not ways:
-        raise StepError(
-            "nothing to measure: give a bundle whose batch and steps are those asked for, or --checkpoint for torch"
-        )
-    return ways
+        raise StepError(f"nothing to measure: {'; '.join(missing)}")
+    return ways, missing
+
+
+def _taken(manifests: dict[Path, Manifest]) -> str:
+    return ", ".join(
+        f"{bundle}: {manifest.num_steps} steps, batch {manifest.batch or 'any'}"
+        for bundle, manifest in manifests.items()
+    )
 
 
 def _device(backend: str, asked: str) -> str:

@@ -5,7 +5,7 @@ Lines of JSON come by standard input and go by what was standard output; what a 
     {"way": {...}, "clips": "clips.npy"}  ->  {"device": "...", "load_s": 1.2}, or {"error": "..."}
     {"calls": 3}                          ->  {"times_s": [...]}, or {"error": "..."}
     {"data": "...", "split": "val", ...}  ->  {"mean_ap": 0.8}, or {"error": "..."}
-    {"end": true}                         ->  {"host_bytes": ..., "device_bytes": ...}
+    {"memory": true}                      ->  {"host_bytes": ..., "device_bytes": ...}
 """
 
 import contextlib
@@ -63,7 +63,7 @@ class _Loaded:
 
 
 def main() -> None:
-    """Answers until it is told to end, or its input does."""
+    """Answers until its input ends."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     loaded: _Loaded | None = None
@@ -84,8 +84,6 @@ def main() -> None:
             answer = {"error": str(error)}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
-        if "end" in request:
-            return
 
 
 def _load(request: dict[str, Any]) -> tuple[_Loaded, dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The parent's side of a worker: one process for each way, so that a crash takes its own row only."""
 
+import contextlib
 import json
 import os
 import signal
@@ -36,7 +37,7 @@ class WorkerProcess:
         )
         try:
             told = self._ask({"way": way.to_dict(), "clips": str(clips)})
-        except StepError:
+        except BaseException:
             self.close()
             raise
         self.device: str = told["device"]
@@ -70,11 +71,13 @@ class WorkerProcess:
         value: float = self._ask({"data": str(data), "split": split, "cache": str(cache)})["mean_ap"]
         return value
 
-    def end(self) -> dict[str, int | None]:
-        """Largest memory so far, host_bytes and device_bytes (None where nothing says); the process ends."""
-        told = self._ask({"end": True})
-        self.close()
-        return told
+    def memory(self) -> dict[str, int | None]:
+        """Largest memory so far, host_bytes and device_bytes (None where nothing says).
+
+        Raises:
+            StepError: the process ended.
+        """
+        return self._ask({"memory": True})
 
     def close(self) -> None:
         """Ends the process, whatever it does."""
@@ -83,7 +86,8 @@ class WorkerProcess:
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
-                stream.close()
+                with contextlib.suppress(OSError):  # a line that was never read is flushed once more
+                    stream.close()
         if self._error_file.exists():
             os.close(self._errors)
             self._error_file.unlink()
