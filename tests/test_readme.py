@@ -22,7 +22,6 @@ README = (ROOT / "README.md").read_text()
 SHORTER = {
     "-o toy-run": "-o toy-run --set optimizer.epochs=1 --set model.image_size_px=48 --set model.width=0.06",
     "--json bench.json": "--json bench.json --runs 1 --seconds 0 --backends onnxruntime,tensorrt",
-    "graph_savings.py model.pth": "graph_savings.py model.pth --only 1x1,constant --runs 1 --seconds 0",
     "--turns 2": "--turns 1 --seconds 1",
     "--turns 3": "--turns 1 --backend onnxruntime",
     "--runs 100": "--runs 1",

@@ -20,7 +20,7 @@ from step_runtime.benchmark.model_export import export_model
 from step_runtime.benchmark.peaks import measure_cpu_peaks, measure_cuda_peaks, usable_threads
 from step_runtime.benchmark.roofline import Roofline, roofline
 from step_runtime.benchmark.roofline_report import roofline_figure, roofline_markdown, roofline_table, summary_lines
-from step_runtime.benchmark.stage_times import STAGE_BACKENDS, time_stages
+from step_runtime.benchmark.stage_times import STAGE_BACKENDS, time_stages_apart
 from step_runtime.benchmark.work import stage_work
 
 _MOST_LOAD = 0.7
@@ -119,8 +119,8 @@ def _measure(
     tell: Callable[[str], None],
 ) -> Roofline:
     """The machine's peaks, and the stages' times beside them."""
-    tell("counting")
-    times = time_stages(
+    tell("timing the stages")
+    times = time_stages_apart(
         folder,
         manifest,
         backends=backends,
@@ -128,7 +128,6 @@ def _measure(
         batch=batch,
         min_runs=runs,
         min_s=seconds,
-        progress=lambda turn, what: tell(f"round {turn}: {what}" if turn else what),
     )
     work = stage_work(folder, manifest, batch=batch)
     peaks = measure_cpu_peaks(threads=threads, progress=tell)

@@ -267,6 +267,7 @@ def test_no_backend_could_run(bench, tiny_bundle, monkeypatch):
 
     monkeypatch.setattr(peaks_module, "PRECISIONS", {"numpy": ("fp32",)})
     monkeypatch.setattr(stage_times_module, "_openvino_call", refuse)
+    monkeypatch.setattr("step_runtime.roofline_cli.time_stages_apart", stage_times_module.time_stages)
     code, printed, error = bench(tiny_bundle, "--backends", "openvino", "--threads", "1")
     assert "openvino: not measured: not today" in printed
     assert_one_error((code, "", error), "none of the backends could run here")

@@ -1,7 +1,10 @@
 """Time of each stage of a clip, run alone and in turns: A B C A B C ..., on one library after the other."""
 
+import multiprocessing
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,6 +54,37 @@ class StageTimes:
         return percentile(self.times_s[stage], 50)
 
 
+def time_stages_apart(
+    folder: Path, manifest: Manifest, *, backends: Sequence[str], threads: int, batch: int, min_runs: int, min_s: float
+) -> list[StageTimes]:
+    """`time_stages` in a process of its own: a library that crashes ends that one, and none meets others' threads.
+
+    Raises:
+        StepError: see `time_stages`, or the process was ended.
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        timing = pool.submit(
+            time_stages,
+            folder,
+            manifest,
+            backends=backends,
+            threads=threads,
+            batch=batch,
+            min_runs=min_runs,
+            min_s=min_s,
+        )
+        try:
+            return timing.result()
+        except BrokenProcessPool as error:
+            raise StepError(
+                "a library crashed while the stages were timed; give one of --backends at a time"
+            ) from error
+
+
+def _tell_nobody(_round: int, _what: str) -> None:
+    """No progress."""
+
+
 def time_stages(
     folder: Path,
     manifest: Manifest,
@@ -60,7 +94,7 @@ def time_stages(
     batch: int = 1,
     min_runs: int = MIN_RUNS,
     min_s: float = MIN_S,
-    progress: Callable[[int, str], None] = lambda _round, _what: None,
+    progress: Callable[[int, str], None] = _tell_nobody,
 ) -> list[StageTimes]:
     """Times the stages of a bundle, and its fused graph, on noise.
 
