@@ -72,7 +72,8 @@ def _difference(one: Path, other: Path, frames: np.ndarray) -> tuple[float, floa
         session = ort.InferenceSession(folder / "fused.onnx", providers=["CPUExecutionProvider"])
         tubes_px, scores = session.run(["tubes_px", "scores"], {"frames": frames})
         found.append((tubes_px, scores))
-    return tuple(float(np.abs(a - b).max()) for a, b in zip(*found, strict=True))  # type: ignore[return-value]
+    (tubes_px, scores), (other_tubes_px, other_scores) = found
+    return float(np.abs(tubes_px - other_tubes_px).max()), float(np.abs(scores - other_scores).max())
 
 
 def main() -> None:

@@ -102,13 +102,17 @@ def test_what_is_not_there_is_a_line(bench, tiny_bundle, tmp_path):
     assert_one_error((done[0], "", done[2]), "none of the ways could run here")
 
 
+def _both_loops(bundle):
+    return [
+        Way(model=str(bundle), backend="onnxruntime", precision="fp32", loop=loop, device="cpu")
+        for loop in ("fused", "steps")
+    ]
+
+
 def test_a_crash_takes_its_own_row(tiny_bundle, tmp_path, monkeypatch, tiny_clips):
     """A process that is killed in its second turn."""
     np.save(tmp_path / "clips.npy", tiny_clips[:1])
-    ways = [
-        Way(model=str(tiny_bundle), backend="onnxruntime", precision="fp32", loop=loop, device="cpu")
-        for loop in ("fused", "steps")
-    ]
+    ways = _both_loops(tiny_bundle)
     real, turns = WorkerProcess.time_calls, []
 
     def time_calls(self, count):
@@ -159,6 +163,11 @@ def test_the_front():
 def test_bundles_of_one_precision_have_names(tiny_bundle, tmp_path):
     shutil.copytree(tiny_bundle, tmp_path / "other")
     common = {"batches": [1], "steps": [None], "device": "auto", "threads": None}
+    ways, missing = list_ways(
+        [tiny_bundle], tiny_bundle / "x.pth", backends=["torch", "openvino"], **common | {"steps": [7]}
+    )
+    assert [way.name for way in ways] == ["torch fp32 7 steps"]  # its row will say what is wrong
+    assert missing[0].startswith("batch 1, 7 steps: not measured: no bundle takes that (")
     ways, missing = list_ways([tiny_bundle, tmp_path / "other"], None, backends=["openvino", "torch"], **common)
     assert missing == ["torch: not measured: it runs a checkpoint; give --checkpoint"]
     assert [way.name for way in ways][::2] == [
@@ -208,10 +217,7 @@ def test_a_driver_that_does_not_say(monkeypatch):
 def test_an_idle_process_that_dies_takes_its_own_row(tiny_bundle, tmp_path, monkeypatch, tiny_clips):
     """Killed while another has its turn: what it is asked next cannot be written."""
     np.save(tmp_path / "clips.npy", tiny_clips[:1])
-    ways = [
-        Way(model=str(tiny_bundle), backend="onnxruntime", precision="fp32", loop=loop, device="cpu")
-        for loop in ("fused", "steps")
-    ]
+    ways = _both_loops(tiny_bundle)
     real, turns = WorkerProcess.time_calls, []
 
     def time_calls(self, count):

@@ -204,12 +204,9 @@ def _load(
 def _onnxruntime_call(stage: str, model: "onnx.ModelProto", inputs: Arrays, threads: int | None) -> Call:
     import onnxruntime as ort
 
-    from step_runtime.backends.onnxruntime import open_session
+    from step_runtime.backends.onnxruntime import open_session, session_options
 
-    options = ort.SessionOptions()
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    session = open_session(model.SerializeToString(), options=options, device="cpu")
+    session = open_session(model.SerializeToString(), options=session_options(threads), device="cpu")
     names = [output.name for output in session.get_outputs()]
     failures = (ort.capi.onnxruntime_pybind11_state.RuntimeException, RuntimeError)
 

@@ -135,14 +135,15 @@ def list_ways(
     backends, batches, steps = list(dict.fromkeys(backends)), list(dict.fromkeys(batches)), list(dict.fromkeys(steps))
     if checkpoint is None:
         missing += [
-            f"{name}: not measured: it runs a checkpoint; give --checkpoint" for name in backends if "torch" in name
+            f"{name}: not measured: it runs a checkpoint; give --checkpoint"
+            for name in backends
+            if name.startswith("torch")
         ]
     for batch in batches:
         for num_steps in steps:
             if manifests and not any(_loops(manifest, num_steps, batch) for manifest in manifests.values()):
                 what = f"batch {batch}" if num_steps is None else f"batch {batch}, {num_steps} steps"
                 missing.append(f"{what}: not measured: no bundle takes that ({_taken(manifests)})")
-                continue
             common: dict[str, Any] = {"batch": batch, "num_steps": num_steps, "threads": threads}
             for backend in backends:
                 if backend.startswith("torch"):
