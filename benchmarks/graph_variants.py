@@ -25,6 +25,8 @@ from step.models.i3d import ConvUnit
 from step.ops.roi_align import tube_roi_align
 
 EXPORTED = "as exported"
+AGAIN = "as exported, again"
+"""How far two processes with the same graph are apart: less says nothing."""
 
 
 class KeepsAll(FusedGraph):
@@ -194,6 +196,7 @@ def variants(checkpoint: Path, manifest: Manifest) -> dict[str, Callable[[], onn
 
     return {
         EXPORTED: lambda: fused(folded),
+        AGAIN: lambda: fused(folded),
         "BatchNorm not folded": lambda: fused(detector),
         "unused branches kept": keeps_all,
         "1x1 convolutions before RoI align": reduces_first,

@@ -2,7 +2,8 @@
 
     python benchmarks/scaling.py --backend openvino --threads 2 --json scaling.json --plot docs/scaling.png
 
-Each axis changes one thing of the base and leaves the rest; every point runs in a process of its own.
+Each axis changes one thing of the base and leaves the rest; every point runs in a process of its own, and those of an
+axis take turns.
 """
 
 import argparse
@@ -39,8 +40,8 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--axes", default=",".join(AXES), help="some of them, with commas between")
     parser.add_argument("--backend", default="openvino", choices=[name for name in CPU_BACKENDS if name != "torch"])
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args(words)

@@ -1,66 +1,18 @@
-"""step-train end to end on a few clips: files, resuming to the bit, failures, several processes."""
+"""step-train end to end on a few clips: files, losses, weights, failures."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from helpers import assert_one_error, run_command
+from helpers import assert_one_error
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from training_helpers import CLASS_IDS, detect_config, weights_of
 
-from step import StepError, load_checkpoint
-from step.data.toy import generate
-from step.training import checkpoint
-from step.training.cli import main
+from step import load_checkpoint
 from step.training.config import parse_config
 from step.training.trainer import Trainer
-
-CLASS_IDS = (7, 10, 12, 14, 65, 69, 70)
-TESTS = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("toy") / "toy"
-    generate(folder, videos={"train": 2, "val": 1})
-    return folder
-
-
-def _config(data, **changes):
-    values = {
-        "kind": "detect",
-        "data": {"folder": str(data), "classes": dict(zip(CLASS_IDS, "abcdefg", strict=True)), "cache": True},
-        "model": {"image_size_px": 48, "width": 0.06, "fc_dim": 8, "chunks": [1, 1], "dropout": 0.1},
-        "selection": {"positive_iou": [0.2, 0.35], "regression_iou": [0.2, 0.35]},
-        "augmentation": {"photometric": False, "erase": False},
-        "optimizer": {"batch": 2, "epochs": 2, "warmup": 2, "head_rate": 1e-3},
-    }
-    for name, value in changes.items():
-        section, _, key = name.partition("__")
-        if key:
-            values[section] = values[section] | {key: value}
-        else:
-            values[section] = value
-    return values
-
-
-@pytest.fixture
-def train(data, tmp_path, capsys):
-    def run(out="run", *words, kind="detect", **changes):
-        (tmp_path / "c.yaml").write_text(yaml.safe_dump(_config(data, kind=kind, **changes)))
-        words = (kind, tmp_path / "c.yaml", "-o", tmp_path / out, "--accelerator", "cpu", "--devices", "1", *words)
-        return run_command(main, capsys, *words)
-
-    return run
-
-
-def _weights(path):
-    return load_checkpoint(path).state_dict()
 
 
 def test_a_run(train, tmp_path):
@@ -81,7 +33,7 @@ def test_a_run(train, tmp_path):
     assert [image.step for image in events.Images("validation")] == [4, 8]
     assert parse_config(yaml.safe_load((run / "config.yaml").read_text()), "c").optimizer.batch == 2
     assert f"the best model: {run / 'model.pth'}" in printed
-    best, alone = _weights(run / "checkpoints" / "best.pth"), _weights(run / "model.pth")
+    best, alone = weights_of(run / "checkpoints" / "best.pth"), weights_of(run / "model.pth")
     assert all(torch.equal(value, alone[key]) for key, value in best.items())
     assert (run / "model.pth").stat().st_size < (run / "checkpoints" / "best.pth").stat().st_size / 2
     content = torch.load(run / "checkpoints" / "best.pth", weights_only=True)
@@ -111,54 +63,16 @@ def test_averaged_weights(train, tmp_path):
     rows = (tmp_path / "run" / "results" / "results_step1.csv").read_text().splitlines()
     assert {int(row.split(",")[6]) for row in rows} <= set(CLASS_IDS)
     state = torch.load(tmp_path / "run" / "checkpoints" / "0000004.pth", weights_only=True)["training"]
-    averaged, trained = _weights(tmp_path / "run" / "model.pth"), state["weights"]
+    averaged, trained = weights_of(tmp_path / "run" / "model.pth"), state["weights"]
     key = "heads.0.global_cls.weight"
     assert not torch.equal(averaged[key], trained[key])
     assert torch.allclose(averaged[key], trained[key], atol=0.05)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{}, {"optimizer__ema": 0.9, "optimizer__accumulate": 2, "data__cache": False}, {"save_every": 3, "keep": 9}],
-)
-def test_a_resumed_run_equals_an_uninterrupted_one(changes, train, tmp_path, monkeypatch):
-    """To the bit: order, augmentation, selection, dropout, optimizer, averages."""
-    changes = {"optimizer__epochs": 2, "data__workers": 0, **changes}
-    code, _, error = train("whole", **changes)
-    assert code == 0, error
-    real, count = Trainer._update, [0]
-
-    def update(self, batches):
-        count[0] += 1
-        if count[0] == (6 if not changes.get("optimizer__accumulate") else 3):
-            raise KeyboardInterrupt
-        return real(self, batches)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "_update", update)
-        assert train("broken", **changes)[0] == 130
-    torch.rand(3)
-    code, _, error = train("broken", "--resume", "auto", **changes)
-    assert code == 0, error
-    names = [path.name for path in checkpoint.numbered(tmp_path / "whole" / "checkpoints")]
-    assert names == [path.name for path in checkpoint.numbered(tmp_path / "broken" / "checkpoints")]
-    whole, resumed = (_weights(tmp_path / out / "checkpoints" / names[-1]) for out in ("whole", "broken"))
-    assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
-    losses = [
-        {
-            line["update"]: line["loss"]
-            for line in map(json.loads, (tmp_path / out / "log.jsonl").read_text().splitlines())
-            if "loss" in line
-        }
-        for out in ("whole", "broken")
-    ]
-    assert losses[0] == losses[1]
-
-
 @pytest.mark.parametrize("kind", ["detect", "classify"])
 def test_mixed_precision(kind, train, tmp_path):
     """Half networks, float32 weights and boxes: nearly the losses of float32."""
-    model = _config("")["model"] | ({} if kind == "detect" else {"chunks": [1], "chunk_frames": 9})
+    model = detect_config("")["model"] | ({} if kind == "detect" else {"chunks": [1], "chunk_frames": 9})
     losses = {}
     for precision in ("fp32", "bf16"):
         code, _, error = train(
@@ -171,7 +85,7 @@ def test_mixed_precision(kind, train, tmp_path):
     assert half["classification"] == pytest.approx(first["classification"], rel=0.02)
     assert half["classification"] != first["classification"]
     assert half["box"] == pytest.approx(first["box"], rel=0.05)
-    weights = {name: _weights(tmp_path / "bf16" / "checkpoints" / name) for name in ("0000002.pth", "0000004.pth")}
+    weights = {name: weights_of(tmp_path / "bf16" / "checkpoints" / name) for name in ("0000002.pth", "0000004.pth")}
     assert {value.dtype for value in weights["0000004.pth"].values() if value.is_floating_point()} == {torch.float32}
     # candidates are collected with half weights that have no gradients; training makes its own
     steps = range(len(model["chunks"]))
@@ -180,17 +94,16 @@ def test_mixed_precision(kind, train, tmp_path):
 
 
 def test_frozen_parts_stay(train, tmp_path):
-    code, _, error = train(model=_config("")["model"] | {"freeze_backbone": True}, optimizer__epochs=1)
+    model = detect_config("")["model"] | {"freeze_backbone": True}
+    code, _, error = train(model=model, optimizer__epochs=1)
     assert code == 0, error
     torch.manual_seed(0)
-    weights = _weights(tmp_path / "run" / "checkpoints" / "best.pth")
+    weights = weights_of(tmp_path / "run" / "checkpoints" / "best.pth")
     norms = [key for key in weights if "running" in key]
     assert all(torch.equal(weights[key], torch.full_like(weights[key], float("var" in key))) for key in norms)
-    other = train(
-        "more", optimizer__epochs=1, optimizer__head_rate=5e-3, model=_config("")["model"] | {"freeze_backbone": True}
-    )
+    other = train("more", optimizer__epochs=1, optimizer__head_rate=5e-3, model=model)
     assert other[0] == 0
-    again = _weights(tmp_path / "more" / "checkpoints" / "best.pth")
+    again = weights_of(tmp_path / "more" / "checkpoints" / "best.pth")
     assert all(torch.equal(again[key], weights[key]) for key in weights if key.startswith("backbone"))
     assert not all(torch.equal(again[key], weights[key]) for key in weights if key.startswith("heads"))
 
@@ -199,7 +112,7 @@ def test_beginning_from_weights(train, tmp_path):
     code, _, error = train("first", optimizer__epochs=1)
     assert code == 0, error
     path = tmp_path / "first" / "checkpoints" / "best.pth"
-    model = _config("")["model"]
+    model = detect_config("")["model"]
     zero = {
         "optimizer__head_rate": 0.0,
         "optimizer__context_rate": 0.0,
@@ -207,10 +120,10 @@ def test_beginning_from_weights(train, tmp_path):
         "optimizer__epochs": 1,
     }
     assert train("second", model=model | {"checkpoint": str(path)}, **zero)[0] == 0
-    first, second = _weights(path), _weights(tmp_path / "second" / "checkpoints" / "best.pth")
+    first, second = weights_of(path), weights_of(tmp_path / "second" / "checkpoints" / "best.pth")
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert train("third", model=model | {"classifier": str(path)}, **zero)[0] == 0
-    third = _weights(tmp_path / "third" / "checkpoints" / "best.pth")
+    third = weights_of(tmp_path / "third" / "checkpoints" / "best.pth")
     assert torch.equal(
         third["heads.1.mixed_5b.branch_0.conv3d.weight"], first["heads.0.mixed_5b.branch_0.conv3d.weight"]
     )
@@ -249,17 +162,6 @@ def test_a_gradient_that_is_no_number(train, tmp_path, monkeypatch):
     assert_one_error(done, r"the gradient of all losses is inf at update 0; its clips are in .*not_finite.json")
 
 
-def test_going_on_in_another_folder(train, tmp_path):
-    """A finished run too: it is scored, and the best model is written there."""
-    assert train(optimizer__epochs=1)[0] == 0
-    last = tmp_path / "run" / "checkpoints" / "0000004.pth"
-    code, printed, error = train("new", "--resume", str(last), optimizer__epochs=1)
-    assert code == 0, error
-    assert "frame-mAP@0.5: step 1" in printed
-    one, other = (_weights(tmp_path / out / "model.pth") for out in ("run", "new"))
-    assert all(torch.equal(value, other[key]) for key, value in one.items())
-
-
 def test_what_a_worker_cannot_load(train, data, tmp_path):
     """One line, also from another process; and a missing video before training begins."""
     shutil.copytree(data, tmp_path / "broken")
@@ -274,61 +176,12 @@ def test_what_a_worker_cannot_load(train, data, tmp_path):
     )
 
 
-def test_going_back(train, tmp_path):
-    """What came after the checkpoint that a run goes on from is forgotten; another --resume auto does not find it."""
-    assert train(optimizer__epochs=3, keep=9)[0] == 0
-    checkpoints = tmp_path / "run" / "checkpoints"
-    checkpoint.forget_after(checkpoints, 4)
-    assert {path.name for path in checkpoints.iterdir()} - {"best.pth"} == {"0000004.pth"}
-    code, _, error = train("run", "--resume", "auto", optimizer__epochs=3, keep=9)
-    assert code == 0, error
-    assert [path.name for path in checkpoint.numbered(checkpoints)] == ["0000004.pth", "0000008.pth", "0000012.pth"]
-    assert (checkpoints / "best.pth").is_file()
-
-
-def test_a_log_has_every_update_once(train, tmp_path):
-    """Also where what was there before a resumed checkpoint went on beyond it, or was cut off."""
-    assert train(optimizer__epochs=1, save_every=2)[0] == 0
-    log, saved = tmp_path / "run" / "log.jsonl", tmp_path / "run" / "checkpoints" / "0000002.pth"
-    with log.open("a") as file:
-        file.write('5\n{"update": null}\n{"update": 5, "lo')
-    assert train("run", "--resume", str(saved), optimizer__epochs=1, save_every=2)[0] == 0
-    updates = [json.loads(line).get("update") for line in log.read_text().splitlines() if "loss" in line]
-    assert updates == [1, 2, 3, 4]
-    for path in (tmp_path / "run" / "checkpoints").iterdir():
-        path.unlink()
-    assert train(optimizer__epochs=1)[0] == 0
-    assert len([line for line in log.read_text().splitlines() if "versions" in line]) == 1
-
-
 def test_too_little_memory(train, monkeypatch):
     def fail(*_args, **_kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("step.training.detection.detection_losses", fail)
     assert_one_error(train(), "does not suffice for optimizer.batch 2; lower it and raise optimizer.accumulate")
-
-
-def test_killed_while_writing_a_checkpoint(train, tmp_path, monkeypatch):
-    """The one before is whole, and the run goes on from it."""
-    real, count = torch.save, [0]
-
-    def save(content, path, *args):
-        count[0] += 1
-        if count[0] == 3:
-            Path(path).write_bytes(b"half")
-            raise KeyboardInterrupt
-        real(content, path, *args)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(torch, "save", save)
-        assert train()[0] == 130
-    names = [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()]
-    assert "0000004.pth" in names
-    assert not [name for name in names if name.startswith(".")]
-    code, _, error = train("run", "--resume", "auto")
-    assert code == 0, error
-    assert checkpoint.numbered(tmp_path / "run" / "checkpoints")[-1].name == "0000008.pth"
 
 
 @pytest.mark.parametrize(
@@ -351,55 +204,3 @@ def test_killed_while_writing_a_checkpoint(train, tmp_path, monkeypatch):
 )
 def test_bad_input(words, changes, said, train):
     assert_one_error(train("run", *words, **changes), said)
-
-
-def test_resuming_what_is_not_this_run(train, tmp_path, tiny_checkpoint):
-    assert train(optimizer__epochs=1)[0] == 0
-    done = train("run", "--resume", "auto", optimizer__epochs=1, optimizer__batch=4, seed=3)
-    assert_one_error(done, r"is of another config: optimizer.batch \(was 2, is 4\), seed \(was 0, is 3\); resume with")
-    assert_one_error(train("run", "--resume", str(tiny_checkpoint)), "holds a model but no training to go on with")
-    path = tmp_path / "run" / "checkpoints" / "0000004.pth"
-    content = torch.load(path, weights_only=True)
-    content["training"]["world"] = 4
-    torch.save(content, path)
-    done = train("run", "--resume", "auto", optimizer__epochs=1)
-    assert_one_error(done, "is of a run of 4 processes, this one has 1; resume with as many")
-
-
-def test_two_processes_equal_one_with_twice_the_batch(data, tmp_path):
-    """Gloo on the CPU, as on two machines; the same clips and losses, so the same update but for rounding."""
-    machines = ["-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--master-port", "29511"]
-    launchers = {"one": [[]], "two": [[*machines, "--node-rank", "0"], [*machines, "--node-rank", "1"]]}
-    for name, batch in (("one", 4), ("two", 2)):
-        values = _config(data, optimizer__batch=batch, optimizer__epochs=1, model__dropout=0.0)
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(values))
-        script = [TESTS / "torchvision_on_cpu.py", "step.training.cli"]
-        words = ["detect", tmp_path / f"{name}.yaml", "-o", tmp_path / name, "--accelerator", "cpu"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        started = [
-            subprocess.Popen(
-                [sys.executable, *map(str, [*launcher, *script, *words])],
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for launcher in launchers[name]
-        ]
-        for process in started:
-            printed, _ = process.communicate(timeout=280)
-            assert process.returncode == 0, printed
-    lines = [json.loads(line) for line in (tmp_path / "two" / "log.jsonl").read_text().splitlines()]
-    assert [line["update"] for line in lines if "loss" in line] == [1, 2]  # the first process alone logs
-    one, two = (_weights(tmp_path / name / "checkpoints" / "0000002.pth") for name in ("one", "two"))
-    moved = load_checkpoint(tmp_path / "one" / "checkpoints" / "0000002.pth")
-    assert moved is not None
-    for key, value in one.items():
-        assert torch.allclose(value, two[key], rtol=1e-3, atol=2e-5), key
-    results = [(tmp_path / name / "results" / "results_step2.csv").read_text().splitlines() for name in ("one", "two")]
-    assert len(results[0]) == pytest.approx(len(results[1]), rel=0.05)
-
-
-def test_config_errors_come_before_torch():
-    with pytest.raises(StepError):
-        parse_config({"kind": "detect"}, "x")

@@ -54,7 +54,7 @@ class Row:
 
 def measure(
     ways: Sequence[Way],
-    clips: Path,
+    clips: Path | Sequence[Path],
     *,
     data: tuple[Path, str] | None = None,
     min_runs: int = MIN_RUNS,
@@ -67,19 +67,21 @@ def measure(
 
     Args:
         ways: what to time.
-        clips: see `WorkerProcess`; its folder takes the decoded clips of `data`.
+        clips: see `WorkerProcess`; one file for all, or one for each. The first one's folder takes the decoded clips
+            of `data`.
         data: folder and split of a data set, for the mAP of every way that takes single clips; None for none.
         min_runs: calls of each, after the first one.
         min_s: seconds of each.
         progress: is told how many turns are done, of about how many, and what is going on.
     """
     rows = [Row(way) for way in ways]
+    files = [clips] * len(rows) if isinstance(clips, Path) else list(clips)
     with ExitStack() as stack:
         workers: dict[int, WorkerProcess] = {}
-        for index, row in enumerate(rows):
+        for index, (row, file) in enumerate(zip(rows, files, strict=True)):
             progress(0, len(rows), f"loading {row.way.name}")
             try:
-                worker = stack.enter_context(WorkerProcess(row.way, clips))
+                worker = stack.enter_context(WorkerProcess(row.way, file))
             except StepError as error:
                 row.problem = str(error)
                 continue
@@ -96,7 +98,7 @@ def measure(
                 continue
             rows[index].host_bytes, rows[index].device_bytes = memory["host_bytes"], memory["device_bytes"]
         if data is not None:
-            _score(rows, workers, data, clips.parent, progress)
+            _score(rows, workers, data, files[0].parent, progress)
     return rows
 
 

@@ -14,7 +14,7 @@ from step.anchors import anchor_boxes
 from step.config import StepConfig
 from step.files import atomic_path
 from step_runtime.benchmark.machine import machine, versions
-from step_runtime.benchmark.measuring import measure
+from step_runtime.benchmark.measuring import Row, measure
 from step_runtime.benchmark.statistics import percentile
 from step_runtime.benchmark.ways import Way
 
@@ -118,48 +118,58 @@ def measure_points(
     scratch: Path,
     progress: Callable[[int, str], None] = lambda _done, _what: None,
 ) -> list[Measured]:
-    """Runs every point in a process of its own, one after the other, on noise.
+    """Runs every point in a process of its own, those of an axis in turns, on noise.
 
     Args:
-        points: what `scaling_points` gave.
+        points: what `scaling_points` gave, or some of them.
         bundles: of each point, in fp32 with a fused graph.
         base: the config that the axes go through.
         backend: of `ways.BENCH_BACKENDS`, for bundles.
         threads: CPU threads; None for the library's choice.
         min_runs, min_s: calls and seconds of each, at least.
         scratch: folder for the clips.
-        progress: is told how many points are done, and which is next.
+        progress: is told how many points are done, and which axis is next.
     """
-    results = []
-    for index, (point, bundle) in enumerate(zip(points, bundles, strict=True)):
-        progress(index, f"{point.axis} {point.value}")
-        config = point.config
-        shape = (1, config.clip_frames, config.image_size_px, config.image_size_px, 3)
-        clips = scratch / "clips.npy"
-        np.save(clips, np.random.RandomState(0).randint(0, 256, shape, np.uint8))
-        way = Way(
-            model=str(bundle),
-            backend=backend,
-            precision="fp32",
-            loop="fused",
-            device="cpu",
-            batch=point.batch,
-            threads=threads,
-        )
-        (row,) = measure([way], clips, min_runs=min_runs, min_s=min_s)
-        is_base = point.config == base and point.num_steps == base.num_steps and point.batch == 1
-        results.append(
-            Measured(
-                axis=point.axis,
-                value=point.value,
-                is_base=is_base,
-                p50_s=percentile(row.times_s, 50) if row.problem is None else None,
-                times_s=tuple(row.times_s),
-                host_bytes=row.host_bytes,
-                problem=row.problem,
+    results: list[Measured] = []
+    for axis in dict.fromkeys(point.axis for point in points):
+        progress(len(results), axis)
+        chosen = [(point, bundle) for point, bundle in zip(points, bundles, strict=True) if point.axis == axis]
+        clips = [_write_clip(point.config, scratch) for point, _ in chosen]
+        ways = [
+            Way(
+                model=str(bundle),
+                backend=backend,
+                precision="fp32",
+                loop="fused",
+                device="cpu",
+                batch=point.batch,
+                threads=threads,
             )
-        )
+            for point, bundle in chosen
+        ]
+        rows = measure(ways, clips, min_runs=min_runs, min_s=min_s)
+        results += [_measured(point, row, base) for (point, _), row in zip(chosen, rows, strict=True)]
     return results
+
+
+def _write_clip(config: StepConfig, folder: Path) -> Path:
+    """Noise for this model; one file for all models that take the same."""
+    shape = (1, config.clip_frames, config.image_size_px, config.image_size_px, 3)
+    path = folder / f"clip_{config.clip_frames}x{config.image_size_px}.npy"
+    np.save(path, np.random.RandomState(0).randint(0, 256, shape, np.uint8))
+    return path
+
+
+def _measured(point: Point, row: Row, base: StepConfig) -> Measured:
+    return Measured(
+        axis=point.axis,
+        value=point.value,
+        is_base=point.config == base and point.num_steps == base.num_steps and point.batch == 1,
+        p50_s=percentile(row.times_s, 50) if row.problem is None else None,
+        times_s=tuple(row.times_s),
+        host_bytes=row.host_bytes,
+        problem=row.problem,
+    )
 
 
 def growth(results: Sequence[Measured], axis: str) -> float | None:
