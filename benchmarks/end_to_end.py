@@ -33,7 +33,7 @@ from step_runtime.sources.video import VideoSource
 from step.bundle import read_bundle
 from step.cli import OneLineCommand, progress_bar
 from step.errors import StepError
-from step.files import atomic_path, check_writable
+from step.files import atomic_path, check_outputs
 from step.toy_model import NAME
 
 NAIVE = "naive demo"
@@ -69,9 +69,7 @@ def main(
     for name in names:
         if name not in BACKENDS or name in ("auto", "torch"):
             raise StepError(f"--backend has {name!r}; give some of onnxruntime, openvino, tensorrt, tensorrt-rtx")
-    for path in (json_file, markdown_file, plot_file):
-        if path is not None:
-            check_writable(path)
+    check_outputs({"--json": json_file, "--markdown": markdown_file, "--plot": plot_file})
     is_toy = model == NAME and not Path(NAME).exists()
     if checkpoint is None and not is_toy:
         raise StepError("--checkpoint is missing; the naive demo runs the .pth that the bundle was exported from")

@@ -21,6 +21,7 @@ from rich.table import Table
 from step_export.bundle_writer import ExportSettings, export_bundle
 from step_runtime.benchmark.measuring import measure
 from step_runtime.benchmark.results import Results
+from step_runtime.benchmark.statistics import interval
 from step_runtime.benchmark.ways import Way
 
 from step import StepError
@@ -136,7 +137,7 @@ def main() -> None:
                     row.way["label"],
                     f"{row.p50_ms:.1f}",
                     f"{row.ratio:.3f}",
-                    f"{row.ratio_low:.3f}-{row.ratio_high:.3f}",
+                    interval(row.ratio_low, row.ratio_high),
                     *(f"{value:.1e}" for value in apart),
                 )
             if arguments.json is not None:

@@ -69,7 +69,7 @@ def measure_speed(arguments: argparse.Namespace, console: Console) -> list[dict[
             times_s: dict[bool, list[list[float]]] = {False: [], True: []}
             cpu_s: dict[bool, list[float]] = {False: [], True: []}
             count = 0
-            for turn in track(range(arguments.turns + 1), f"every {every_s} s", console=console):
+            for turn in track(range(arguments.turns + 1), f"every {every_s} s", console=console, transient=True):
                 for reuse in (False, True):
                     seconds = arguments.seconds if turn else float(every_s) / 2  # the first turn warms up
                     source = Beginning(arguments.source, seconds)
@@ -99,7 +99,7 @@ def measure_speed(arguments: argparse.Namespace, console: Console) -> list[dict[
         table.add_column(column, justify="right")
     for row in rows:
         without_s, with_s = float(np.median(row["without_s"])), float(np.median(row["with_s"]))
-        spread = f"{row['ratio_low']:.3f} to {row['ratio_high']:.3f}"
+        spread = "" if row["ratio_low"] is None else f"{row['ratio_low']:.3f}-{row['ratio_high']:.3f}"
         every, count, ratio_text = str(row["every_s"]), str(row["key_frames"]), f"{row['ratio']:.3f}"
         table.add_row(every, count, f"{without_s:.3f}", f"{with_s:.3f}", ratio_text, spread, f"{row['cpu_ratio']:.3f}")
     console.print(table)
@@ -122,7 +122,7 @@ def measure_parts(arguments: argparse.Namespace, console: Console) -> list[dict[
             "backbone": lambda: extract_one(shared.backend, frames),
             "rest": lambda: submit_one(shared.backend, clip).result(),
         }
-        for turn in track(range(arguments.turns + 1), "turns", console=console):
+        for turn in track(range(arguments.turns + 1), "turns", console=console, transient=True):
             spent: dict[str, tuple[float, float]] = {}
             for name, call in calls.items():
                 start_s, start_cpu_s = time.monotonic(), time.process_time()
@@ -186,7 +186,7 @@ def _write(detector: Detector, data: DatasetFolder, output: Path, *, margin: int
     name = "without" if margin is None else f"margin {margin}"
     with output.open("w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
-        for video in track(videos_of(data.videos), name, console=console):
+        for video in track(videos_of(data.videos), name, console=console, transient=True):
             run = detector.run(str(video), every_s=every_s, reuse_backbone=margin is not None, reuse_margin=margin or 0)
             for key in run:
                 if key.scheduled_s.denominator != 1 or (video.stem, int(key.scheduled_s)) not in wanted:

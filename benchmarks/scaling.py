@@ -27,7 +27,7 @@ from step_runtime.benchmark.ways import CPU_BACKENDS
 
 from step import StepConfig, StepDetector, StepError, load_checkpoint, save_checkpoint
 from step.cli import print_error, progress_bar
-from step.files import atomic_path, check_writable
+from step.files import atomic_path, check_outputs
 
 _SIZE_PX = 160
 
@@ -53,9 +53,7 @@ def main(words: list[str] | None = None) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    for path in (arguments.json, arguments.plot):
-        if path is not None:
-            check_writable(path)
+    check_outputs({"--json": arguments.json, "--plot": arguments.plot})
     if arguments.plot is not None and arguments.plot.suffix.lower() not in (".pdf", ".png", ".svg"):
         raise StepError(f"--plot is {arguments.plot}: no picture format; end it with .png, .svg or .pdf")
     chosen = arguments.axes.split(",")

@@ -49,6 +49,8 @@ def _in_one_line(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return run(*args, **{**kwargs, "standalone_mode": False})
     except StepError as error:
         print_error(str(error))
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
     except click.ClickException as error:
         print_error(error.format_message())
     except click.Abort:

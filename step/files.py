@@ -5,7 +5,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from step.errors import StepError
@@ -59,6 +59,25 @@ def check_writable(target: Path) -> None:
         shutil.rmtree(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     except OSError as error:
         raise cannot_write(target, error) from error
+
+
+def check_outputs(outputs: Mapping[str, Path | None]) -> None:
+    """Whether every output will find a place of its own.
+
+    Args:
+        outputs: by option; None for one that is not wanted.
+
+    Raises:
+        StepError: a place that cannot be written, or that two options name.
+    """
+    options: dict[Path, str] = {}
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        check_writable(path)
+        other = options.setdefault(path.resolve(), option)
+        if other != option and (path.is_file() or not path.exists()):  # a device, such as /dev/null, takes several
+            raise StepError(f"{other} and {option} are both {path}; give each a file of its own")
 
 
 @contextlib.contextmanager

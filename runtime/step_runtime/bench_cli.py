@@ -12,7 +12,7 @@ from step.bundle import read_bundle
 from step.cli import OneLineCommand, OneLineGroup, progress_bar
 from step.config import StepConfig
 from step.errors import StepError
-from step.files import atomic_path, check_writable
+from step.files import atomic_path, check_outputs
 from step.toy_model import CHECKPOINT, NAME, find_model
 from step_runtime.benchmark.measuring import MIN_RUNS, MIN_S, measure
 from step_runtime.benchmark.page import check_packages, write_page
@@ -82,9 +82,7 @@ def run(
     html_file: Path | None,
 ) -> None:
     """Measures BUNDLEs, in turns; a way that cannot run here is a line that says why."""
-    for path in (json_file, markdown_file, html_file):
-        if path is not None:
-            check_writable(path)
+    check_outputs({"--json": json_file, "--markdown": markdown_file, "--html": html_file})
     if html_file is not None:
         check_packages("--html")
     if not seconds >= 0:

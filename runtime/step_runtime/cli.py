@@ -20,6 +20,7 @@ from step_runtime.backends.base import Loop
 from step_runtime.backends.select import BACKENDS, BackendName
 from step_runtime.detector import Detector
 from step_runtime.feature_reuse import plan_reuse
+from step_runtime.feature_windows import groups_between_keys
 from step_runtime.key_frame import KeyFrame
 from step_runtime.record import RunSummary, record
 from step_runtime.run_state import RunState
@@ -111,6 +112,8 @@ def main(
         check_writable(trace_file)
     if reuse_backbone and loop == "fused":
         raise StepError("--reuse-backbone with --loop fused, whose one graph cannot be cut; leave --loop out")
+    if reuse_backbone:  # what needs no model
+        groups_between_keys(every)
     rate = Fraction(frames_fps).limit_denominator(1001)
     locations = find_sources(source, frames_fps=rate)
     console = Console(stderr=True)

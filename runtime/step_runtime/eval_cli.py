@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +18,7 @@ from step.evaluation.label_map import read_label_map
 from step.evaluation.report import check_packages, write_class_csv, write_page
 from step.evaluation.scoring import FramesWithoutTruth, Score, ScoringOptions, score_files
 from step.evaluation.video_map import link_detections, true_tubes, video_ap
-from step.files import atomic_path, check_writable
+from step.files import atomic_path, check_outputs
 from step_runtime.backends.base import Loop
 from step_runtime.backends.select import BACKENDS, BackendName
 from step_runtime.dataset_run import DatasetFolder, write_results
@@ -140,7 +141,9 @@ def main(
         raise StepError("--every-step needs the graph of each step; leave out --loop fused")
     assert truth is not None
     scorer = _Scorer(truth=truth, label_map=label_map, exclude=exclude, options=options)
-    outputs = [path for path in (json_file, csv_file, html_file) if path is not None]
+    outputs = {"--json": json_file, "--csv": csv_file, "--html": html_file}
+    if model is not None:
+        outputs["--results"] = results
     _check_before(scorer, outputs, with_tubes=video_map, with_page=html_file is not None)
     if model is not None and folder is not None:
         running = _Running(model=model, backend=cast(BackendName, backend), loop=cast(Loop | None, loop), device=device)
@@ -165,7 +168,7 @@ def main(
         write_page(scored, html_file, picture=None if folder is None else folder.key_frame)
 
 
-def _check_before(scorer: _Scorer, outputs: list[Path], *, with_tubes: bool, with_page: bool) -> None:
+def _check_before(scorer: _Scorer, outputs: Mapping[str, Path | None], *, with_tubes: bool, with_page: bool) -> None:
     """What can be known before a model runs for hours."""
     truth = read_boxes(scorer.truth, last="person")
     if scorer.label_map is not None:
@@ -176,8 +179,7 @@ def _check_before(scorer: _Scorer, outputs: list[Path], *, with_tubes: bool, wit
         true_tubes(truth)
     if with_page:
         check_packages()
-    for path in outputs:
-        check_writable(path)
+    check_outputs(outputs)
 
 
 def _score_model(

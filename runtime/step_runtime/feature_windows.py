@@ -25,6 +25,28 @@ GROUP_S = Fraction(TIME_STRIDE, CLIP_FPS)
 """Length of a group of frames: 1/3 s."""
 
 
+def groups_between_keys(every_s: Fraction | None) -> int:
+    """Groups of frames from one key frame to the next.
+
+    Args:
+        every_s: seconds between key frames; None for every source frame.
+
+    Raises:
+        StepError: key frames that are not on the grid.
+    """
+    if every_s is None:
+        raise StepError(f"--every frame with --reuse-backbone, which needs a multiple of {GROUP_S} s; give {GROUP_S}")
+    groups = every_s / GROUP_S
+    if groups.denominator != 1:
+        below, above = int(groups) * GROUP_S, (int(groups) + 1) * GROUP_S
+        near = f"{below} or {above}" if below else f"{above}"
+        raise StepError(
+            f"--every is {float(every_s):g}; with --reuse-backbone it is a multiple of {GROUP_S} s, the length of "
+            f"a feature frame: give {near}"
+        )
+    return int(groups)
+
+
 @dataclass(frozen=True)
 class WindowPlan:
     """Which groups windows have, and which of those are kept.
@@ -63,26 +85,15 @@ class WindowPlan:
         """
         groups = config.feature_frames
         advance = groups - 2 * margin
-        if every_s is None:
-            raise StepError(
-                f"--every frame with --reuse-backbone, which needs a multiple of {GROUP_S} s; give {GROUP_S}"
-            )
-        steps = every_s / GROUP_S
-        if steps.denominator != 1:
-            below, above = int(steps) * GROUP_S, (int(steps) + 1) * GROUP_S
-            near = f"{below} or {above}" if below else f"{above}"
-            raise StepError(
-                f"--every is {float(every_s):g}; with --reuse-backbone it is a multiple of {GROUP_S} s, the length of "
-                f"a feature frame: give {near}"
-            )
-        if steps >= advance:
+        key_groups = groups_between_keys(every_s)
+        if key_groups >= advance:
             most = (advance - 1) * GROUP_S
             instead = f"--every {most} at most, or run" if most > 0 else "run"
             raise StepError(
                 f"--every {every_s} with --reuse-backbone: a backbone call gives {max(advance, 0) * GROUP_S} s of "
                 f"features, so that none is shared; give {instead} without it"
             )
-        return cls(groups=groups, margin=margin, key_groups=int(steps))
+        return cls(groups=groups, margin=margin, key_groups=key_groups)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from rich.markup import escape
 from step.bundle import Manifest, read_bundle
 from step.cli import OneLineCommand
 from step.errors import StepError
-from step.files import atomic_path, check_writable
+from step.files import atomic_path, check_outputs
 from step.toy_model import NAME
 from step_runtime.benchmark.known_gpus import known_gpu
 from step_runtime.benchmark.measuring import MIN_RUNS, MIN_S
@@ -55,9 +55,7 @@ def roofline_command(
     markdown_file: Path | None,
 ) -> None:
     """Compares the stages of BUNDLE with this machine's own matrix product and memory, or with a GPU's data sheet."""
-    for path in (json_file, plot_file, markdown_file):
-        if path is not None:
-            check_writable(path)
+    check_outputs({"--json": json_file, "--plot": plot_file, "--markdown": markdown_file})
     if plot_file is not None:
         _check_plot(plot_file)
     if not seconds >= 0:

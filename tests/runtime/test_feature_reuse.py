@@ -244,6 +244,11 @@ def test_refusals(words, said, tiny_bundle, make_video, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_key_frames_off_the_grid_are_refused_before_a_model_is_looked_for(tmp_path, capsys):
+    words = ["none.mp4", "--model", tmp_path / "none", "--reuse-backbone", "--every", "0.4"]
+    assert_one_error(run_command(main, capsys, *words), "--every is 0.4; with --reuse-backbone")
+
+
 def test_a_bundle_of_the_fused_graph_alone(tiny_bundle, make_video):
     with (
         Detector.open(tiny_bundle, loop="fused", device="cpu") as detector,

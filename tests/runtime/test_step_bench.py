@@ -12,7 +12,7 @@ from step_runtime.benchmark.gpu_meter import GpuMeter
 from step_runtime.benchmark.measuring import Row, measure
 from step_runtime.benchmark.plots import pareto_front
 from step_runtime.benchmark.results import ResultRow, Results, compare, differences
-from step_runtime.benchmark.statistics import median_ratio, percentile
+from step_runtime.benchmark.statistics import interval, median_ratio, percentile
 from step_runtime.benchmark.ways import Way, list_ways
 from step_runtime.benchmark.worker_process import WorkerProcess
 from step_runtime.eval_cli import main as eval_main
@@ -37,6 +37,12 @@ def test_a_ratio_and_its_interval():
     ratio = median_ratio(times, baseline)
     assert ratio.low <= ratio.value <= ratio.high
     assert 0.4 < ratio.low < 0.5 < ratio.high < 0.6
+
+
+def test_one_round_has_a_ratio_but_no_interval():
+    ratio = median_ratio([[1.0, 2.0, 6.0]], [[4.0]])
+    assert (ratio.value, ratio.low, ratio.high) == (0.5, None, None)
+    assert interval(ratio.low, ratio.high) == ""
 
 
 @pytest.fixture
@@ -282,6 +288,7 @@ def test_compare(bench, tmp_path):
         (("--steps", "x"), "--steps is 'x'; give numbers from 1"),
         (("--backends", "torch"), "nothing to measure: torch: not measured: it runs a checkpoint"),
         (("--source", "none.mp4"), "none.mp4"),
+        (("--json", "/tmp/x/../r", "--html", "/tmp/r"), "--json and --html are both /tmp/r; give each a file"),
         (
             ("--backends", "onnxruntime", "--runs", "1", "--seconds", "0", "--baseline", "x"),
             "--baseline is 'x'; give one of onnxruntime",
@@ -290,6 +297,18 @@ def test_compare(bench, tmp_path):
 )
 def test_bad_input(words, said, bench, tiny_bundle):
     assert_one_error(bench(tiny_bundle, *words), said)
+
+
+def test_a_batch_beyond_the_memory_is_a_line_that_says_so(bench, tiny_bundle):
+    done = bench(tiny_bundle, "--backends", "onnxruntime", "--batch", "10000000", "--runs", "1")
+    assert done[1].count("not measured: memory does not suffice for it; give a smaller --batch") == 2
+
+
+def test_without_arguments_it_shows_its_help(bench):
+    code, _, error = bench()
+    assert code == 1
+    assert error.startswith("Usage: ")
+    assert "\n  compare " in error
 
 
 def test_no_bundle(bench):

@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pytest
 
 from step.errors import StepError
-from step.files import atomic_files, atomic_path
+from step.files import atomic_files, atomic_path, check_outputs
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
@@ -50,3 +52,11 @@ def test_unwritable_place_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StepError, match="cannot write .*a file is in the way"), atomic_files(tmp_path / "file" / "out"):
         pass
+
+
+def test_every_output_has_a_place_of_its_own(tmp_path):
+    out = tmp_path / "a.json"
+    check_outputs({"--json": out, "--csv": tmp_path / "b.csv", "--html": None, "--plot": None})
+    with pytest.raises(StepError, match=r"--json and --csv are both .*a\.json; give each a file of its own"):
+        check_outputs({"--json": out, "--csv": tmp_path / "sub" / ".." / "a.json"})
+    check_outputs({"--json": Path("/dev/null"), "--csv": Path("/dev/null")})

@@ -19,6 +19,18 @@ from step_runtime.trace import SILENT, Tracer
 _OUTPUTS = ("boxes", "scores", "labels", "tube_indices", "counts", "tubes_px")
 
 
+def compile_options(threads: int | None) -> dict[str, str | int]:
+    """For `Core.compile_model`.
+
+    Whatever precision the graph has is what it is computed in, or better: never bfloat16 behind one's back.
+
+    Args:
+        threads: CPU threads; None lets the library choose.
+    """
+    options: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    return options if threads is None else options | {"INFERENCE_NUM_THREADS": threads}
+
+
 class OpenVinoBackend:
     """A bundle's fused graph, or its step-loop graphs; see `Backend` for the attributes.
 
@@ -66,11 +78,7 @@ class OpenVinoBackend:
         self.loop = loop
         self._tracer = tracer
         self._num_steps = num_steps
-        # Whatever precision the graph has is what it is computed in, or better: never bfloat16 behind one's back.
-        options: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-        if threads is not None:
-            options["INFERENCE_NUM_THREADS"] = threads
-        core = openvino.Core()
+        core, options = openvino.Core(), compile_options(threads)
         names = [FUSED] if loop == "fused" else [BACKBONE, *map(step_graph_name, range(num_steps)), DETECT]
         self._requests = {}
         for name in names:

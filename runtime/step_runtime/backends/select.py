@@ -142,8 +142,9 @@ def _choose_loop(model: Path, manifest: Manifest, loop: Loop | None, steps: int)
     if loop is None:
         loop = "fused" if has_fused and (steps == manifest.num_steps or not has_steps) else "steps"
     if (loop == "fused" and not has_fused) or (loop == "steps" and not has_steps):
+        option = "--loop fused" if loop == "fused" else "--loop steps, or --reuse-backbone,"
         raise StepError(
-            f"--loop {loop} needs graphs that {model} has not (it has {', '.join(manifest.graphs)}); "
+            f"{option} needs graphs that {model} has not (it has {', '.join(manifest.graphs)}); "
             "export it again with --graphs all"
         )
     if loop == "fused" and steps != manifest.num_steps:

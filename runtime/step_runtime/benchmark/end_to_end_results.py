@@ -15,7 +15,7 @@ from step.errors import StepError
 from step.files import atomic_path
 from step_runtime.benchmark.end_to_end import Measured, every_text
 from step_runtime.benchmark.machine import machine, versions
-from step_runtime.benchmark.statistics import median_ratio
+from step_runtime.benchmark.statistics import interval, median_ratio
 
 SCHEMA = 1
 _COLUMNS = ("keys", "wall s", "keys/s", "frames/s", "lag s", "ratio", "95 %", "same")
@@ -244,7 +244,7 @@ def _row(row: Measured, base: Measured, source_frames: int, duration_s: Fraction
 
 def _cells(row: EndToEndRow) -> tuple[str, ...]:
     same = "" if row.agreement is None else f"{100 * row.agreement:.1f} %"
-    ratio = ("", "") if row.ratio is None else (f"{row.ratio:.3f}", f"{row.ratio_low:.3f}-{row.ratio_high:.3f}")
+    ratio = ("", "") if row.ratio is None else (f"{row.ratio:.3f}", interval(row.ratio_low, row.ratio_high))
     return (
         f"{row.key_frames}",
         f"{row.wall_s:.2f}",

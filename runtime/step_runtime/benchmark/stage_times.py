@@ -226,12 +226,12 @@ def _openvino_call(stage: str, model: "onnx.ModelProto", inputs: Arrays, threads
         import openvino
     except ModuleNotFoundError as error:
         raise StepError(f"{error.name} is not installed; pip install 'step-trt[openvino]'") from error
-    # As the backend has them: never bfloat16 behind one's back.
-    options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+    from step_runtime.backends.openvino import compile_options
+
     core = openvino.Core()
     try:
         read = core.read_model(onnx.inliner.inline_local_functions(model).SerializeToString())
-        request = core.compile_model(read, "CPU", options).create_infer_request()
+        request = core.compile_model(read, "CPU", compile_options(threads)).create_infer_request()
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise StepError(f"OpenVINO {openvino.__version__} cannot load {stage}: {reason}") from error

@@ -13,11 +13,16 @@ _RESAMPLES, _CONFIDENCE = 2000, 0.95
 
 @dataclass(frozen=True)
 class Ratio:
-    """Of two medians, with the bounds of a 95 % bootstrap interval."""
+    """Of two medians.
+
+    Attributes:
+        value: the ratio.
+        low, high: bounds of a 95 % bootstrap interval; None where there was one round, which has no spread.
+    """
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 def percentile(times_s: Sequence[float], percent: float) -> float:
@@ -36,15 +41,24 @@ def median_ratio(times_s: Sequence[Sequence[float]], baseline_s: Sequence[Sequen
         seed: of the resampling.
     """
     rounds = min(len(times_s), len(baseline_s))
+    value = float(_median(times_s) / _median(baseline_s))
+    if rounds < 2:
+        return Ratio(value, None, None)
     state = np.random.RandomState(seed)
     ratios = []
     for _ in range(_RESAMPLES):
         chosen = state.randint(0, rounds, rounds)
-        above, below = (np.concatenate([np.asarray(side[i]) for i in chosen]) for side in (times_s, baseline_s))
-        ratios.append(np.median(above) / np.median(below))
+        above, below = (_median([side[i] for i in chosen]) for side in (times_s, baseline_s))
+        ratios.append(above / below)
     tail = 100 * (1 - _CONFIDENCE) / 2
     low, high = np.percentile(ratios, [tail, 100 - tail])
-    value = np.median(np.concatenate([np.asarray(side) for side in times_s])) / np.median(
-        np.concatenate([np.asarray(side) for side in baseline_s])
-    )
-    return Ratio(float(value), float(low), float(high))
+    return Ratio(value, float(low), float(high))
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """As tables have it; empty where there is none."""
+    return "" if low is None or high is None else f"{low:.3f}-{high:.3f}"
+
+
+def _median(rounds_s: Sequence[Sequence[float]]) -> float:
+    return float(np.median(np.concatenate([np.asarray(turn) for turn in rounds_s])))

@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from step_runtime.benchmark.results import Change, ResultRow, Results
+from step_runtime.benchmark.statistics import interval
 
 Cell = Callable[[ResultRow], str]
 
@@ -20,7 +21,7 @@ _COLUMNS: dict[str, Cell] = {
     "p95": lambda row: _number(row.p95_ms, ".1f"),
     "clips/s": lambda row: _number(row.clips_per_s, ".3g"),
     "ratio": lambda row: _number(row.ratio, ".3f"),
-    "95 %": lambda row: f"{_number(row.ratio_low, '.3f')}-{_number(row.ratio_high, '.3f')}",
+    "95 %": lambda row: interval(row.ratio_low, row.ratio_high),
     "mAP": lambda row: _number(row.mean_ap, ".4f"),
     "GPU MB": lambda row: _number(row.device_bytes, ".0f", 1e-6),
     "J/clip": lambda row: _number(row.joules_per_clip, ".3g"),

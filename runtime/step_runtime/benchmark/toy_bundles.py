@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from step.toy_model import NAME
 from step_runtime.benchmark.model_export import export_model
 
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
+_EXPORTS_AT_ONCE = 2
 
 
 def toy_bundles(folder: Path, backends: list[str], console: Console) -> list[Path]:
@@ -28,19 +30,21 @@ def toy_bundles(folder: Path, backends: list[str], console: Console) -> list[Pat
         StepError: the model cannot be exported, as where torch is not installed.
     """
     flavours = [flavour for flavour in FLAVOURS if flavour in (name.removesuffix("-no-graph") for name in backends)]
-    found = []
+    options: dict[Path, list[str]] = {}
     for precision in _PRECISIONS:
-        for plugins in (True, False) if "tensorrt" in flavours else (True,):
-            path = folder / (f"toy-{precision}" if plugins else f"toy-{precision}-no-plugins")
-            with console.status(f"exporting the toy model: {path.name}"):
-                export_model(NAME, path, "--precision", precision, *([] if plugins else ["--no-plugins"]))
-            for flavour in flavours:
-                with console.status(f"building engines: {path.name}, {flavour}"):
-                    problem = _build(path, flavour)
-                if problem is not None:
-                    console.print(f"{path.name}: no {flavour} engines: {problem}", soft_wrap=True, markup=False)
-            found.append(path)
-    return found
+        options[folder / f"toy-{precision}"] = ["--precision", precision]
+        if "tensorrt" in flavours:
+            options[folder / f"toy-{precision}-no-plugins"] = ["--precision", precision, "--no-plugins"]
+    # Tracing takes one core each.
+    with console.status("exporting the toy model"), ThreadPoolExecutor(_EXPORTS_AT_ONCE) as pool:
+        list(pool.map(lambda path: export_model(NAME, path, *options[path]), options))
+    for path in options:
+        for flavour in flavours:
+            with console.status(f"building engines: {path.name}, {flavour}"):
+                problem = _build(path, flavour)
+            if problem is not None:
+                console.print(f"{path.name}: no {flavour} engines: {problem}", soft_wrap=True, markup=False)
+    return list(options)
 
 
 def _build(bundle: Path, flavour: str) -> str | None:

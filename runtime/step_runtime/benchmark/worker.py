@@ -82,6 +82,8 @@ def main() -> None:
                 answer = {"host_bytes": _host_bytes(), "device_bytes": _device_bytes(loaded.gpu)}
         except StepError as error:
             answer = {"error": str(error)}
+        except MemoryError:
+            answer = {"error": "memory does not suffice for it; give a smaller --batch"}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
