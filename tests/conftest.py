@@ -89,11 +89,10 @@ def golden_frames(golden: ModuleType) -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="session")
 def golden_bundles(golden_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The full-size model exported in both precisions; the harder one is verified against PyTorch on the way."""
+    """The full-size model exported in both precisions."""
     folder = tmp_path_factory.mktemp("golden-bundles")
     for precision in ("fp32", "fp16"):
-        settings = ExportSettings(precision=precision, verify=precision == "fp16")
-        export_bundle(golden_checkpoint, folder / precision, settings)
+        export_bundle(golden_checkpoint, folder / precision, ExportSettings(precision=precision, verify=False))
     return {precision: folder / precision for precision in ("fp32", "fp16")}
 
 

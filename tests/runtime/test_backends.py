@@ -157,7 +157,7 @@ def test_a_driver_without_cuda_libraries(tiny_bundle, monkeypatch, capfd):
 def test_missing_loop(tmp_path):
     save_checkpoint(make_detector(ONE_STEP), tmp_path / "model.pth")
     export_bundle(tmp_path / "model.pth", tmp_path / "bundle", ExportSettings(graphs="fused", verify=False))
-    with pytest.raises(StepError, match="--loop steps needs graphs that .* has not"):
+    with pytest.raises(StepError, match="--loop steps, or --reuse-backbone, needs graphs that .* has not"):
         Detector.open(tmp_path / "bundle", loop="steps")
 
 
