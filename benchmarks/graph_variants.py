@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from onnx import numpy_helper
 from step_export.fold import fold_batch_norm
+from step_export.fold_padding import fold_padding
 from step_export.onnx_export import export_graph
 from step_export.ops import roi_align
 from step_export.ops.function_builder import FunctionBuilder
@@ -154,7 +155,7 @@ def variants(checkpoint: Path, manifest: Manifest) -> dict[str, Callable[[], onn
     detector = load_checkpoint(checkpoint)
     folded = fold_batch_norm(detector)
 
-    def fused(of: StepDetector, graph: type[FusedGraph] = FusedGraph, its: GraphSpec = spec) -> onnx.ModelProto:
+    def traced(of: StepDetector, graph: type[FusedGraph] = FusedGraph, its: GraphSpec = spec) -> onnx.ModelProto:
         module = graph(
             detector=of,
             num_steps=options.num_steps,
@@ -163,6 +164,11 @@ def variants(checkpoint: Path, manifest: Manifest) -> dict[str, Callable[[], onn
             max_detections=thresholds.max_detections,
         )
         return export_graph(module.eval(), its, config=config, opset=manifest.opset)
+
+    def fused(of: StepDetector, graph: type[FusedGraph] = FusedGraph, its: GraphSpec = spec) -> onnx.ModelProto:
+        model = traced(of, graph, its)
+        fold_padding(model)
+        return model
 
     def reduces_first() -> onnx.ModelProto:
         moved = ReducesFirst(
@@ -198,6 +204,7 @@ def variants(checkpoint: Path, manifest: Manifest) -> dict[str, Callable[[], onn
         EXPORTED: lambda: fused(folded),
         AGAIN: lambda: fused(folded),
         "BatchNorm not folded": lambda: fused(detector),
+        "padding before pools": lambda: traced(folded),
         "unused branches kept": keeps_all,
         "1x1 convolutions before RoI align": reduces_first,
         "first RoI align's boxes constant": lambda: with_constant_anchors(fused(folded), config),

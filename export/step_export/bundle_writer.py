@@ -31,6 +31,7 @@ from step.graph_spec import FUSED, ExportOptions, Precision, graph_specs
 from step.models.graphs import graph_modules
 from step.toy_model import find_model
 from step_export.fold import fold_batch_norm
+from step_export.fold_padding import fold_padding
 from step_export.onnx_export import export_graph
 from step_export.verify import verify_graphs
 
@@ -186,6 +187,7 @@ def _write_graphs(
     for index, name in enumerate(wanted, 1):
         progress(f"exporting {specs[name].file_name} ({index}/{len(wanted)})")
         model = export_graph(modules[name], specs[name], config=detector.config, opset=settings.opset)
+        fold_padding(model)
         if not settings.plugins:
             model = onnx.inliner.inline_local_functions(model)
         files[name] = folder / specs[name].file_name

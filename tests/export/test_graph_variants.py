@@ -14,4 +14,4 @@ def test_every_variant_is_the_same_graph(tiny_checkpoint):
     words = [tiny_checkpoint, "--runs", "1", "--seconds", "0", "--backends", "onnxruntime"]
     done = subprocess.run([sys.executable, _SCRIPT, *map(str, words)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("onnxruntime") == 6
+    assert done.stdout.count("onnxruntime") == 8
