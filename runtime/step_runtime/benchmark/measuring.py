@@ -1,9 +1,8 @@
 """Measuring ways in turns: A B C A B C ..."""
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from step.errors import StepError
@@ -121,7 +120,7 @@ def _take_turns(
             rows[index].problem = str(error)
             workers.pop(index).close()
             continue
-        calls[index] = max(1, min(_MOST_CALLS_A_TURN, math.ceil(min_s / min_runs / max(warm_s, 1e-6))))
+        calls[index] = max(1, min(_MOST_CALLS_A_TURN, round(min_s / min_runs / max(warm_s, 1e-6))))
     done = 0
     while waiting := [i for i in workers if _wants_more(rows[i], min_runs, min_s)]:
         for index in list(workers):  # all go on until the last has enough, so that every round has all
@@ -148,11 +147,11 @@ def _score(
     cache: Path,
     progress: Callable[[int, int, str], None],
 ) -> None:
-    """Fills in the mAP; what differs only in the number of clips of a call is scored once."""
+    """Fills in the mAP; what computes the same numbers is scored once, by the fastest."""
     found: dict[Way, float] = {}
-    for done, index in enumerate(list(workers)):
+    for done, index in enumerate(sorted(workers, key=lambda index: min(rows[index].times_s))):
         row = rows[index]
-        single = replace(row.way, batch=1)
+        single = row.way.scored_as
         progress(done, len(workers), f"mAP of {single.name}")
         if single not in found:
             try:

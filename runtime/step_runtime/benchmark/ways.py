@@ -1,6 +1,6 @@
 """A way of running a model: which files, which library, which graphs."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -71,6 +71,11 @@ class Way:
     def is_torch(self) -> bool:
         """Whether it runs a checkpoint."""
         return self.backend.startswith("torch")
+
+    @property
+    def scored_as(self) -> "Way":
+        """The way that gives the same detections clip by clip: whoever computes a maximum, it is the same."""
+        return replace(self, batch=1, backend="torch" if self.backend == "torch-plain" else self.backend)
 
     @property
     def flavour(self) -> Flavour | None:
