@@ -20,6 +20,10 @@ FUSED = "fused"
 BACKBONE = "backbone"
 DETECT = "detect"
 
+FEATURES = "features"
+CONTEXT = "context"
+"""Outputs of the backbone graph; what computes the second is a stage of its own in traces and rooflines."""
+
 FLOAT32_ISLAND = "kept_float32"
 """Name that a module which stays float32 has inside its wrapper, and so a part of the module paths in fp16 graphs."""
 
@@ -83,10 +87,10 @@ def graph_specs(config: StepConfig, options: ExportOptions) -> dict[str, GraphSp
     chunk = config.chunk_frames
 
     frames = TensorSpec("frames", "uint8", (batch, config.clip_frames, size, size, 3))
-    features = TensorSpec("features", half, (batch, config.feature_frames, config.feature_channels, cells, cells))
+    features = TensorSpec(FEATURES, half, (batch, config.feature_frames, config.feature_channels, cells, cells))
     clip = [features]
     if config.context:
-        clip.append(TensorSpec("context", half, (batch, config.context_channels, config.feature_frames)))
+        clip.append(TensorSpec(CONTEXT, half, (batch, config.context_channels, config.feature_frames)))
     class_scores = TensorSpec("class_scores", "float32", (batch, tubes, config.num_classes))
     center = TensorSpec("center_px", "float32", (batch, tubes, 4))
     detections = (

@@ -48,7 +48,7 @@ def fold_padding(model: onnx.ModelProto) -> int:
 
 
 def _zero_rows(pad: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> list[int] | None:
-    """How many zeros it puts before each axis, then after each; None where that is not known, or it does another thing."""
+    """How many zeros it puts before each axis, then after each; None where it does another thing, or nobody knows."""
     mode = next((attribute.s for attribute in pad.attribute if attribute.name == "mode"), b"constant")
     values = [constants.get(name) for name in pad.input[1:] if name]
     if mode != b"constant" or not 1 <= len(values) <= 2 or any(value is None for value in values):

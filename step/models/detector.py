@@ -127,7 +127,13 @@ class StepDetector(nn.Module):
         return self
 
     def extract(self, frames: Tensor) -> ClipFeatures:
-        """Backbone and context of clips.
+        """Backbone and context of clips; see `run_backbone`."""
+        volume = self.run_backbone(frames)
+        context = self.context(volume) if self.context is not None else None
+        return ClipFeatures(frame_by_frame(volume), context)
+
+    def run_backbone(self, frames: Tensor) -> Tensor:
+        """The feature maps [B, C, T, H, W] of clips, which the context branch reads.
 
         Args:
             frames: uint8 [B, F, H, W, 3] RGB.
@@ -141,10 +147,8 @@ class StepDetector(nn.Module):
         # Scaled in float32, since half has too few bits for it; before the transpose, which TensorRT has not for uint8.
         scaled = frames.float() * (2 / 255) - 1
         # [B, F, H, W, 3] -> [B, 3, F, H, W] in [-1, 1]
-        volume = self.backbone(scaled.to(self.dtype).permute(0, 4, 1, 2, 3))
-        context = self.context(volume) if self.context is not None else None
-        # [B, C, T, H, W] -> [B, T, C, H, W]: RoIs are pooled frame by frame
-        return ClipFeatures(volume.transpose(1, 2).contiguous(), context)
+        volume: Tensor = self.backbone(scaled.to(self.dtype).permute(0, 4, 1, 2, 3))
+        return volume
 
     def run_head(self, clip: ClipFeatures, tubes_px: Tensor, *, step: int) -> HeadOutput:
         """A step's raw predictions, float32 [B, N, ...]; the arguments of `run_step`."""
@@ -293,3 +297,8 @@ def next_tubes(
 def middle_boxes(tubes_px: Tensor) -> Tensor:
     """The boxes used for detection, frame T' // 2 of each tube: [B, N, T', 4] -> [B, N, 4]."""
     return tubes_px[:, :, tubes_px.shape[2] // 2]
+
+
+def frame_by_frame(volume: Tensor) -> Tensor:
+    """Feature maps as RoIs are pooled from them: [B, C, T, H, W] -> [B, T, C, H, W]."""
+    return volume.transpose(1, 2).contiguous()

@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 
+import numpy as np
 import pytest
 from fake_gpu import GPU, FakeCuda, FakeTensorRT, add_fake_engines
 from helpers import assert_one_error, run_command
@@ -22,6 +23,7 @@ from step import StepError
 from step.bundle import read_bundle
 
 STEP_LOOP = ["backbone", "step1", "step2", "step3", "detect"]
+CUT_LOOP = ["backbone", "context", *STEP_LOOP[1:]]
 MS = 1_000_000
 
 
@@ -192,9 +194,9 @@ def test_the_file_is_chromes_format(tmp_path):
     ("backend", "loop", "expected"),
     [
         ("onnxruntime", "fused", ["upload", "fused", "download"]),
-        ("onnxruntime", "steps", ["upload", *STEP_LOOP, "download"]),
+        ("onnxruntime", "steps", ["upload", *CUT_LOOP, "download"]),
         ("openvino", "fused", ["fused", "download"]),
-        ("openvino", "steps", [*STEP_LOOP, "download"]),
+        ("openvino", "steps", [*CUT_LOOP, "download"]),
     ],
 )
 def test_every_graph_is_a_span(backend, loop, expected, tiny_bundle, tiny_clips):
@@ -204,11 +206,22 @@ def test_every_graph_is_a_span(backend, loop, expected, tiny_bundle, tiny_clips)
     assert _names(recorder.spans) == expected
 
 
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_traced_run_gives_the_same(backend, tiny_bundle, tiny_clips):
+    """The context is a graph of its own in it."""
+    found = []
+    for tracer in (SILENT, Recorder()):
+        with Detector.open(tiny_bundle, backend, loop="steps", device="cpu", tracer=tracer) as detector:
+            found.append(detector.detect(tiny_clips))
+    for plain, traced in zip(*found, strict=True):
+        np.testing.assert_allclose(traced, plain, rtol=0, atol=1e-4)
+
+
 def test_pytorchs_parts_are_spans(tiny_checkpoint, tiny_clips):
     recorder = Recorder()
     with Detector.open(tiny_checkpoint, device="cpu", num_steps=2, tracer=recorder) as detector:
         detector.detect(tiny_clips[:1])
-    assert _names(recorder.spans) == ["upload", "backbone", "step1", "step2", "detect", "download"]
+    assert _names(recorder.spans) == ["upload", "backbone", "context", "step1", "step2", "detect", "download"]
 
 
 @pytest.fixture(scope="module")

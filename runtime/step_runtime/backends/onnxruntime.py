@@ -4,9 +4,10 @@ Source: https://onnxruntime.ai/docs/api/python/api_summary.html (IOBinding, OrtV
 """
 
 import contextlib
+import importlib.util
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnxruntime as ort
@@ -16,8 +17,19 @@ from step.anchors import anchor_tubes
 from step.bundle import Manifest
 from step.detections import Detections
 from step.errors import StepError
-from step.graph_spec import BACKBONE, DETECT, FUSED, GraphSpec, step_graph_name
+from step.graph_spec import (
+    BACKBONE,
+    CONTEXT,
+    DETECT,
+    FEATURES,
+    FUSED,
+    DType,
+    GraphSpec,
+    TensorSpec,
+    step_graph_name,
+)
 from step_runtime.backends.base import Features, Finished, Loop
+from step_runtime.context_cut import cut_context
 from step_runtime.gpus import cuda_driver_is_present
 from step_runtime.trace import SILENT, Tracer
 
@@ -34,7 +46,7 @@ class OnnxRuntimeBackend:
         num_steps: progressive steps to run; fewer than exported only in the step loop.
         device: "cpu", "cuda" or "cuda:N".
         threads: CPU threads; None lets the library choose.
-        tracer: is told of uploads, graphs and downloads.
+        tracer: is told of uploads, graphs and downloads; context is a graph of its own then, where onnx is installed.
 
     Raises:
         StepError: the device is not there, or a graph cannot be loaded.
@@ -62,11 +74,19 @@ class OnnxRuntimeBackend:
         self._manifest = manifest
         self._num_steps = num_steps
         names = [FUSED] if loop == "fused" else [BACKBONE, *map(step_graph_name, range(num_steps)), DETECT]
-        self._specs = {name: manifest.graphs[name].spec(name) for name in names}
+        graphs: dict[str, Path | bytes] = {name: folder / manifest.graphs[name].file for name in names}
+        parts: dict[str, bytes] = {}
+        has_onnx = importlib.util.find_spec("onnx") is not None
+        if tracer.is_on and loop == "steps" and manifest.config.context and has_onnx:
+            parts = _cut_backbone(folder / manifest.graphs[BACKBONE].file)
         self._memory, self._memory_id = _memory_of(device)
         options = session_options(threads)
         self._sessions = {
-            name: open_session(folder / manifest.graphs[name].file, options=options, device=device) for name in names
+            name: open_session(graph, options=options, device=device) for name, graph in (graphs | parts).items()
+        }
+        self._specs = {
+            name: _spec_of(name, session) if name in parts else manifest.graphs[name].spec(name)
+            for name, session in self._sessions.items()
         }
         self.device = next(iter(self._sessions.values())).get_providers()[0]
         self._buffers: dict[int, dict[str, ort.OrtValue]] = {}
@@ -80,7 +100,7 @@ class OnnxRuntimeBackend:
         if self.loop == "fused":
             self._run(FUSED, values, batch)
         else:
-            self._run(BACKBONE, values, batch)
+            self._run_backbone(values, batch)
             self._run_steps(values, batch)
         return self._finished(values)
 
@@ -90,10 +110,10 @@ class OnnxRuntimeBackend:
         values = self._buffers.setdefault(batch, {})
         with self._tracer.span("upload"):
             values["frames"] = ort.OrtValue.ortvalue_from_numpy(frames, self._memory, self._memory_id)
-        outputs = self._run(BACKBONE, values, batch)
+        self._run_backbone(values, batch)
         with self._tracer.span("download"):
-            context = outputs.get("context")
-            return Features(outputs["features"].numpy().copy(), None if context is None else context.numpy().copy())
+            context = values.get(CONTEXT)
+            return Features(values[FEATURES].numpy().copy(), None if context is None else context.numpy().copy())
 
     def submit_features(self, clip: Features) -> Finished:
         """See `TakesFeatures.submit_features`."""
@@ -116,6 +136,12 @@ class OnnxRuntimeBackend:
             rows = [values[name].numpy() for name in names]
             # On the CPU these are views of buffers that the next call writes.
             return Finished(Detections(*(row.copy() for row in rows)))
+
+    def _run_backbone(self, values: dict[str, ort.OrtValue], batch: int) -> None:
+        """With the context, which is a graph of its own while it is timed."""
+        self._run(BACKBONE, values, batch)
+        if CONTEXT in self._sessions:
+            self._run(CONTEXT, values, batch)
 
     def _run_steps(self, values: dict[str, ort.OrtValue], batch: int) -> None:
         """The loop after the backbone; what one graph writes is bound to the next as it lies in memory."""
@@ -218,6 +244,24 @@ def open_session(model: Path | bytes, *, options: ort.SessionOptions, device: st
             "check the driver and CUDA libraries, or give --device cpu"
         )
     return session
+
+
+def _cut_backbone(path: Path) -> dict[str, bytes]:
+    """Graphs that follow each other."""
+    import onnx
+
+    backbone, context = cut_context(onnx.load(path), keep_cuts=True)
+    return {BACKBONE: backbone.SerializeToString(), CONTEXT: context.SerializeToString()}
+
+
+def _spec_of(name: str, session: ort.InferenceSession) -> GraphSpec:
+    """Of a graph that is no bundle's."""
+    dtypes = {"tensor(uint8)": "uint8", "tensor(float16)": "float16", "tensor(float)": "float32"}
+    inputs, outputs = (
+        tuple(TensorSpec(tensor.name, cast(DType, dtypes[tensor.type]), tuple(tensor.shape)) for tensor in tensors)
+        for tensors in (session.get_inputs(), session.get_outputs())
+    )
+    return GraphSpec(name, inputs, outputs)
 
 
 def _memory_of(device: str) -> tuple[str, int]:

@@ -12,8 +12,9 @@ from step.anchors import anchor_tubes
 from step.bundle import Manifest
 from step.detections import Detections
 from step.errors import StepError
-from step.graph_spec import BACKBONE, DETECT, FUSED, step_graph_name
+from step.graph_spec import BACKBONE, CONTEXT, DETECT, FEATURES, FUSED, step_graph_name
 from step_runtime.backends.base import Array, Features, Finished, Loop
+from step_runtime.context_cut import cut_context
 from step_runtime.trace import SILENT, Tracer
 
 _OUTPUTS = ("boxes", "scores", "labels", "tube_indices", "counts", "tubes_px")
@@ -43,7 +44,7 @@ class OpenVinoBackend:
         num_steps: progressive steps to run; fewer than exported only in the step loop.
         device: "auto" or "cpu".
         threads: CPU threads; None lets the library choose.
-        tracer: is told of uploads, graphs and downloads.
+        tracer: is told of uploads, graphs and downloads; context is a graph of its own then.
 
     Raises:
         StepError: another device, the library is not there, or it cannot load a graph.
@@ -84,12 +85,15 @@ class OpenVinoBackend:
         for name in names:
             path = folder / manifest.graphs[name].file
             try:
-                model = onnx.inliner.inline_local_functions(onnx.load(path))
-                compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU", options)
+                parts = {name: onnx.load(path)}
+                if name == BACKBONE and manifest.config.context and tracer.is_on:
+                    parts[BACKBONE], parts[CONTEXT] = cut_context(parts[BACKBONE], keep_cuts=True)
+                for part, model in parts.items():
+                    read = core.read_model(onnx.inliner.inline_local_functions(model).SerializeToString())
+                    self._requests[part] = core.compile_model(read, "CPU", options).create_infer_request()
             except (DecodeError, RuntimeError, ValueError, OSError) as error:
                 reason = str(error).strip().splitlines()[-1]
                 raise StepError(f"{path}: OpenVINO {openvino.__version__} cannot load it: {reason}") from error
-            self._requests[name] = compiled.create_infer_request()
         self.device = f"CPU, OpenVINO {openvino.__version__.partition('-')[0]}"
 
     def submit(self, frames: NDArray[np.uint8]) -> Finished:
@@ -98,16 +102,17 @@ class OpenVinoBackend:
         if self.loop == "fused":
             self._run(FUSED, values)
         else:
-            self._run(BACKBONE, values)
+            self._run_backbone(values)
             self._run_steps(values, len(frames))
         return self._finished(values)
 
     def extract(self, frames: NDArray[np.uint8]) -> Features:
         """See `TakesFeatures.extract`."""
-        outputs = self._run(BACKBONE, {"frames": frames})
+        values: dict[str, Array] = {"frames": frames}
+        self._run_backbone(values)
         with self._tracer.span("download"):
-            context = outputs.get("context")
-            return Features(outputs["features"].copy(), None if context is None else context.copy())
+            context = values.get(CONTEXT)
+            return Features(values[FEATURES].copy(), None if context is None else context.copy())
 
     def submit_features(self, clip: Features) -> Finished:
         """See `TakesFeatures.submit_features`."""
@@ -122,6 +127,12 @@ class OpenVinoBackend:
     def _finished(self, values: dict[str, Array]) -> Finished:
         with self._tracer.span("download"):
             return Finished(Detections(*(values[name].copy() for name in _OUTPUTS)))
+
+    def _run_backbone(self, values: dict[str, Array]) -> None:
+        """With the context, which is a graph of its own while it is timed."""
+        self._run(BACKBONE, values)
+        if CONTEXT in self._requests:
+            self._run(CONTEXT, values)
 
     def _run_steps(self, values: dict[str, Array], batch: int) -> None:
         """The loop after the backbone."""

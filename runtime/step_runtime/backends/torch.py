@@ -12,8 +12,8 @@ from step_plugins import PluginError
 from step import load_checkpoint
 from step.detections import Detections
 from step.errors import StepError
-from step.graph_spec import BACKBONE, DETECT, step_graph_name
-from step.models.detector import ClipFeatures
+from step.graph_spec import BACKBONE, CONTEXT, DETECT, step_graph_name
+from step.models.detector import ClipFeatures, frame_by_frame
 from step.models.i3d import MaxPoolSame
 from step_runtime.backends.base import Features, Finished, Loop
 from step_runtime.backends.torch_kernels import use_kernels
@@ -103,8 +103,15 @@ class TorchBackend:
     def _extract(self, frames: NDArray[np.uint8]) -> ClipFeatures:
         with self._span("upload"):
             clips = torch.from_numpy(frames).to(self._device)
-        with self._span(BACKBONE), torch.inference_mode():
-            return self._detector.extract(clips)
+        detector, context = self._detector, None
+        with torch.inference_mode():
+            with self._span(BACKBONE):
+                volume = detector.run_backbone(clips)
+                features = frame_by_frame(volume)
+            if detector.context is not None:
+                with self._span(CONTEXT):
+                    context = detector.context(volume)
+        return ClipFeatures(features, context)
 
     def _finish(self, clip: ClipFeatures) -> Finished:
         """`StepDetector.detect` from the features on, cut where the graphs are."""

@@ -15,10 +15,10 @@ from step.anchors import anchor_tubes
 from step.bundle import Manifest
 from step.config import StepConfig
 from step.errors import StepError
-from step.graph_spec import BACKBONE, DETECT, FUSED, step_graph_name
+from step.graph_spec import BACKBONE, CONTEXT, DETECT, FUSED, step_graph_name
 from step.parity import Arrays
 from step_runtime.benchmark.measuring import MIN_RUNS, MIN_S
-from step_runtime.benchmark.stages import CONTEXT, load_stages
+from step_runtime.benchmark.stages import load_stages
 from step_runtime.benchmark.statistics import percentile
 from step_runtime.benchmark.work import check_batch
 
