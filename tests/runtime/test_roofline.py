@@ -13,7 +13,7 @@ from step_runtime.benchmark.known_gpus import known_gpu, known_gpus
 from step_runtime.benchmark.peaks import Peaks, Product, measure_cpu_peaks
 from step_runtime.benchmark.roofline import roofline
 from step_runtime.benchmark.roofline_report import roofline_figure, roofline_markdown, summary_lines
-from step_runtime.benchmark.stage_times import StageTimes, stage_inputs, time_stages
+from step_runtime.benchmark.stage_times import PRODUCTS, StageTimes, stage_inputs, time_stages
 from step_runtime.benchmark.stages import load_stages
 from step_runtime.benchmark.work import GraphWork
 
@@ -45,6 +45,15 @@ def test_limits_by_hand():
     assert result.whole_s(TIMES) == 8.2
     alone = StageTimes(backend="x", times_s={"backbone": [8.0], "detect": [1.0]})
     assert result.whole_s(alone) == 9
+    assert (result.turns_per_s, result.over_turns(TIMES)) == (None, None)
+    timed = StageTimes(
+        backend="x", times_s=TIMES.times_s | {"product 512": [2.0**19], "product 1024": [1.0, 2.0**20, 2.0**21]}
+    )
+    slower = StageTimes(backend="y", times_s=TIMES.times_s | {"product 1024": [2.0**22]})
+    both = roofline(WORK, PEAKS, bundle="b", batch=1, precision="fp32", times=[timed, slower])
+    assert both.turns_per_s == 2**30 / 2**20
+    assert both.over_turns(slower) == 8.2 * 1024 / 4100
+    assert "y: 8200 ms, 2.00 of the multiply-adds alone, 2.05 at the product's speed in turns" in summary_lines(both)
 
 
 def test_what_is_said(tmp_path):
@@ -59,7 +68,8 @@ def test_what_is_said(tmp_path):
     assert "openvino: not measured: openvino is not installed" in lines
     result.write(tmp_path / "r.json")
     content = json.loads((tmp_path / "r.json").read_text())
-    assert content["whole"] == {"onnxruntime": {"median_s": 8.2, "over_product": pytest.approx(2)}}
+    whole = {"median_s": 8.2, "over_product": pytest.approx(2), "over_product_in_turns": None}
+    assert content["whole"] == {"onnxruntime": whole}
     assert content["problems"] == {"openvino": "openvino is not installed"}
     assert content["stages"][0]["measured"]["onnxruntime"]["fraction"] == 0.5
 
@@ -109,7 +119,7 @@ def test_turns_go_round(tiny_bundle, monkeypatch):
     times = time_stages(
         tiny_bundle, read_bundle(tiny_bundle), backends=["openvino", "onnxruntime"], threads=1, min_runs=3, min_s=0
     )
-    stages = ["backbone", "context", "step1", "step2", "step3", "detect", "fused"]
+    stages = ["backbone", "context", "step1", "step2", "step3", "detect", "fused", *PRODUCTS]
     one_round = [(backend, stage) for backend in ("openvino", "onnxruntime") for stage in stages]
     warm = [pair for pair in one_round for _ in range(2)]
     assert order == warm + 3 * one_round
@@ -223,6 +233,8 @@ def test_the_command(bench, tiny_bundle, tmp_path, monkeypatch):
             assert row["measured"][backend]["median_s"] > 0
         assert row["stage"] in printed
     assert content["whole"]["openvino"]["over_product"] > 0
+    assert content["whole"]["openvino"]["over_product_in_turns"] > 0
+    assert "in turns with the stages, a matrix product reached" in printed
     assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
     assert "| fused |" in (tmp_path / "r.md").read_text()
     assert max(len(line) for line in printed.splitlines() if line.strip().startswith(("fused", "step"))) <= 80

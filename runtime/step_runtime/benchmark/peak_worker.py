@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from step_runtime.benchmark.product_graph import product_graph
+
 Call = Callable[[], object]
 
 PRECISIONS = {
@@ -120,21 +122,12 @@ def _torch(size: int, precision: str, threads: int) -> Call:
 
 def _onnxruntime(size: int, _precision: str, threads: int) -> Call:
     import onnxruntime as ort
-    from onnx import TensorProto, helper, numpy_helper
 
-    first, second = _operands(size)
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["a", "b"], ["c"])],
-        "product",
-        [helper.make_tensor_value_info("a", TensorProto.FLOAT, [size, size])],
-        [helper.make_tensor_value_info("c", TensorProto.FLOAT, [size, size])],
-        [numpy_helper.from_array(second, "b")],  # a weight, as in a network, which the library may lay out as it likes
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    model, inputs = product_graph(size)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return lambda: session.run(None, {"a": first})
+    return lambda: session.run(None, inputs)
 
 
 def _openvino(size: int, precision: str, threads: int) -> Call:

@@ -18,7 +18,7 @@ from step_runtime.benchmark.peaks import Peaks
 from step_runtime.benchmark.stage_times import StageTimes
 from step_runtime.benchmark.work import GraphWork
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +90,21 @@ class Roofline:
         """All multiply-adds of the stages at the peak rate, if nothing had to move."""
         return sum(limit.work.multiply_adds for limit in self.stages) / self.peaks.rate(self.precision)
 
+    @property
+    def turns_per_s(self) -> float | None:
+        """Multiply-adds a second that the best library's product reached in turns with the stages; None without times.
+
+        The peak is the best moment of a product that runs alone. On a machine whose speed changes, because others share
+        it or its clock falls, this is what the stages could have had while they were timed.
+        """
+        return max((rate for times in self.measured if (rate := times.product_per_s) is not None), default=None)
+
+    def over_turns(self, times: StageTimes) -> float | None:
+        """Time of the whole over that of its multiply-adds at `turns_per_s`."""
+        rate = self.turns_per_s
+        multiply_adds = sum(limit.work.multiply_adds for limit in self.stages)
+        return None if rate is None else self.whole_s(times) * rate / multiply_adds
+
     def whole_s(self, times: StageTimes) -> float:
         """Median of the fused graph's calls; of a bundle without one, the sum of the stages' medians."""
         if FUSED in times.times_s:
@@ -126,8 +141,13 @@ class Roofline:
             "peaks": dataclasses.asdict(self.peaks),
             "floor_s": self.floor_s,
             "product_s": self.product_s,
+            "product_in_turns_per_s": self.turns_per_s,
             "whole": {
-                times.backend: {"median_s": self.whole_s(times), "over_product": self.whole_s(times) / self.product_s}
+                times.backend: {
+                    "median_s": self.whole_s(times),
+                    "over_product": self.whole_s(times) / self.product_s,
+                    "over_product_in_turns": self.over_turns(times),
+                }
                 for times in self.measured
             },
             "problems": {times.backend: times.problem for times in self.times if times.problem is not None},

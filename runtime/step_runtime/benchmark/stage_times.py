@@ -18,6 +18,7 @@ from step.errors import StepError
 from step.graph_spec import BACKBONE, CONTEXT, DETECT, FUSED, step_graph_name
 from step.parity import Arrays
 from step_runtime.benchmark.measuring import MIN_RUNS, MIN_S
+from step_runtime.benchmark.product_graph import product_graph
 from step_runtime.benchmark.stages import load_stages
 from step_runtime.benchmark.statistics import percentile
 from step_runtime.benchmark.work import check_batch
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 STAGE_BACKENDS = ("onnxruntime", "openvino")
 """Libraries that stages are timed on, all on the CPU."""
+
+PRODUCTS = {f"product {size}": size for size in (512, 1024, 2048)}
+"""Timed in turns with the stages: matrix products of the same library, which show how fast the machine is then."""
 
 _MOST_CALLS_A_TURN = 200
 _MANY = 1000  # calls that are enough however short they are
@@ -41,7 +45,7 @@ class StageTimes:
 
     Attributes:
         backend: which.
-        times_s: of every call, by stage.
+        times_s: of every call, by stage, and of the `PRODUCTS`.
         problem: why there are none; None where there are.
     """
 
@@ -52,6 +56,12 @@ class StageTimes:
     def median_s(self, stage: str) -> float:
         """Of a call, by trtexec's percentile rule."""
         return percentile(self.times_s[stage], 50)
+
+    @property
+    def product_per_s(self) -> float | None:
+        """Multiply-adds a second of the best size's median product; None where none was timed."""
+        timed = [size**3 / self.median_s(name) for name, size in PRODUCTS.items() if name in self.times_s]
+        return max(timed, default=None)
 
 
 def time_stages_apart(
@@ -96,7 +106,7 @@ def time_stages(
     min_s: float = MIN_S,
     progress: Callable[[int, str], None] = _tell_nobody,
 ) -> list[StageTimes]:
-    """Times the stages of a bundle, and its fused graph, on noise.
+    """Times the stages of a bundle, and its fused graph, on noise, and matrix products beside them.
 
     Args:
         folder: the bundle.
@@ -119,6 +129,8 @@ def time_stages(
     models = load_stages(folder, manifest)
     progress(0, "computing what each stage reads")
     inputs = stage_inputs(folder, manifest, models, batch=batch)
+    for name, size in PRODUCTS.items():
+        models[name], inputs[name] = product_graph(size)
     calls: dict[str, dict[str, Call]] = {}
     problems: dict[str, str] = {}
     for backend in dict.fromkeys(backends):
