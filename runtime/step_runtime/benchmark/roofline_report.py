@@ -60,8 +60,8 @@ def summary_lines(result: Roofline) -> list[str]:
         f"if no operator were fused with the next: {moved / 1e9:.2f} GB, {_ms(moved / peaks.bytes_per_s)} ms to move"
     )
     if result.turns_per_s is not None:
-        rate = f"{result.turns_per_s / 1e9:.0f} G/s"
-        lines.append(f"in turns with the stages, a matrix product reached {rate} (the best library's median)")
+        reached = f"{result.turns_per_s / 1e9:.0f} G/s"
+        lines.append(f"in turns with the stages, a matrix product reached {reached} (the best library's median)")
     for times in result.times:
         if times.problem is not None:
             lines.append(f"{times.backend}: not measured: {times.problem}")
