@@ -9,7 +9,7 @@ import pytest
 from helpers import assert_one_error, run_command
 from step_runtime.bench_cli import main
 from step_runtime.benchmark.gpu_meter import GpuMeter
-from step_runtime.benchmark.measuring import Row, measure
+from step_runtime.benchmark.measuring import Row, _score, measure
 from step_runtime.benchmark.plots import pareto_front
 from step_runtime.benchmark.results import ResultRow, Results, compare, differences
 from step_runtime.benchmark.statistics import interval, median_ratio, percentile
@@ -152,6 +152,28 @@ def test_accuracy_beside_speed(bench, lively_bundle, lively_data, tmp_path, caps
     assert "http" not in page
     assert results.rows[0].model_bytes == checkpoint.stat().st_size
     assert results.rows[1].model_bytes == (lively_bundle / "fused.onnx").stat().st_size
+
+
+def test_the_same_numbers_are_scored_once(tmp_path):
+    """By the fastest: PyTorch's own pools and oneDNN's have the same maxima, and a batch is as good as its clips."""
+
+    class Worker:
+        def __init__(self, name):
+            self.name = name
+
+        def mean_ap(self, *_):
+            scored.append(self.name)
+            return len(scored) / 10
+
+    scored = []
+    torch_way = {"model": "m.pth", "precision": "fp32", "loop": "steps"}
+    ways = [Way(backend="torch-plain", **torch_way), Way(backend="torch", **torch_way)]
+    ways += [Way(backend="torch", batch=2, **torch_way), Way(backend="torch-compile", **torch_way)]
+    rows = [Row(way, rounds_s=[[time_s]]) for way, time_s in zip(ways, (4.0, 2.0, 3.0, 1.0), strict=True)]
+    workers = {index: Worker(row.way.name) for index, row in enumerate(rows)}
+    _score(rows, workers, (tmp_path, "val"), tmp_path, lambda *_: None)
+    assert scored == ["torch-compile", "torch fp32"]
+    assert [row.mean_ap for row in rows] == [0.2, 0.2, 0.2, 0.1]
 
 
 def test_a_data_set_that_is_not_there(bench, tiny_bundle):
