@@ -42,6 +42,9 @@ def fold_padding(model: onnx.ModelProto) -> int:
     for pad in folded:
         graph.node.remove(pad)
     read = {name for node in graph.node for name in node.input}
+    gone = {pad.output[0] for pad in folded}
+    for value in [value for value in graph.value_info if value.name in gone]:
+        graph.value_info.remove(value)
     for name in {name for pad in folded for name in pad.input[1:] if name} - read:
         graph.initializer.remove(constants[name])
     return len(folded)
@@ -50,19 +53,21 @@ def fold_padding(model: onnx.ModelProto) -> int:
 def _zero_rows(pad: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> list[int] | None:
     """How many zeros it puts before each axis, then after each; None where it does another thing, or nobody knows."""
     mode = next((attribute.s for attribute in pad.attribute if attribute.name == "mode"), b"constant")
-    values = [constants.get(name) for name in pad.input[1:] if name]
-    if mode != b"constant" or not 1 <= len(values) <= 2 or any(value is None for value in values):
+    values = [constants.get(name) for name in pad.input[1:3] if name]
+    has_axes = any(pad.input[3:])
+    if mode != b"constant" or not values or has_axes or any(value is None for value in values):
         return None
     rows, *fill = (numpy_helper.to_array(value) for value in values if value is not None)
     return None if any(value.any() for value in fill) or (rows < 0).any() else rows.tolist()
 
 
 def _pad_pool(pool: onnx.NodeProto, rows: list[int]) -> bool:
-    """Adds to a pool's own padding, if it is a pool that can have that: every window needs a cell of the map."""
+    """Adds to a pool's own padding, if it can have that: every window, a partial one too, has to begin in the map."""
     if pool.op_type != "MaxPool" or len(pool.output) != 1:
         return False
     attributes = {attribute.name: attribute for attribute in pool.attribute}
     kernel = list(attributes["kernel_shape"].ints)
+    strides = list(attributes["strides"].ints) if "strides" in attributes else [1] * len(kernel)
     axes = len(rows) // 2
     others = axes - len(kernel)  # batch and channels
     own = list(attributes["pads"].ints) if "pads" in attributes else [0] * (2 * len(kernel))
@@ -70,7 +75,8 @@ def _pad_pool(pool: onnx.NodeProto, rows: list[int]) -> bool:
     more = [*rows[others:axes], *rows[axes + others :]]
     padding = [one + other for one, other in zip(own, more, strict=True)]
     beyond_map = any(rows[:others]) or any(rows[axes : axes + others])
-    if auto != b"NOTSET" or beyond_map or any(p >= k for p, k in zip(padding, kernel * 2, strict=True)):
+    most = [size - stride for size, stride in zip(kernel, strides, strict=True)] * 2
+    if auto != b"NOTSET" or beyond_map or any(count > limit for count, limit in zip(padding, most, strict=True)):
         return False
     if "pads" in attributes:
         pool.attribute.remove(attributes["pads"])

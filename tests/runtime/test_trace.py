@@ -17,7 +17,8 @@ from step_runtime.cli import main
 from step_runtime.trace import SILENT, Recorder
 
 from step import StepError
-from step.bundle import read_bundle
+from step.bundle import read_bundle, write_manifest
+from step.files import sha256
 
 STEP_LOOP = ["backbone", "step1", "step2", "step3", "detect"]
 CUT_LOOP = ["backbone", "context", *STEP_LOOP[1:]]
@@ -114,6 +115,17 @@ def test_a_traced_run_gives_the_same(backend, tiny_bundle, tiny_clips):
             found.append(detector.detect(tiny_clips))
     for plain, traced in zip(*found, strict=True):
         np.testing.assert_allclose(traced, plain, rtol=0, atol=1e-4)
+
+
+def test_a_graph_that_cannot_be_cut(tiny_bundle, tmp_path):
+    bundle = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, bundle)
+    file, manifest = bundle / "backbone.onnx", read_bundle(bundle)
+    file.write_bytes(file.read_bytes()[:-1000])
+    record = manifest.graphs["backbone"].model_copy(update={"sha256": sha256(file)})
+    write_manifest(manifest.model_copy(update={"graphs": manifest.graphs | {"backbone": record}}), bundle)
+    with pytest.raises(StepError, match="backbone.onnx: no ONNX graph that can be read: .*; export the bundle again"):
+        Detector.open(bundle, "onnxruntime", loop="steps", device="cpu", tracer=Recorder())
 
 
 def test_pytorchs_parts_are_spans(tiny_checkpoint, tiny_clips):

@@ -29,7 +29,7 @@ from step.graph_spec import (
     step_graph_name,
 )
 from step_runtime.backends.base import Features, Finished, Loop
-from step_runtime.context_cut import cut_context
+from step_runtime.context_cut import cut_context, load_graph
 from step_runtime.gpus import cuda_driver_is_present
 from step_runtime.trace import SILENT, Tracer
 
@@ -248,9 +248,7 @@ def open_session(model: Path | bytes, *, options: ort.SessionOptions, device: st
 
 def _cut_backbone(path: Path) -> dict[str, bytes]:
     """Graphs that follow each other."""
-    import onnx
-
-    backbone, context = cut_context(onnx.load(path), keep_cuts=True)
+    backbone, context = cut_context(load_graph(path), keep_cuts=True)
     return {BACKBONE: backbone.SerializeToString(), CONTEXT: context.SerializeToString()}
 
 

@@ -15,7 +15,7 @@ from step.files import atomic_path
 from step.graph_spec import FUSED
 from step_runtime.benchmark.machine import machine, versions
 from step_runtime.benchmark.peaks import Peaks
-from step_runtime.benchmark.stage_times import StageTimes
+from step_runtime.benchmark.stage_times import PRODUCTS, StageTimes
 from step_runtime.benchmark.work import GraphWork
 
 SCHEMA = 2
@@ -148,6 +148,10 @@ class Roofline:
                     "over_product": self.whole_s(times) / self.product_s,
                     "over_product_in_turns": self.over_turns(times),
                 }
+                for times in self.measured
+            },
+            "products_s": {
+                times.backend: {name: times.times_s[name] for name in PRODUCTS if name in times.times_s}
                 for times in self.measured
             },
             "problems": {times.backend: times.problem for times in self.times if times.problem is not None},
