@@ -259,7 +259,7 @@ def test_live_overlay(make_video, tiny_bundle, tmp_path, monkeypatch):
 
         def frames(self):
             for frame in super().frames():
-                time.sleep(0.01)
+                time.sleep(0.04)  # slower than a busy machine encodes
                 yield frame
 
     video = make_video(frames=100)
