@@ -5,11 +5,11 @@
 In the whole graph (graph_savings.py) a percent of the time is less than it moves between calls of a full-size clip.
 """
 
-import argparse
 import copy
 import time
 from collections.abc import Callable
 
+import click
 import numpy as np
 import onnx
 import openvino
@@ -20,6 +20,7 @@ from step_export.fold_padding import fold_padding
 from step_runtime.backends.onnxruntime import open_session, session_options
 from step_runtime.backends.openvino import compile_options
 
+from step.cli import OneLineCommand
 from step.models.i3d import Triple, same_padding
 
 _OPSET = 20
@@ -66,13 +67,12 @@ def _calls(model: onnx.ModelProto, frames: np.ndarray, threads: int) -> dict[str
     }
 
 
-def main() -> None:
-    """Prints medians of calls in turns."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--runs", type=int, default=30)
-    arguments = parser.parse_args()
-    table = Table(title=f"max-pools of one full-size clip, {arguments.threads} threads: median ms")
+@click.command(cls=OneLineCommand, context_settings={"show_default": True})
+@click.option("--threads", type=click.IntRange(min=1), default=2, help="CPU threads.")
+@click.option("--runs", type=click.IntRange(min=1), default=30, help="Calls of each, after the first.")
+def main(threads: int, runs: int) -> None:
+    """Times the padded max-pools of a full-size clip, with the padding before them and of their own, in turns."""
+    table = Table(title=f"max-pools of one full-size clip, {threads} threads: median ms")
     for column in ("pool", "library", "padded before", "padding of its own"):
         table.add_column(column, justify="left" if column in ("pool", "library") else "right")
     for name, (channels, count, cells, kernel, stride) in POOLS.items():
@@ -80,9 +80,9 @@ def main() -> None:
         folded = copy.deepcopy(before)
         assert fold_padding(folded) == 1
         x = np.random.RandomState(0).standard_normal((1, channels, count, cells, cells)).astype(np.float32)
-        both = [_calls(model, x, arguments.threads) for model in (before, folded)]
+        both = [_calls(model, x, threads) for model in (before, folded)]
         times_s: dict[str, tuple[list[float], list[float]]] = {library: ([], []) for library in both[0]}
-        for run in range(arguments.runs + 1):
+        for run in range(runs + 1):
             for library, taken in times_s.items():
                 for calls, times in zip(both, taken, strict=True):
                     began_s = time.perf_counter()

@@ -22,6 +22,7 @@ from step_runtime.benchmark.product_graph import product_graph
 from step_runtime.benchmark.stages import load_stages
 from step_runtime.benchmark.statistics import percentile
 from step_runtime.benchmark.work import check_batch
+from step_runtime.context_cut import load_graph
 
 if TYPE_CHECKING:
     import onnx
@@ -150,12 +151,10 @@ def stage_inputs(
     folder: Path, manifest: Manifest, models: "Mapping[str, onnx.ModelProto]", *, batch: int
 ) -> dict[str, Arrays]:
     """What each stage reads: results of the stages before it, on noise, computed with ONNX Runtime."""
-    import onnx
-
     config = manifest.config
     frames = np.random.RandomState(0).randint(0, 256, _frames_shape(config, batch), np.uint8)
     values: Arrays = {"frames": frames}
-    whole = onnx.load(folder / manifest.graphs[BACKBONE].file)
+    whole = load_graph(folder / manifest.graphs[BACKBONE].file)
     cuts = list(models[CONTEXT].graph.input) if CONTEXT in models else []
     whole.graph.output.extend(cuts)
     anchors_px = anchor_tubes(config.anchor_mode, frames=config.chunk_frames, image_size_px=config.image_size_px)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from step.bundle import Manifest
 from step.errors import StepError
 from step_runtime.benchmark.stages import load_stages, require_onnx
+from step_runtime.context_cut import load_graph
 
 if TYPE_CHECKING:
     import onnx
@@ -48,12 +49,10 @@ def graph_work(path: Path, *, batch: int = 1) -> GraphWork:
         batch: what its free dimensions are.
 
     Raises:
-        StepError: onnx is not installed.
+        StepError: onnx is not installed, or the file is no graph.
     """
     require_onnx()
-    import onnx
-
-    return model_work(onnx.load(path), batch=batch)
+    return model_work(load_graph(path), batch=batch)
 
 
 def stage_work(folder: Path, manifest: Manifest, *, batch: int = 1) -> dict[str, GraphWork]:
