@@ -1,14 +1,16 @@
 """The kernels on a GPU, in every variant, from and to NumPy arrays; as a program, all of them once for a sanitizer.
 
 compute-sanitizer --tool racecheck --error-exitcode 1 python tests/gpu_kernels.py
+
+Without PyTorch, whose own start under a sanitizer takes longer than all of this.
 """
 
 import ctypes
 import itertools
+from typing import Any
 
 import host_kernels
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from step_plugins import class_nms, roi_align
 from step_plugins.kernel import Kernel
@@ -19,21 +21,45 @@ def entry_point(kernel: Kernel):
     """The same calls as `host_kernels.entry_point`, with what the pointers point at brought to the GPU and back."""
 
     def call(grid, arrays: tuple[NDArray, ...], ints: tuple[int, ...]) -> None:
-        on_gpu = [torch.from_numpy(array.view(np.uint8)).cuda() for array in arrays]
-        pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in on_gpu]
-        arguments = (*pointers[:-1], *map(ctypes.c_int, ints), pointers[-1])
-        launch(kernel, grid, arguments, device=0, stream=torch.cuda.current_stream().cuda_stream)
-        torch.cuda.synchronize()
-        arrays[-1].view(np.uint8)[...] = on_gpu[-1].cpu().numpy()
+        from cuda.bindings import runtime as cudart
+
+        _check(cudart, cudart.cudaSetDevice(0))
+        addresses: list[int] = []
+        try:
+            for array in arrays:
+                addresses.append(int(_check(cudart, cudart.cudaMalloc(array.nbytes))))
+                kind = cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
+                _check(cudart, cudart.cudaMemcpy(addresses[-1], array.ctypes.data, array.nbytes, kind))
+            pointers = [ctypes.c_void_p(address) for address in addresses]
+            arguments = (*pointers[:-1], *map(ctypes.c_int, ints), pointers[-1])
+            launch(kernel, grid, arguments, device=0, stream=0)
+            _check(cudart, cudart.cudaDeviceSynchronize())
+            kind = cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
+            _check(cudart, cudart.cudaMemcpy(arrays[-1].ctypes.data, addresses[-1], arrays[-1].nbytes, kind))
+        finally:
+            for address in addresses:
+                cudart.cudaFree(address)
 
     return call
 
 
-def roi_align_cases():
-    """Keyword arguments of `host_kernels.tube_roi_align`: every dtype, layout, tactic; sizes that fill no tile."""
+def _check(cudart: Any, answer: tuple[Any, ...]) -> Any:
+    status, *values = answer
+    assert status == cudart.cudaError_t.cudaSuccess, status.name
+    return values[0] if values else None
+
+
+SIZES = ((2, 3, 832, 25, 25, 34), (1, 2, 70, 9, 13, 5))
+"""Clips, frames, channels, cells high and wide, tubes: of the released network, and of one that fills no tile."""
+SMALL_SIZES = ((1, 1, 200, 25, 25, 3), (1, 2, 70, 9, 13, 5))
+"""For a sanitizer, under which a kernel takes a hundred times as long: more than one block along every axis."""
+
+
+def roi_align_cases(sizes=SIZES):
+    """Keyword arguments of `host_kernels.tube_roi_align`: every dtype, layout, tactic."""
     state = np.random.RandomState(0)
     for dtype, channels_last, tactic in itertools.product((np.float32, np.float16), (True, False), roi_align.TACTICS):
-        for batch, frames, channels, height, width, tubes in ((2, 3, 832, 25, 25, 34), (1, 2, 70, 9, 13, 5)):
+        for batch, frames, channels, height, width, tubes in sizes:
             low = state.uniform(-40, 16 * width, (batch, tubes, frames, 2))
             tubes_px = np.concatenate((low, low + state.uniform(-20, 200, low.shape)), -1).astype(np.float32)
             tubes_px[0, 0, 0] = (np.nan, 0, np.inf, 9)
@@ -62,7 +88,8 @@ def nms_cases():
 
 
 def main() -> None:
-    for case in roi_align_cases():
+    """Every variant once."""
+    for case in roi_align_cases(SMALL_SIZES):
         host_kernels.tube_roi_align(**case, entry_point=entry_point)
     for case in nms_cases():
         host_kernels.class_nms_kept(**case, entry_point=entry_point)

@@ -1,10 +1,14 @@
 """The kernels' own sources compiled by the host's compiler: the same indexing and arithmetic, thread after thread."""
 
+import contextlib
 import ctypes
 import functools
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,3 +124,27 @@ def _guarded(shape: tuple[int, ...], dtype):
         assert not (bits[margin : margin + count] == -1).any()
 
     return bits[margin : margin + count].view(dtype).reshape(shape), check
+
+
+Launches = list[tuple[Kernel, tuple[int, int, int], int]]
+"""Kernel, grid and stream of every launch."""
+
+
+@contextlib.contextmanager
+def in_place_of_the_gpu() -> Iterator[Launches]:
+    """CPU tensors go the way of CUDA ones; what is launched is the same source, compiled for the host."""
+    import torch
+    from step_plugins import torch_ops
+
+    launches: Launches = []
+
+    def host_launch(kernel, grid, arguments, *, device, stream) -> None:
+        launches.append((kernel, grid, stream))
+        c_function(kernel)(*grid, *arguments)
+
+    with (
+        mock.patch.object(torch_ops, "launch", host_launch),
+        mock.patch.object(torch.cuda, "device", lambda _: contextlib.nullcontext()),
+        mock.patch.object(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=77)),
+    ):
+        yield launches

@@ -49,14 +49,22 @@ def tube_roi_align_cuda(features: Tensor, tubes_px: Tensor, pool_size: int) -> T
     return launch_roi_align(features, tubes_px, pool_size, tactic=_TACTIC)
 
 
-def launch_roi_align(features: Tensor, tubes_px: Tensor, pool_size: int, *, tactic: int) -> Tensor:
-    """`tube_roi_align` on a GPU in one of the ways that TensorRT chooses from, `step_plugins.roi_align.TACTICS`."""
+def launch_roi_align(
+    features: Tensor, tubes_px: Tensor, pool_size: int, *, tactic: int, channels_last: bool = True
+) -> Tensor:
+    """`tube_roi_align` on a GPU in one of the ways that TensorRT chooses from.
+
+    Args:
+        features, tubes_px, pool_size: see `tube_roi_align`.
+        tactic: one of `step_plugins.roi_align.TACTICS`.
+        channels_last: which layout the kernel reads; features that lie otherwise are copied.
+    """
     _check_roi_align(features, tubes_px)
     batch, frames, channels, height, width = features.shape
     tubes = tubes_px.shape[1]
     kernel = roi_align.kernel(
         half=features.dtype == torch.float16,
-        channels_last=True,
+        channels_last=channels_last,
         pitch=channels,
         max_cells=max(height, width),
         pool_size=pool_size,
@@ -66,9 +74,9 @@ def launch_roi_align(features: Tensor, tubes_px: Tensor, pool_size: int, *, tact
     sizes = roi_align.arguments(
         tubes=tubes, frames=frames, channels=channels, height=height, width=width, pitch=channels
     )
-    channels_last = _aligned(features.permute(0, 1, 3, 4, 2))
+    laid_out = _aligned(features.permute(0, 1, 3, 4, 2) if channels_last else features)
     pooled = features.new_empty(batch, tubes, channels, frames, pool_size, pool_size)
-    _launch(kernel, grid, (channels_last, tubes_px.contiguous()), sizes, pooled)
+    _launch(kernel, grid, (laid_out, tubes_px.contiguous()), sizes, pooled)
     return pooled
 
 

@@ -37,18 +37,10 @@ def _nms_inputs():
 
 
 @pytest.fixture
-def on_the_host(monkeypatch):
-    """CPU tensors go the way of CUDA ones; what is launched is the same source, compiled for the host."""
-    launches = []
-
-    def host_launch(kernel, grid, arguments, *, device, stream):
-        launches.append((kernel, grid, stream))
-        host_kernels.c_function(kernel)(*grid, *arguments)
-
-    monkeypatch.setattr(torch_ops, "launch", host_launch)
-    monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=77))
-    return launches
+def on_the_host():
+    """See `host_kernels.in_place_of_the_gpu`."""
+    with host_kernels.in_place_of_the_gpu() as launches:
+        yield launches
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
@@ -83,6 +75,17 @@ def test_roi_align_is_launched_with_the_arguments_that_the_kernel_takes(dtype, c
     assert grid == (-(-channels // roi_align.TACTICS[1].channels) * 5, 3, 2)
     assert stream == 77
     assert launched.defines["CHANNELS_LAST"] == "1"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_roi_align_of_linear_features(dtype, on_the_host):
+    """The other layout that TensorRT may choose: the same values up to the order of the sums."""
+    features, tubes = _features(dtype), _tubes()
+    found = torch_ops.launch_roi_align(features, tubes, 7, tactic=2, channels_last=False)
+    expected = torch_ops.tube_roi_align(features, tubes, 7)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-3 if dtype == torch.float16 else 0)
+    ((launched, _, _),) = on_the_host
+    assert launched.defines["CHANNELS_LAST"] == "0"
 
 
 def test_channels_last_features_are_not_copied(on_the_host, monkeypatch):
