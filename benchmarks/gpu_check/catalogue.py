@@ -8,11 +8,12 @@ class Stage:
     """One stage.
 
     Attributes:
-        name: of its module in `gpu_check.stages`, and in `--only`.
+        name: of its module, and in `--only`.
         title: what it checks.
         limit_s: seconds after which it is cut, on an H100-class machine.
         alone: whether it measures times, so that nothing else may run beside it.
         first: whether others wait for what it makes.
+        package: that holds its module.
     """
 
     name: str
@@ -20,6 +21,7 @@ class Stage:
     limit_s: float
     alone: bool = False
     first: bool = False
+    package: str = "gpu_check.stages"
 
 
 STAGES = (

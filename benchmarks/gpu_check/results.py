@@ -93,4 +93,6 @@ def read_check(path: Path) -> CheckResult:
         raise StepError(f"{path}: cannot be read ({error.strerror}); make gpu-check writes it") from error
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"]))
-        raise StepError(f"{path}: is no gpu_check.json of this version ({where}: {error.errors()[0]['msg']})") from error
+        raise StepError(
+            f"{path}: is no gpu_check.json of this version ({where}: {error.errors()[0]['msg']})"
+        ) from error

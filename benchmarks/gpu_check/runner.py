@@ -77,9 +77,14 @@ def run_stage_process(stage: Stage, run: Run) -> StageResult:
     path.unlink(missing_ok=True)
     start_s = time.monotonic()
     with log.open("w") as file:
-        words = [sys.executable, *command.split()[1:], "--seconds", f"{limit_s:.0f}"]
+        words = [sys.executable, *command.split()[1:], "--seconds", f"{limit_s:.1f}"]
         process = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,
         )
         try:
             process.wait(limit_s)
@@ -100,9 +105,7 @@ def run_stage_process(stage: Stage, run: Run) -> StageResult:
 
 def stage_command(stage: Stage, run: Run) -> str:
     """What repeats a stage alone, from the project's folder with PYTHONPATH=benchmarks:tests."""
-    return (
-        f"python -m gpu_check.stages.{stage.name} --device {run.device} --out {run.out} --work {run.out / 'work'}"
-    )
+    return f"python -m {stage.package}.{stage.name} --device {run.device} --out {run.out} --work {run.out / 'work'}"
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

@@ -36,7 +36,9 @@ class Timer:
 
     def __init__(self, device: Device, *, flush: bool = False) -> None:
         self._is_cuda = device == "cuda"
-        self._old_data = torch.empty(_FLUSH_BYTES, dtype=torch.uint8, device="cuda") if flush and self._is_cuda else None
+        self._old_data = (
+            torch.empty(_FLUSH_BYTES, dtype=torch.uint8, device="cuda") if flush and self._is_cuda else None
+        )
 
     def time(self, work: Callable[[], object], *, runs: int, warm_up: int = 3) -> Times:
         """Calls `work` `warm_up` and then `runs` times.

@@ -22,13 +22,17 @@ def measure(report: Report, options: StageOptions) -> None:
         if name != "gpus":
             report.figure(name, str(value), "found", table="machine")
     for finding in examine(None, None):
-        report.figure(f"{finding.section}: {finding.name}", f"{finding.status}: {finding.text}", "found", table="doctor")
+        report.figure(
+            f"{finding.section}: {finding.name}", f"{finding.status}: {finding.text}", "found", table="doctor"
+        )
     for tool in _TOOLS:
         path = shutil.which(tool)
         report.figure(tool, _version(path) if path else "not on the PATH", "found", table="tools")
     if options.device == "cuda":
         gpu = find_gpu("auto")
-        report.figure("GPU", f"{gpu.name}, {gpu.capability}, {gpu.memory_bytes / 2**30:.1f} GiB", "found", table="machine")
+        report.figure(
+            "GPU", f"{gpu.name}, {gpu.capability}, {gpu.memory_bytes / 2**30:.1f} GiB", "found", table="machine"
+        )
 
 
 def _version(path: str) -> str:

@@ -47,7 +47,9 @@ def _ceilings(report: Report, options: StageOptions) -> Peaks | None:
     peaks = measure_cuda_peaks(seconds=_PEAK_SECONDS)
     for precision, rate in peaks.multiply_adds_per_s.items():
         report.figure(precision, 2 * rate / 1e12, "TFLOP/s", table="ceilings: best matrix product, best copy")
-    report.figure("copy, read and written", peaks.bytes_per_s / 1e9, "GB/s", table="ceilings: best matrix product, best copy")
+    report.figure(
+        "copy, read and written", peaks.bytes_per_s / 1e9, "GB/s", table="ceilings: best matrix product, best copy"
+    )
     return peaks
 
 
@@ -65,7 +67,9 @@ def _kernels(report: Report, options: StageOptions, peaks: Peaks | None) -> None
         report.figure(name, 1e3 * times.median_ms, "median us", table=table)
         report.figure(name, variant.bytes / times.median_ms / 1e6, "model's GB/s", table=table)
         if peaks is not None:
-            report.figure(name, 1e3 * times.median_ms / (1e6 * variant.bytes / peaks.bytes_per_s), "of the floor", table=table)
+            report.figure(
+                name, 1e3 * times.median_ms / (1e6 * variant.bytes / peaks.bytes_per_s), "of the floor", table=table
+            )
 
 
 def _convolutions(report: Report, options: StageOptions, peaks: Peaks | None) -> None:

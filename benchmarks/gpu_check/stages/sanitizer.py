@@ -30,7 +30,9 @@ def measure(report: Report, options: StageOptions) -> None:
     for tool in _TOOLS:
         command = [sanitizer, "--tool", tool, "--error-exitcode", "1", sys.executable, gpu_kernels.__file__]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=max(options.left_s - 2, 1), check=False)
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=max(options.left_s - 2, 1), check=False
+            )
         except subprocess.TimeoutExpired:
             report.problem(f"{tool} was cut: no time")
             continue

@@ -1,0 +1,1 @@
+"""Stages that end in every way."""
