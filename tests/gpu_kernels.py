@@ -7,6 +7,7 @@ Without PyTorch, whose own start under a sanitizer takes longer than all of this
 
 import ctypes
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import host_kernels
@@ -55,7 +56,7 @@ SMALL_SIZES = ((1, 1, 200, 25, 25, 3), (1, 2, 70, 9, 13, 5))
 """For a sanitizer, under which a kernel takes a hundred times as long: more than one block along every axis."""
 
 
-def roi_align_cases(sizes=SIZES):
+def roi_align_cases(sizes=SIZES) -> Iterator[dict[str, Any]]:
     """Keyword arguments of `host_kernels.tube_roi_align`: every dtype, layout, tactic."""
     state = np.random.RandomState(0)
     for dtype, channels_last, tactic in itertools.product((np.float32, np.float16), (True, False), roi_align.TACTICS):
@@ -73,7 +74,7 @@ def roi_align_cases(sizes=SIZES):
             }
 
 
-def nms_cases():
+def nms_cases() -> Iterator[dict[str, Any]]:
     """Keyword arguments of `host_kernels.class_nms_kept`: every tactic, from one box to the most."""
     state = np.random.RandomState(1)
     for boxes, tactic in itertools.product((1, 32, 34, 65, 1024), class_nms.TACTICS):

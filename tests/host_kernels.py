@@ -144,7 +144,7 @@ def in_place_of_the_gpu() -> Iterator[Launches]:
 
     with (
         mock.patch.object(torch_ops, "launch", host_launch),
-        mock.patch.object(torch.cuda, "device", lambda _: contextlib.nullcontext()),
-        mock.patch.object(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=77)),
+        mock.patch.object(torch.cuda, "device", return_value=contextlib.nullcontext()),
+        mock.patch.object(torch.cuda, "current_stream", return_value=SimpleNamespace(cuda_stream=77)),
     ):
         yield launches

@@ -18,7 +18,7 @@ from gpu_check.catalogue import Stage
 from gpu_check.results import StageResult, Status
 from gpu_check.stage import Device
 
-_END_WAIT_S = 5.0
+_END_WAIT_S = 2.0
 _CORES_A_STAGE = 4
 
 
@@ -96,7 +96,7 @@ def run_stage_process(stage: Stage, run: Run) -> StageResult:
     seconds = time.monotonic() - start_s
     written = _read(path)
     if cut:
-        return _result(stage, command, "timed out", seconds, f"cut after {seconds:.0f} s; see {log.name}", written)
+        return _result(stage, command, "timed out", seconds, f"cut after {limit_s:.0f} s; see {log.name}", written)
     if written is None or written.status == "running":
         how = f"signal {-process.returncode}" if process.returncode < 0 else f"exit code {process.returncode}"
         return _result(stage, command, "crashed", seconds, f"{how}: {_last_line(log)}", written)

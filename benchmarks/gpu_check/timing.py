@@ -53,7 +53,7 @@ class Timer:
         return Times(statistics.median(ordered), low, high)
 
     def _gpu_times(self, work: Callable[[], object], runs: int) -> list[float]:
-        events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(runs)]
+        events = [[_event() for _ in range(2)] for _ in range(runs)]
         torch.cuda.synchronize()
         for start, end in events:
             if self._old_data is not None:
@@ -74,6 +74,10 @@ class Timer:
         return times_ms
 
 
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+
+
 def captured(work: Callable[[], object], device: Device) -> Callable[[], object]:
     """The work as one CUDA graph, which takes the host's launches out of its time; on a CPU the work itself.
 
@@ -86,7 +90,7 @@ def captured(work: Callable[[], object], device: Device) -> Callable[[], object]
     """
     if device == "none":
         return work
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(3):

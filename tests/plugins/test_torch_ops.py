@@ -1,6 +1,5 @@
 """The PyTorch operators: their CPU implementation, their fake kernels, and the launch with the host's own kernels."""
 
-import contextlib
 import ctypes
 import subprocess
 import sys

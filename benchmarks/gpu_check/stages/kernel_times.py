@@ -1,4 +1,4 @@
-"""Stage: the kernels' times against their traffic model, and the backbone's convolutions against the card's ceilings."""
+"""Stage: the kernels' times against their traffic model, the backbone's convolutions against the card's ceilings."""
 
 import contextlib
 import csv

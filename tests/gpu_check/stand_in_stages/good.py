@@ -1,6 +1,11 @@
 """Passes."""
 
-from gpu_check.stage import run_stage
+from gpu_check.stage import Report, StageOptions, run_stage
+
+
+def measure(report: Report, options: StageOptions) -> None:
+    report.figure("answer", 42, "units")
+
 
 if __name__ == "__main__":
-    run_stage("good", lambda report, options: report.figure("answer", 42, "units"))
+    run_stage("good", measure)
