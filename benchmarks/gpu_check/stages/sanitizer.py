@@ -17,7 +17,7 @@ def measure(report: Report, options: StageOptions) -> None:
     """One row for each tool: errors found, seconds.
 
     Raises:
-        StageSkippedError: no GPU, or no compute-sanitizer, which comes with the CUDA toolkit.
+        StageSkippedError: no GPU, one that it cannot watch, or no compute-sanitizer, which comes with the CUDA toolkit.
     """
     sanitizer = shutil.which("compute-sanitizer")
     if options.device == "none":
@@ -36,6 +36,8 @@ def measure(report: Report, options: StageOptions) -> None:
             report.problem(f"{tool} was cut: no time")
             continue
         lines = [line.removeprefix("========= ") for line in done.stdout.splitlines() if line.startswith("=========")]
+        if any("Device not supported" in line for line in lines):
+            raise StageSkippedError("compute-sanitizer does not support this GPU, or this kind of virtual machine")
         Path(options.work / f"sanitizer-{tool}.log").write_text(done.stdout + done.stderr)
         report.figure(tool, (lines or ["it said nothing"])[-1], "found")
         said = "; ".join([line for line in lines if "COMPUTE-SANITIZER" not in line][:_LAST_LINES])
