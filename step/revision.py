@@ -1,7 +1,16 @@
-"""Which revision of this project runs (torch-free)."""
+"""Which version and revision of this project runs (torch-free)."""
 
+import importlib.metadata
 import subprocess
 from pathlib import Path
+
+
+def project_version() -> str:
+    """Version of the installed project; "(from its folder)" where it runs without being installed."""
+    try:
+        return importlib.metadata.version("step-trt")
+    except importlib.metadata.PackageNotFoundError:
+        return "(from its folder)"
 
 
 def git_revision() -> str | None:

@@ -1,19 +1,23 @@
-"""Decoding a video file or network stream with PyAV: exact times, whatever the container says (torch-free)."""
+"""Decoding a video file or network stream with PyAV: exact times, whatever the container says (torch-free).
+
+PyAV is imported when a video is opened: programs that work on extracted frames run where it is not.
+"""
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import av
-import av.container
-import av.video
 import numpy as np
 from numpy.typing import NDArray
 
 from step.errors import StepError
+
+if TYPE_CHECKING:
+    import av
+    import av.video
 
 _URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _OPEN_TIMEOUT_S = 10.0
@@ -33,7 +37,7 @@ class DecodedFrame:
         turns: quarter turns, anticlockwise, that the container asks for.
     """
 
-    picture: av.VideoFrame
+    picture: "av.VideoFrame"
     time_s: Fraction
     index: int
     turns: int
@@ -67,6 +71,8 @@ class VideoStream:
     """
 
     def __init__(self, location: str) -> None:
+        import av
+
         if not is_url(location):
             path = Path(location)
             if not path.is_file():
@@ -114,6 +120,8 @@ class VideoStream:
         Raises:
             av.FFmpegError: the container cannot be read on.
         """
+        import av
+
         first_s = self._seek(start_s) if start_s is not None else None
         previous_s: Fraction | None = None
         index = 0
@@ -133,6 +141,8 @@ class VideoStream:
 
     def _seek(self, start_s: Fraction) -> Fraction | None:
         """Goes to the last key picture before a time; returns the stream's first time, None to read from the start."""
+        import av
+
         time_base, first = self._video.time_base, self._video.start_time
         if self._by_count or time_base is None or first is None or start_s <= 1:
             return None
@@ -143,7 +153,7 @@ class VideoStream:
             return None  # cannot be searched: reading goes on from the start
         return first * time_base
 
-    def _time_s(self, frame: av.VideoFrame, previous_s: Fraction | None) -> Fraction:
+    def _time_s(self, frame: "av.VideoFrame", previous_s: Fraction | None) -> Fraction:
         """The frame's timestamp, or one interval after the frame before it where that is missing or runs backwards."""
         if frame.pts is not None and frame.time_base is not None:
             time_s = frame.pts * frame.time_base
@@ -152,6 +162,8 @@ class VideoStream:
         return Fraction(0) if previous_s is None else previous_s + 1 / self.rate
 
     def _stated_duration_s(self) -> Fraction | None:
+        import av
+
         if self._by_count and self.stated_frames:  # FFmpeg fits an AVI's duration to what is left of the file
             return self.stated_frames / self.rate
         if self._video.duration is not None and self._video.time_base is not None:

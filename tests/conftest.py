@@ -8,7 +8,6 @@ from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -192,6 +191,8 @@ def make_video(tmp_path: Path) -> MakeVideo:
         times: list[Fraction] | None = None,
         options: dict[str, str] | None = None,
     ) -> Path:
+        import av  # so that tests of other things run without it
+
         path = tmp_path / name
         with av.open(str(path), "w", options=options or {}) as container:
             stream = container.add_stream("libx264", rate=rate)

@@ -1,6 +1,7 @@
 """Which package may import what."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +102,29 @@ sys.meta_path.insert(0, Blocked())
 import {module}
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_gpu_check_needs_no_pyav():
+    """`make gpu-check` runs on extracted frames where PyAV is not; without being installed, the project says so."""
+    code = """
+import importlib.metadata, sys
+sys.modules["av"] = None
+real = importlib.metadata.distribution
+def distribution(name):
+    if name == "step-trt":
+        raise importlib.metadata.PackageNotFoundError(name)
+    return real(name)
+importlib.metadata.distribution = distribution
+import step_runtime, step_runtime.backends.onnxruntime, step_runtime.backends.tensorrt, step_runtime.cli
+import step_runtime.dataset_run, step_runtime.doctor, step_runtime.eval_cli, step_runtime.map_parity
+import step.data.cli, step.data.toy, step.training.checkpoint, step.training.config
+import step_export.bundle_writer, conftest
+assert step.training.checkpoint.versions()["step-trt"] == "(from its folder)"
+assert next(step_runtime.doctor.examine(None, None)).text.endswith("step-trt (from its folder)")
+assert step_export.bundle_writer.tool_versions()["step-trt"] == "(from its folder)"
+"""
+    path = f"{ROOT / 'tests'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, env=os.environ | {"PYTHONPATH": path})
 
 
 def test_run_needs_neither_torch_nor_onnx(tiny_bundle, make_video, tmp_path):

@@ -1,5 +1,6 @@
 """From a checkpoint to a bundle folder."""
 
+import contextlib
 import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from step.config import CLIP_FPS
 from step.files import atomic_path, sha256
 from step.graph_spec import FUSED, ExportOptions, Precision, graph_specs
 from step.models.graphs import graph_modules
+from step.revision import project_version
 from step.toy_model import find_model
 from step_export.fold import fold_batch_norm
 from step_export.fold_padding import fold_padding
@@ -132,7 +134,7 @@ def export_bundle(
             opset=settings.opset,
             thresholds=thresholds,
             source=Source(file=checkpoint.name, sha256=sha256(checkpoint)),
-            tools=_tool_versions(),
+            tools=tool_versions(),
             graphs={name: GraphRecord.of(specs[name], sha256(path)) for name, path in files.items()},
             parity=parity,
             keep_fp32=settings.keep_fp32,
@@ -141,9 +143,12 @@ def export_bundle(
     return manifest
 
 
-def _tool_versions() -> dict[str, str]:
-    names = ("step-trt", "torch", "onnx", "onnxscript")
-    versions = {name: importlib.metadata.version(name) for name in names}
+def tool_versions() -> dict[str, str]:
+    """Of what a bundle is made with, by distribution; those that cannot be told are left out."""
+    versions = {"step-trt": project_version()}
+    for name in ("torch", "onnx", "onnxscript"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # put there without being installed
+            versions[name] = importlib.metadata.version(name)
     return versions | {"onnxruntime": ort.__version__}  # its distribution has several names
 
 

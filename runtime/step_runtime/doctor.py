@@ -19,6 +19,7 @@ from step.bundle import Manifest, read_bundle
 from step.engines import EngineSet, find_damage
 from step.errors import StepError
 from step.flavours import FLAVOURS, load_flavour
+from step.revision import project_version
 from step_runtime.backends.engine_checks import check_runnable
 from step_runtime.backends.select import open_backend
 from step_runtime.gpus import driver_version, find_gpu, list_gpus
@@ -72,7 +73,7 @@ def examine(bundle: Path | None, video: str | None) -> Iterator[Finding]:
 
 def _machine() -> Iterator[Finding]:
     system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
-    yield Finding("machine", "system", "ok", f"{system}, step-trt {importlib.metadata.version('step-trt')}")
+    yield Finding("machine", "system", "ok", f"{system}, step-trt {project_version()}")
     driver = driver_version()
     yield Finding("machine", "NVIDIA driver", "ok" if driver else "absent", driver or "none")
     try:

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-import av
-
 from step.data.frame_store import FrameIndex, frame_file, is_complete, read_index, second_folder, write_index
 from step.data.picture import encode_jpeg
 from step.errors import StepError
@@ -108,6 +106,8 @@ def _decode_seconds(path: Path, seconds: frozenset[int] | None) -> Iterator[tupl
     Raises:
         StepError: the video cannot be read, breaks off, or lacks many frames.
     """
+    import av
+
     current, frames, count = -1, list[DecodedFrame](), 0
     with VideoStream(str(path)) as stream:
         start_s = None if not seconds else Fraction(min(seconds))

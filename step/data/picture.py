@@ -4,18 +4,20 @@ Source: SPEC.md, "Clip and preprocessing"; https://ffmpeg.org/ffmpeg-codecs.html
 """
 
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
-import av
-from av.video.codeccontext import VideoCodecContext
-from av.video.reformatter import ColorRange, Colorspace
+if TYPE_CHECKING:
+    import av
 
 HEIGHT_PX = 360
 _QUALITY = "4"  # of ffmpeg's -q:v, 1 (best) to 31
 _TIME_BASE = Fraction(1, 25)  # of single pictures: anything will do
 
 
-def scaled(frame: av.VideoFrame, pixel_format: str) -> av.VideoFrame:
+def scaled(frame: "av.VideoFrame", pixel_format: str) -> "av.VideoFrame":
     """360 pixels high, the aspect ratio kept, the width even."""
+    from av.video.reformatter import ColorRange, Colorspace
+
     width = 2 * round(frame.width * HEIGHT_PX / frame.height / 2)
     # JPEG is full range and BT.601 whatever the video is; said aloud, because nothing converts it otherwise.
     return frame.reformat(
@@ -28,8 +30,11 @@ def scaled(frame: av.VideoFrame, pixel_format: str) -> av.VideoFrame:
     )
 
 
-def encode_jpeg(frame: av.VideoFrame) -> bytes:
+def encode_jpeg(frame: "av.VideoFrame") -> bytes:
     """A decoded frame as JPEG, 360 pixels high."""
+    import av
+    from av.video.codeccontext import VideoCodecContext
+
     picture = scaled(frame, "yuvj420p")
     picture.pts = 0
     encoder = av.CodecContext.create("mjpeg", "w")

@@ -1,17 +1,17 @@
 """Toy AVA: short made-up videos in AVA's form, the same to the bit for the same seed (torch-free)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-import av
-import av.video
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from step.classes import AVA_CLASS_NAMES
+from step.data import picture
+from step.data.frame_store import FrameIndex, frame_file, second_folder, write_index
 from step.data.toy_figures import SPEEDS, Body, draw
 from step.errors import StepError
 from step.files import atomic_path
@@ -38,6 +38,7 @@ _ALONE = ("stand", "walk", "run", "jump", "wave")
 _PAIRED = ("hug", "give")
 _PLACES, _APART_SHARE = 8, 0.25  # tries for a figure's place, and how far from the others it should be
 _SPLIT_SEEDS = {"train": 0, "val": 1}
+_JPEG_QUALITY = 90  # of OpenCV, 0 to 100
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,34 @@ class _Actor:
     action: str
     start_px: tuple[float, float]
     speed_px_s: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a toy video shows: figures in front of a background that drifts."""
+
+    _actors: tuple[_Actor, ...]
+    _background: NDArray[np.uint8]
+    _drift_px_s: NDArray[np.float64]
+
+    def frames(self) -> Iterator[tuple[NDArray[np.uint8], list[str]]]:
+        """The frames in order, `FPS` a second for `SECONDS`, and what is annotated in each.
+
+        Yields:
+            The picture, uint8 [240, 320, 3] RGB, and its rows of ground truth without the video's name, as AVA's csv
+            has them; no rows where it is not the first of one of `KEY_SECONDS`.
+        """
+        for index in range(FPS * SECONDS):
+            time_s = index / FPS
+            canvas = _moved(self._background, self._drift_px_s * time_s)
+            boxes = [_draw_actor(canvas, actor, time_s) for actor in self._actors]
+            is_key = index % FPS == 0 and index // FPS in KEY_SECONDS
+            yield canvas, _rows(index // FPS, self._actors, boxes) if is_key else []
+
+
+def make_scene(state: np.random.RandomState) -> Scene:
+    """Makes up a scene."""
+    return Scene(tuple(_cast(state)), _background(state), state.uniform(-25, 25, 2))
 
 
 def generate(
@@ -66,6 +95,40 @@ def generate(
     Raises:
         StepError: the folder holds something, a bad number, or nowhere to write.
     """
+    _generate(folder, _write_video, videos=videos, seed=seed, progress=progress)
+
+
+def generate_frames(
+    folder: Path,
+    *,
+    videos: dict[str, int],
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> None:
+    """Writes the same scenes as `generate`, as extracted frames (`step.data.frame_store`) in place of videos.
+
+    The frames were never a video, so they are not to the bit what extraction would give; PyAV is not needed.
+
+    Args:
+        folder: to make; must not exist or be empty.
+        videos: how many of each split, "train" and "val".
+        seed: of everything.
+        progress: is told how many scenes are done, of how many.
+
+    Raises:
+        StepError: see `generate`.
+    """
+    _generate(folder, _write_frames, videos=videos, seed=seed, progress=progress)
+
+
+def _generate(
+    folder: Path,
+    write: Callable[[Path, str, Scene], list[str]],
+    *,
+    videos: dict[str, int],
+    seed: int,
+    progress: Callable[[int, int], None],
+) -> None:
     for split, count in videos.items():
         if count < 1:
             raise StepError(f"--{split} is {count}; it must be at least 1")
@@ -73,14 +136,13 @@ def generate(
         raise StepError(f"{folder}: {'is not empty' if folder.is_dir() else 'is a file'}; name a new folder")
     done = 0
     with atomic_path(folder) as scratch:
-        (scratch / "videos").mkdir(parents=True)
+        scratch.mkdir()
         for split, count in videos.items():
             rows: list[str] = []
             for number in range(count):
                 name = f"{split}_{number:03d}"
-                state = np.random.RandomState([seed, _SPLIT_SEEDS[split], number])
-                boxes = write_video(scratch / "videos" / f"{name}.mp4", state)
-                rows += [f"{name},{row}\n" for row in boxes]
+                scene = make_scene(np.random.RandomState([seed, _SPLIT_SEEDS[split], number]))
+                rows += [f"{name},{row}\n" for row in write(scratch, name, scene)]
                 done += 1
                 progress(done, sum(videos.values()))
             (scratch / f"{split}.csv").write_text("".join(rows))
@@ -89,24 +151,40 @@ def generate(
         (scratch / "label_map.pbtxt").write_text("".join(items))
 
 
-def write_video(path: Path, state: np.random.RandomState) -> list[str]:
-    """Makes up a scene, writes it as a video, and returns its rows of ground truth without the video's name."""
-    actors, background, drift_px_s = _cast(state), _background(state), state.uniform(-25, 25, 2)
+def _write_video(folder: Path, name: str, scene: Scene) -> list[str]:
+    """Writes a scene as a video, and returns its rows of ground truth."""
+    import av
+    import av.video
+
+    (folder / "videos").mkdir(exist_ok=True)
     rows: list[str] = []
-    with av.open(str(path), "w") as container:
+    with av.open(str(folder / "videos" / f"{name}.mp4"), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options=_ENCODER)
         assert isinstance(stream, av.video.VideoStream)
         stream.width, stream.height, stream.pix_fmt = WIDTH_PX, HEIGHT_PX, "yuv420p"
-        for index in range(FPS * SECONDS):
-            time_s = index / FPS
-            canvas = _moved(background, drift_px_s * time_s)
-            boxes = [_draw_actor(canvas, actor, time_s) for actor in actors]
-            if index % FPS == 0 and index // FPS in KEY_SECONDS:
-                rows += _rows(index // FPS, actors, boxes)
+        for index, (canvas, found) in enumerate(scene.frames()):
+            rows += found
             frame = av.VideoFrame.from_ndarray(canvas, format="rgb24")
             frame.pts, frame.time_base = index, Fraction(1, FPS)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+    return rows
+
+
+def _write_frames(folder: Path, name: str, scene: Scene) -> list[str]:
+    """Writes a scene's frames as JPEG, a folder a second, and returns its rows of ground truth."""
+    root = folder / "frames"
+    size_px = (2 * round(WIDTH_PX * picture.HEIGHT_PX / HEIGHT_PX / 2), picture.HEIGHT_PX)
+    rows: list[str] = []
+    for index, (canvas, found) in enumerate(scene.frames()):
+        rows += found
+        second = second_folder(root, name, index // FPS)
+        second.mkdir(parents=True, exist_ok=True)
+        pixels = cv2.cvtColor(cv2.resize(canvas, size_px, interpolation=cv2.INTER_CUBIC), cv2.COLOR_RGB2BGR)
+        _, content = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+        frame_file(second, index % FPS).write_bytes(content.tobytes())
+    counts = dict.fromkeys(range(SECONDS), FPS)
+    write_index(root, name, FrameIndex(counts=counts, last_second=SECONDS - 1, is_whole=True))
     return rows
 
 
@@ -164,7 +242,7 @@ def _draw_actor(canvas: NDArray[np.uint8], actor: _Actor, time_s: float) -> NDAr
     return draw(canvas, actor.body, at_px, actor.action, time_s)
 
 
-def _rows(second: int, actors: list[_Actor], boxes: list[NDArray[np.float64]]) -> list[str]:
+def _rows(second: int, actors: tuple[_Actor, ...], boxes: list[NDArray[np.float64]]) -> list[str]:
     """Of the figures of which at least half can be seen."""
     rows = []
     size = np.array([WIDTH_PX, HEIGHT_PX] * 2)

@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 from filelock import FileLock
@@ -51,6 +50,8 @@ def toy_folder() -> Path:
 
 def _version() -> str:
     """Of what the pictures depend on: the generator's code, and the libraries that draw and encode."""
+    import av
+
     libraries = [cv2.__version__, np.__version__, *sorted(av.library_versions.items())]
     digest = hashlib.sha256(repr((libraries, AVA_CLASS_NAMES)).encode())
     for module in (step.data.toy, step.data.toy_figures):

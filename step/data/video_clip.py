@@ -3,7 +3,6 @@
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,6 +41,8 @@ def read_video_clip(path: Path, second: int) -> NDArray[np.uint8]:
     Raises:
         StepError: not a video, damaged, or without one of the clip's seconds within it.
     """
+    import av
+
     seconds = [second + offset for offset, _ in CLIP_PARTS]
     frames: dict[int, list[DecodedFrame]] = {number: [] for number in range(max(seconds[0], 0), seconds[-1] + 1)}
     reaches_the_end = True

@@ -4,7 +4,6 @@ import json
 import platform
 import re
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from step.checkpoints.checkpoint import checkpoint_content, read_torch_file, write_torch_file
 from step.errors import StepError
 from step.models.detector import StepDetector
-from step.revision import git_revision
+from step.revision import git_revision, project_version
 from step.training.config import TrainingConfig
 
 BEST = "best.pth"
@@ -119,7 +118,7 @@ def read_training(path: Path, config: TrainingConfig) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Of what a run depends on; the revision of the working tree where the package lies in one."""
-    found = {"step-trt": version("step-trt"), "torch": str(torch.__version__), "python": platform.python_version()}
+    found = {"step-trt": project_version(), "torch": str(torch.__version__), "python": platform.python_version()}
     revision = git_revision()
     return found if revision is None else found | {"git": revision}
 

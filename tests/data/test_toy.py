@@ -1,15 +1,18 @@
 """Toy AVA: the same twice, annotated rightly, and not to be told from single pictures."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
 from helpers import assert_one_error, run_command
+from step_runtime.dataset_run import DatasetFolder
 
+from step import StepConfig
 from step.classes import AVA_CLASS_NAMES
 from step.data.check import check
 from step.data.cli import main
-from step.data.toy import ACTIONS, FPS, HEIGHT_PX, KEY_SECONDS, SECONDS, WIDTH_PX, generate
+from step.data.toy import ACTIONS, FPS, HEIGHT_PX, KEY_SECONDS, SECONDS, WIDTH_PX, generate, generate_frames
 from step.data.toy_figures import Body, draw, pose
 from step.evaluation.box_table import read_boxes
 from step.evaluation.label_map import read_label_map
@@ -42,6 +45,21 @@ def test_the_same_twice(toy, tmp_path):
     for number in range(6):
         name = f"videos/val_{number:03d}.mp4"
         assert (tmp_path / "again" / name).read_bytes() == (toy / name).read_bytes(), name
+
+
+def test_frames_without_a_video(toy, tmp_path, monkeypatch):
+    """The same truth, a good data set without PyAV, and the pictures that extraction gives of the videos."""
+    monkeypatch.setitem(sys.modules, "av", None)
+    generate_frames(tmp_path / "toy", videos={"train": 1, "val": 1})
+    folder = DatasetFolder.open(tmp_path / "toy", "val")
+    assert folder.frames is not None
+    assert list(check(folder.truth, folder.frames, label_map=folder.label_map)) == []
+    rows = (toy / "val.csv").read_text().splitlines(keepends=True)
+    assert folder.truth.read_text() == "".join(row for row in rows if row.startswith("val_000,"))
+    clip = folder.read("val_000", 3, StepConfig(image_size_px=360))
+    monkeypatch.undo()
+    video = DatasetFolder.open(toy, "val").read("val_000", 3, StepConfig(image_size_px=360))
+    assert np.abs(clip.astype(float) - video).mean() < 4  # H.264 at crf 16 and another scaler stand between
 
 
 def test_seeds_and_splits_differ(toy, tmp_path):

@@ -6,9 +6,8 @@ from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import av
-import av.video
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +20,11 @@ from step_runtime.key_frame import KeyFrame
 from step_runtime.merging import Person
 from step_runtime.outputs.drawing import LabelledBox, draw_boxes, draw_caption
 from step_runtime.trace import SILENT, Tracer
+
+if TYPE_CHECKING:
+    import av
+    import av.container
+    import av.video
 
 _ENCODERS = ("libx264", "libopenh264", "h264_videotoolbox", "h264_mf")
 _READABLE_PX = 360  # smaller pictures are enlarged by a whole factor, so that labels can be read
@@ -57,7 +61,7 @@ class OverlayWriter:
         """Draws what is known at this frame's time and encodes it.
 
         Raises:
-            av.FFmpegError: the file cannot be written.
+            StepError: the file cannot be written.
         """
         self.draw(frame, self._boxes_at(frame.time_s))
 
@@ -65,7 +69,7 @@ class OverlayWriter:
         """Draws these boxes, and a caption at the lower edge, and encodes the frame.
 
         Raises:
-            av.FFmpegError: the file cannot be written.
+            StepError: the file cannot be written.
         """
         with self._tracer.span("convert"):
             pixels = frame.rgb()
@@ -74,13 +78,17 @@ class OverlayWriter:
             draw_boxes(pixels, boxes, name_of=self._config.class_name)
             if caption:
                 draw_caption(pixels, caption)
-        with self._tracer.span("encode"):
+        with self._tracer.span("encode"), self._reported():
             self._encode(pixels, frame.time_s)
 
     def close(self) -> None:
-        """Ends the file."""
+        """Ends the file.
+
+        Raises:
+            StepError: the file cannot be written.
+        """
         if self._container is not None and self._stream is not None:
-            with self._tracer.span("encode"):  # what the encoder held back to look ahead
+            with self._tracer.span("encode"), self._reported():  # what the encoder held back to look ahead
                 self._container.mux(self._stream.encode(None))
                 self._container.close()
         self._container = None
@@ -88,9 +96,23 @@ class OverlayWriter:
     def abort(self) -> None:
         """Lets go of the file, whatever state it is in."""
         if self._container is not None:
+            import av
+
             with contextlib.suppress(av.FFmpegError):  # the failure that led here is the one to report
                 self._container.close()
         self._container = None
+
+    @contextlib.contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Says in one line what FFmpeg cannot write."""
+        import av
+
+        try:
+            yield
+        except av.FFmpegError as error:
+            raise StepError(
+                f"cannot write {self._path}: {error.strerror}; free space, choose another --out, or give --no-overlay"
+            ) from error
 
     def _boxes_at(self, time_s: Fraction) -> list[LabelledBox]:
         """The people of the nearest key frame, moved along their tubes to this moment."""
@@ -109,6 +131,8 @@ class OverlayWriter:
         return abs(self._key_frames[index][0].time_s - time_s)
 
     def _encode(self, pixels: NDArray[np.uint8], time_s: Fraction) -> None:
+        import av
+
         height, width = pixels.shape[0] // 2 * 2, pixels.shape[1] // 2 * 2  # H.264 wants even sides
         if self._stream is None:
             self._open(width, height)
@@ -124,6 +148,8 @@ class OverlayWriter:
         self._container.mux(self._stream.encode(picture))
 
     def _open(self, width: int, height: int) -> None:
+        import av
+
         self._container = av.open(str(self._path), "w", format="mp4")
         stream = self._container.add_stream(_encoder(), rate=self._rate.limit_denominator(1001))
         assert isinstance(stream, av.video.VideoStream)
@@ -164,6 +190,8 @@ def _enlarged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _encoder() -> str:
+    import av
+
     for name in _ENCODERS:
         if name in av.codecs_available:
             return name

@@ -5,10 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import av
-
 from step.config import StepConfig
-from step.errors import StepError
 from step.files import cannot_write
 from step_runtime.channel import Channel, Stopped
 from step_runtime.clip_buffer import SourceFrame
@@ -100,11 +97,6 @@ class RunWriter:
             self._write_all()
         except Stopped:
             pass
-        except av.FFmpegError as error:
-            self._failure = StepError(
-                f"cannot write {self._folder}/overlay.mp4: {error.strerror}; "
-                "free space, choose another --out, or give --no-overlay"
-            )
         except OSError as error:
             self._failure = cannot_write(self._folder, error)
         except BaseException as error:  # noqa: BLE001 - it is not swallowed: `put` and `finish` raise it

@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
-import av
-
 from step.errors import StepError
 from step.video_stream import DecodedFrame, VideoStream, is_url
 from step_runtime.clip_buffer import SourceFrame
@@ -46,6 +44,8 @@ class VideoSource:
 
     def frames(self) -> Iterator[SourceFrame]:
         """See `Source.frames`."""
+        import av
+
         self.problem = None
         count = 0
         end_s = Fraction(0)
