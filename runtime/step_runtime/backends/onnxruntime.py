@@ -47,6 +47,7 @@ class OnnxRuntimeBackend:
         device: "cpu", "cuda" or "cuda:N".
         threads: CPU threads; None lets the library choose.
         tracer: is told of uploads, graphs and downloads; context is a graph of its own then, where onnx is installed.
+        tf32: on a GPU, whether float32 products may be computed with TF32's ten bits, as PyTorch's convolutions are.
 
     Raises:
         StepError: the device is not there, or a graph cannot be loaded.
@@ -65,6 +66,7 @@ class OnnxRuntimeBackend:
         device: str,
         threads: int | None,
         tracer: Tracer = SILENT,
+        tf32: bool = True,
     ) -> None:
         self.config = manifest.config
         self.min_batch = manifest.batch or 1
@@ -82,7 +84,8 @@ class OnnxRuntimeBackend:
         self._memory, self._memory_id = _memory_of(device)
         options = session_options(threads)
         self._sessions = {
-            name: open_session(graph, options=options, device=device) for name, graph in (graphs | parts).items()
+            name: open_session(graph, options=options, device=device, tf32=tf32)
+            for name, graph in (graphs | parts).items()
         }
         self._specs = {
             name: _spec_of(name, session) if name in parts else manifest.graphs[name].spec(name)
@@ -204,13 +207,16 @@ def session_options(threads: int | None) -> ort.SessionOptions:
     return options
 
 
-def open_session(model: Path | bytes, *, options: ort.SessionOptions, device: str) -> ort.InferenceSession:
+def open_session(
+    model: Path | bytes, *, options: ort.SessionOptions, device: str, tf32: bool = True
+) -> ort.InferenceSession:
     """Loads a graph.
 
     Args:
         model: an ONNX file, or its content.
         options: of the library; its logging is turned off here.
         device: "cpu", "cuda" or "cuda:N".
+        tf32: see `OnnxRuntimeBackend`.
 
     Raises:
         StepError: the device is not there, or the graph cannot be loaded.
@@ -224,7 +230,7 @@ def open_session(model: Path | bytes, *, options: ort.SessionOptions, device: st
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it misses
             ort.preload_dlls()  # finds CUDA and cuDNN inside their wheels, where the loader does not look
         ort.set_default_logger_severity(_SILENT)  # what could not be loaded is told below, in one line
-        providers.insert(0, ("CUDAExecutionProvider", {"device_id": memory_id}))
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": memory_id, "use_tf32": int(tf32)}))
     try:
         session = ort.InferenceSession(model, options, providers=providers)
     except (
