@@ -7,6 +7,7 @@ import ctypes
 from functools import cache
 from typing import Any
 
+from step_plugins.driver import find_driver_problem
 from step_plugins.errors import PluginError
 from step_plugins.kernel import Kernel
 
@@ -31,9 +32,9 @@ def launch(
     """
     if 0 in grid:
         return  # nothing to compute, and the driver takes no empty grid
+    function = load(kernel, device=device)
     from cuda.bindings import driver
 
-    function = load(kernel, device=device)
     values = tuple(argument.value for argument in arguments)
     types = tuple(type(argument) for argument in arguments)
     (status,) = driver.cuLaunchKernel(function, *grid, kernel.threads, 1, 1, 0, stream, (values, types), 0)
@@ -44,12 +45,13 @@ def load(kernel: Kernel, *, device: int) -> Any:
     """The kernel's handle; the driver compiles its PTX for the GPU.
 
     Raises:
-        PluginError: the driver refused, an old one because it does not know the PTX's version.
+        PluginError: NVRTC or cuda-bindings is missing; the driver is older than the PTX, or refused it.
     """
+    ptx = kernel.ptx()  # first, because it says what is not installed
     from cuda.bindings import driver
 
     _need_context(driver, device)
-    return _load(kernel.ptx(), kernel.entry, device)
+    return _load(ptx, kernel.entry, device)
 
 
 def _need_context(driver: Any, device: int) -> None:
@@ -68,6 +70,9 @@ def _load(ptx: bytes, entry: str, device: int) -> Any:  # noqa: ARG001 - a modul
     """Loaded modules stay until the process ends."""
     from cuda.bindings import driver
 
+    problem = find_driver_problem(ptx, cuda12_extra="plugins-torch-cu12")
+    if problem is not None:
+        raise PluginError(problem)
     status, module = driver.cuModuleLoadData(ptx + b"\0")
     _check(driver, status, f"cuModuleLoadData of {entry}")
     status, function = driver.cuModuleGetFunction(module, entry.encode())

@@ -4,11 +4,19 @@ import re
 from importlib import metadata
 from typing import Any
 
+import numpy as np
+
+from step_plugins import class_nms
+from step_plugins.driver import find_driver_problem
 from step_plugins.errors import PluginError
 from step_plugins.nvrtc import nvrtc_version
 
 _DEFAULT_CUDA = 13  # of the extra `plugins`; others have an extra of their own
-_FIRST_VERSION = (10, 8)  # of TensorRT, with plugins that are compiled ahead of time
+_FIRST_WITH_PLUGINS = (10, 9)  # of TensorRT, compiled ahead of time
+# Earlier ones keep the expression builder of a network that is gone, which the next plugin's shapes may then use.
+_FIRST_SOUND = (10, 15)
+# Earlier ones call int() on an array of one attribute, which NumPy refuses from this version on.
+_FIRST_FOR_NEW_NUMPY, _NEW_NUMPY = (11, 2), (2, 4)
 
 
 def register(trt: Any) -> None:
@@ -34,9 +42,9 @@ def find_problem(trt: Any) -> str | None:
     """Why the plugins cannot be used with this TensorRT on this machine, and what to do; None where they can."""
     if trt.__name__ == "tensorrt_rtx":
         return "tensorrt-rtx takes no plugins"
-    version = tuple(int(part) for part in trt.__version__.split(".")[:2])
-    if version < _FIRST_VERSION or not hasattr(trt, "QuickPluginCreationRequest"):
-        return f"tensorrt {trt.__version__} has no plugins compiled ahead of time; install 10.8 or later"
+    problem = _find_version_problem(trt)
+    if problem is not None:
+        return problem
     try:
         nvrtc_major, _ = nvrtc_version()
     except PluginError as error:
@@ -47,7 +55,31 @@ def find_problem(trt: Any) -> str | None:
             f"NVRTC is of CUDA {nvrtc_major}, tensorrt {trt.__version__} of CUDA {cuda_major}; "
             f"pip install 'step-trt[plugins{'' if cuda_major == _DEFAULT_CUDA else f'-cu{cuda_major}'}]'"
         )
+    any_kernel = class_nms.kernel(max_boxes=1, score_threshold=0.5, iou_threshold=0.5, tactic=1)
+    try:
+        return find_driver_problem(any_kernel.ptx(), cuda12_extra="tensorrt-cu12")
+    except PluginError as error:
+        return str(error)
+
+
+def _find_version_problem(trt: Any) -> str | None:
+    """Of TensorRT itself, and together with NumPy."""
+    version = _major_minor(trt.__version__)
+    wanted = f"install {'.'.join(map(str, _FIRST_SOUND))} or later"
+    if version < _FIRST_WITH_PLUGINS or not hasattr(trt, "QuickPluginCreationRequest"):
+        return f"tensorrt {trt.__version__} has no plugins compiled ahead of time; {wanted}"
+    if version < _FIRST_SOUND:
+        return f"tensorrt {trt.__version__} can crash when a process uses a second plugin; {wanted}"
+    if version < _FIRST_FOR_NEW_NUMPY and _major_minor(np.__version__) >= _NEW_NUMPY:
+        return (
+            f"the plugins of tensorrt {trt.__version__} do not work with NumPy {np.__version__}; "
+            "pip install 'numpy<2.4', or install tensorrt 11.2 or later"
+        )
     return None
+
+
+def _major_minor(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2])
 
 
 def _cuda_major(version: str) -> int | None:

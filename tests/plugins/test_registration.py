@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
-from step_plugins import PluginError, find_problem, register, registration
+from step_plugins import PluginError, driver, find_problem, register, registration
 
 
 def _tensorrt(version="11.4.0.106", **changes):
@@ -30,10 +30,18 @@ def test_nothing_is_wrong(installed):
     ("trt", "problem"),
     [
         (SimpleNamespace(__name__="tensorrt_rtx", __version__="1.7.1.116"), "tensorrt-rtx takes no plugins"),
-        (_tensorrt("10.7.0.1"), "tensorrt 10.7.0.1 has no plugins compiled ahead of time; install 10.8 or later"),
+        (_tensorrt("10.8.0.43"), "tensorrt 10.8.0.43 has no plugins compiled ahead of time; install 10.15 or later"),
         (
-            SimpleNamespace(__name__="tensorrt", __version__="10.9.0.34"),
-            "tensorrt 10.9.0.34 has no plugins compiled ahead of time; install 10.8 or later",
+            SimpleNamespace(__name__="tensorrt", __version__="10.15.1.29"),
+            "tensorrt 10.15.1.29 has no plugins compiled ahead of time; install 10.15 or later",
+        ),
+        (
+            _tensorrt("10.9.0.34"),
+            "tensorrt 10.9.0.34 can crash when a process uses a second plugin; install 10.15 or later",
+        ),
+        (
+            _tensorrt("10.14.1.48.post1"),
+            "tensorrt 10.14.1.48.post1 can crash when a process uses a second plugin; install 10.15 or later",
         ),
     ],
 )
@@ -41,6 +49,46 @@ def test_libraries_without_them(trt, problem, installed):
     assert find_problem(trt) == problem
     with pytest.raises(PluginError, match=problem):
         register(trt)
+
+
+@pytest.mark.parametrize(
+    ("version", "numpy", "refused"),
+    [
+        ("10.15.1.29", "2.4.0", True),
+        ("11.1.0.106", "2.10.0rc1", True),
+        ("11.1.0.106", "3.0.0", True),
+        ("10.15.1.29", "2.3.5", False),
+        ("11.1.0.106", "1.26.4", False),
+        ("11.2.1.2", "2.4.6", False),
+    ],
+)
+def test_tensorrt_beside_a_newer_numpy(version, numpy, refused, installed, monkeypatch):
+    """There NVIDIA's own code turns an array of one attribute into a number, which NumPy allows no more."""
+    monkeypatch.setattr(registration.np, "__version__", numpy)
+    problem = find_problem(_tensorrt(version))
+    assert problem == (
+        f"the plugins of tensorrt {version} do not work with NumPy {numpy}; "
+        "pip install 'numpy<2.4', or install tensorrt 11.2 or later"
+        if refused
+        else None
+    )
+
+
+def test_a_driver_older_than_the_kernels(installed, monkeypatch):
+    monkeypatch.setattr(driver, "driver_cuda_version", lambda: (12, 4))
+    problem = find_problem(_tensorrt())
+    assert problem.startswith("the kernels' PTX is of version ")
+    assert problem.endswith("this driver is of CUDA 12.4: update it, or pip install 'step-trt[tensorrt-cu12]'")
+
+
+def test_an_nvrtc_that_compiles_nothing(installed, monkeypatch):
+    """It is found, but not the library that it opens when it compiles."""
+
+    def fail(self):
+        raise PluginError("class_nms.cu does not compile")
+
+    monkeypatch.setattr(registration.class_nms.Kernel, "ptx", fail)
+    assert find_problem(_tensorrt()) == "class_nms.cu does not compile"
 
 
 def test_nvrtc_of_another_cuda_major(installed):

@@ -12,6 +12,7 @@ import torch
 from cuda import bindings
 from cuda.bindings import nvrtc as _nvrtc  # noqa: F401 - loads with the real driver module beside it
 from step_plugins import PluginError, kernel, launch, roi_align, torch_ops
+from step_plugins.nvrtc import nvrtc_version
 from step_runtime.backends import torch_kernels
 
 from step.ops.class_nms import class_nms as step_class_nms
@@ -143,8 +144,9 @@ class FakeDriver:
 
     CUresult = SimpleNamespace(CUDA_SUCCESS="success")
 
-    def __init__(self, refused=None, context=1):
-        self.refused, self.context, self.calls = refused, context, []
+    def __init__(self, refused=None, context=1, version=13000):
+        self.refused, self.calls = refused, []
+        self.values = {"cuCtxGetCurrent": context, "cuDriverGetVersion": version}
 
     def __getattr__(self, call):
         status = SimpleNamespace(name="CUDA_ERROR_UNSUPPORTED_PTX_VERSION") if call == self.refused else "success"
@@ -153,7 +155,7 @@ class FakeDriver:
             self.calls.append((call, arguments))
             if call in ("cuLaunchKernel", "cuCtxSetCurrent"):
                 return (status,)
-            return (status, {"cuCtxGetCurrent": self.context}.get(call, call))
+            return (status, self.values.get(call, call))
 
         return answer
 
@@ -179,9 +181,10 @@ def test_launch(driver):
     fake, made = driver(), _kernel()
     for _ in range(2):
         launch.launch(made, (4, 3, 2), (ctypes.c_void_p(4096), ctypes.c_int(9)), device=0, stream=5)
-    calls = [call for call, _ in fake.calls if call != "cuCtxGetCurrent"]
-    assert calls == ["cuModuleLoadData", "cuModuleGetFunction"] + ["cuLaunchKernel"] * 2
-    assert fake.calls[1][1][0].endswith(b"\0")
+    calls = [(call, arguments) for call, arguments in fake.calls if call != "cuCtxGetCurrent"]
+    names = [call for call, _ in calls]
+    assert names == ["cuDriverGetVersion", "cuModuleLoadData", "cuModuleGetFunction"] + ["cuLaunchKernel"] * 2
+    assert calls[1][1][0].endswith(b"\0")
     values = ((4096, 9), (ctypes.c_void_p, ctypes.c_int))
     assert fake.calls[-1][1] == ("cuModuleGetFunction", 4, 3, 2, made.threads, 1, 1, 0, 5, values, 0)
 
@@ -221,6 +224,25 @@ def test_the_drivers_refusal(call, driver):
     message = f"{call}{of} answered CUDA_ERROR_UNSUPPORTED_PTX_VERSION; update the NVIDIA driver"
     with pytest.raises(PluginError, match=message):
         launch.launch(_kernel(), (1, 1, 1), (), device=0, stream=0)
+
+
+def test_a_driver_older_than_the_ptx(driver):
+    """The line says which driver is needed; the PTX, which that driver would refuse, is not even tried."""
+    fake = driver(version=12040)
+    with pytest.raises(
+        PluginError, match=r"needs a driver of CUDA 13\.0 \(580 or later\); this driver is of CUDA 12\.4"
+    ):
+        launch.launch(_kernel(), (1, 1, 1), (), device=0, stream=0)
+    assert "cuModuleLoadData" not in [call for call, _ in fake.calls]
+
+
+def test_without_cuda_bindings(monkeypatch):
+    """PyTorch needs them on a GPU for the kernels alone."""
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+    nvrtc_version.cache_clear()
+    not_compiled_yet = roi_align.kernel(half=True, channels_last=False, pitch=8, max_cells=8, pool_size=3, tactic=2)
+    with pytest.raises(PluginError, match="^cuda-bindings is not installed"):
+        launch.load(not_compiled_yet, device=0)
 
 
 def test_steps_operators_run_the_kernels_on_a_gpu():

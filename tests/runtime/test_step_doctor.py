@@ -46,7 +46,7 @@ def test_the_identity_model_is_one():
 
 def test_tensorrts_plugins(with_fake_gpu, monkeypatch):
     assert _lines()["libraries", "plugins"].text == "tensorrt 11.4.0.106 has no plugins compiled ahead of time; " + (
-        "install 10.8 or later"
+        "install 10.15 or later"
     )
     monkeypatch.setattr(doctor, "find_problem", lambda _: None)
     assert _lines()["libraries", "plugins"].status == "ok"
