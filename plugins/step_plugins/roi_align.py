@@ -2,13 +2,13 @@
 
 Shape legend: B clips, N tubes, T feature frames, C channels, H x W feature cells, P bins a side.
 
-Layout: the kernel prefers channels-last features ([B, T, H, W, C]; TensorRT's HWC8 for fp16, HWC for fp32): neighbouring
-threads then read neighbouring channels, 16 bytes each, and a cell's weight is one number for all of them. It takes linear
-features too, and TensorRT times both. What a reformat between the convolution and the kernel costs is not known: on tensor
-cores a 3D convolution gives [B, C, T, H, W] in DHWC8, which is not the HWC8 of [B, T, C, H, W], and a transpose and a slice
-of the frames stand between them in the graph. TensorRT may join these into one copy, which either layout then needs.
-`make gpu-check` times the kernel in both layouts (stage `kernel_times`). The result is linear: the reshape
-[B, N, C, T, P, P] -> [B N, C, T, P, P] that follows is then free.
+Layout: the kernel prefers channels-last features ([B, T, H, W, C]; TensorRT's HWC8 for fp16, HWC for fp32):
+neighbouring threads then read neighbouring channels, 16 bytes each, and a cell's weight is one number for all of
+them. It takes linear features too, and TensorRT times both. What a reformat between the convolution and the kernel
+costs is not known: on tensor cores a 3D convolution gives [B, C, T, H, W] in DHWC8, which is not the HWC8 of [B, T,
+C, H, W], and a transpose and a slice of the frames stand between them in the graph. TensorRT may join these into one
+copy, which either layout then needs. `make gpu-check` times the kernel in both layouts (stage `kernel_times`). The
+result is linear: the reshape [B, N, C, T, P, P] -> [B N, C, T, P, P] that follows is then free.
 
 Memory traffic of one call by `traffic_bytes`, of the released network's last step (B 1, N 34, T 9, C 832, 25 x 25
 cells, P 7, fp16), and the time that it takes at the memory's full speed: calculated, not measured.
