@@ -74,13 +74,16 @@ class RunLog:
         if self._board is not None:
             self._board.close()
 
-    def losses(self, update: int, epoch: int, rate: float, losses: list[list[float]]) -> None:
-        """Of one update: the values of `StepLosses` for each step; the rate is that of the heads' weights."""
+    def losses(self, update: int, epoch: int, rate: float, losses: list[list[float]], *, waited_s: float = 0.0) -> None:
+        """Of one update: the values of `StepLosses` for each step; the rate is that of the heads' weights.
+
+        `waited_s` is how long the update waited for its clips.
+        """
         self._update, self._epoch, self._rate = update, epoch, rate
         self._recent.append(losses)
         names = StepLosses._fields
         by_step = {str(step): dict(zip(names, each, strict=True)) for step, each in enumerate(losses, 1)}
-        self._line({"update": update, "epoch": epoch, "rate": rate, "loss": by_step})
+        self._line({"update": update, "epoch": epoch, "rate": rate, "loss": by_step, "waited_s": round(waited_s, 4)})
         for step, each in by_step.items():
             for name, value in each.items():
                 self._scalar(f"{name}/step{step}", value, update)
@@ -116,7 +119,7 @@ class RunLog:
 
     def _line(self, values: dict[str, Any]) -> None:
         if self._lines is not None:
-            self._lines.write(json.dumps(values | {"time_s": round(time.monotonic() - self._began_s, 1)}) + "\n")
+            self._lines.write(json.dumps(values | {"time_s": round(time.monotonic() - self._began_s, 3)}) + "\n")
             self._lines.flush()
 
     def _scalar(self, name: str, value: float, update: int) -> None:

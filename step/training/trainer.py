@@ -5,6 +5,7 @@ Source: SPEC.md, "Training (detection)"; Lightning Fabric for devices, precision
 
 import json
 import math
+import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -198,20 +199,27 @@ class Trainer:
         workers = 0 if self.config.data.cache else self.config.data.workers
         pin_memory = self.fabric.device.type == "cuda"
         batches = load_batches(self.data.train, order, workers=workers, pin_memory=pin_memory)
+        began_s = time.monotonic()
         for group in _groups(batches, options.accumulate):
-            losses = self._update(group)
+            waited_s = time.monotonic() - began_s
+            losses = self.update(group)
             progress = self.progress
             self.progress = replace(progress, batch=progress.batch + len(group), update=progress.update + 1)
             rate = self._factor(progress.update) * options.head_rate
-            log.losses(self.progress.update, progress.epoch, rate, losses)
+            log.losses(self.progress.update, progress.epoch, rate, losses, waited_s=waited_s)
             if self.config.save_every is not None and self.progress.update % self.config.save_every == 0:
                 self._save_numbered()
+            began_s = time.monotonic()
 
     def _factor(self, update: int) -> float:
         return cosine_factor(update, warmup=self.config.optimizer.warmup, total=self.total)
 
-    def _update(self, batches: list[Batch]) -> list[list[float]]:
-        """One step of the optimizer; losses of the last batch, by step."""
+    def update(self, batches: list[Batch]) -> list[list[float]]:
+        """One step of the optimizer; losses of the last batch, by step.
+
+        Raises:
+            StepError: a loss that is no number.
+        """
         # Dropout depends on the update and the process alone, so that a resumed run needs no random state.
         torch.manual_seed(zlib.crc32(f"{self.config.seed} {self.progress.update} {self.fabric.global_rank}".encode()))
         factor = self._factor(self.progress.update)

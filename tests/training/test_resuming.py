@@ -21,7 +21,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(changes, train, tmp_path, mon
     changes = {"optimizer__epochs": 2, "data__workers": 0, **changes}
     code, _, error = train("whole", **changes)
     assert code == 0, error
-    real, count = Trainer._update, [0]
+    real, count = Trainer.update, [0]
 
     def update(self, batches):
         count[0] += 1
@@ -30,7 +30,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(changes, train, tmp_path, mon
         return real(self, batches)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "_update", update)
+        patched.setattr(Trainer, "update", update)
         assert train("broken", **changes)[0] == 130
     torch.rand(3)
     code, _, error = train("broken", "--resume", "auto", **changes)

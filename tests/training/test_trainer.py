@@ -25,6 +25,7 @@ def test_a_run(train, tmp_path):
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [line["update"] for line in lines if "loss" in line] == list(range(1, 9))
     assert set(lines[1]["loss"]) == {"1", "2"}
+    assert 0 <= sum(line["waited_s"] for line in lines if "loss" in line) <= lines[-1]["time_s"]
     assert [line["update"] for line in lines if "mAP" in line] == [4, 8]
     events = EventAccumulator(str(run / "tensorboard"))
     events.Reload()
@@ -145,14 +146,14 @@ def test_a_loss_that_is_no_number(train, tmp_path, monkeypatch):
 
 def test_weights_that_are_no_numbers(train, tmp_path, monkeypatch):
     """Candidates of the later steps are none either; the losses still say where it began."""
-    real = Trainer._update
+    real = Trainer.update
 
     def update(self, batches):
         with torch.no_grad():
             self.detector.heads[0].local_reg.weight.fill_(float("nan"))
         return real(self, batches)
 
-    monkeypatch.setattr(Trainer, "_update", update)
+    monkeypatch.setattr(Trainer, "update", update)
     assert_one_error(train(), r"the box loss of step 1 is nan at update 0; its clips are in .*not_finite.json")
 
 
