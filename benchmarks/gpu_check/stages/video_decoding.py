@@ -138,6 +138,7 @@ def _write_video(path: Path, count: int, report: Report) -> Path:
     encoder = next(name for name in _ENCODERS if name in av.codecs_available)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(encoder, rate=_RATE, options=_ENCODERS[encoder])
+        assert isinstance(stream, av.video.VideoStream)
         stream.width, stream.height, stream.pix_fmt = _WIDTH_PX, _HEIGHT_PX, "yuv420p"
         for index, picture in enumerate(_pictures(count)):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
