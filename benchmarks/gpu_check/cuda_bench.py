@@ -1,6 +1,7 @@
 """What sections of the stage `cuda_runtime` work with: memory and handles that are given back, and a hash to check."""
 
 import contextlib
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -127,3 +128,19 @@ class Hashing:
         self.fetch()
         self._bench.machine.cuda.synchronize_stream(self._stream)
         return np.array_equal(self.got, expected)
+
+
+def in_thread(work: Callable[[], None]) -> str | None:
+    """Does work in a new thread and waits for it; what went wrong there."""
+    problems: list[str] = []
+
+    def guarded() -> None:
+        try:
+            work()
+        except (StepError, RuntimeError, TypeError, OverflowError) as error:
+            problems.append(str(error))
+
+    thread = threading.Thread(target=guarded)
+    thread.start()
+    thread.join()
+    return problems[0] if problems else None

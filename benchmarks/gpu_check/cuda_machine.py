@@ -22,14 +22,14 @@ class CudaMachine:
         gpu: the GPU.
         cuda: its calls; a `Cuda` to whoever asks for one.
         launcher: puts kernels into its streams.
-        current_device: index of the GPU that is the calling thread's.
-        free_bytes: of the GPU's memory, whoever else takes some.
+        current_context: handle of the CUDA context that is the calling thread's; 0 for none.
+        free_bytes: of the GPU's memory, whoever else takes some; to be asked while the GPU is the thread's.
     """
 
     gpu: Gpu
     cuda: Any
     launcher: Launcher
-    current_device: Callable[[], int]
+    current_context: Callable[[], int]
     free_bytes: Callable[[], int]
 
     @property
@@ -50,25 +50,23 @@ def open_machine(device: Device) -> CudaMachine:
 
 def _real() -> CudaMachine:
     gpu = find_gpu("auto")
+    from cuda.bindings import driver
     from cuda.bindings import runtime as cudart
 
     def ask(call: str, answer: tuple[Any, ...]) -> int:
         status, *values = answer
-        if status != cudart.cudaError_t.cudaSuccess:
+        if status not in (cudart.cudaError_t.cudaSuccess, driver.CUresult.CUDA_SUCCESS):
             raise StepError(f"{call} answered {status.name}")
         return int(values[0])
 
-    ask("cudaFree", (*cudart.cudaFree(0), 0))  # the thread has a GPU and a context before anything of ours is asked
-    before = ask("cudaGetDevice", cudart.cudaGetDevice())
     cuda = CountedCuda(CudaRuntime(gpu.index))
-    after = ask("cudaGetDevice", cudart.cudaGetDevice())
-    if after != before:
-        raise StepError(f"CudaRuntime leaves GPU {after} as the thread's; it was {before}")
+    with cuda.active():
+        launcher = GpuLauncher()
     return CudaMachine(
         gpu=gpu,
         cuda=cuda,
-        launcher=GpuLauncher(),
-        current_device=lambda: ask("cudaGetDevice", cudart.cudaGetDevice()),
+        launcher=launcher,
+        current_context=lambda: ask("cuCtxGetCurrent", driver.cuCtxGetCurrent()),
         free_bytes=lambda: ask("cudaMemGetInfo", cudart.cudaMemGetInfo()),
     )
 
@@ -81,7 +79,7 @@ def _stand_in() -> CudaMachine:
         gpu=GPU,
         cuda=CountedCuda(RefusingCuda(fake, GPU.memory_bytes)),
         launcher=HostLauncher(fake.enqueue),
-        current_device=lambda: GPU.index,
+        current_context=lambda: int(fake.depth > 0),
         free_bytes=lambda: GPU.memory_bytes - sum(len(memory) for memory in fake.memory.values()),
     )
 

@@ -126,9 +126,10 @@ def test_the_halves_are_checked_too(folder, manifest):
 
 def test_what_is_not_given_back_is_told():
     cuda = CountedCuda(FakeCuda())
-    cuda.destroy_stream(cuda.create_stream())
-    assert cuda.not_given_back() == []
-    cuda.create_timed_event()
+    with cuda.active():
+        cuda.destroy_stream(cuda.create_stream())
+        assert cuda.not_given_back() == []
+        cuda.create_timed_event()
     assert cuda.not_given_back() == ["create_event: 1 made, 0 given back"]
     assert "launch" in cuda.never_called()
     assert "create_stream" not in cuda.never_called()

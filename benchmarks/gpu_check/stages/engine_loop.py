@@ -127,6 +127,8 @@ def _whole(
         captures = counted.calls["end_capture"] - before["end_capture"]
         report.figure(name, round(len(clips) / seconds, 1), "clips/s", table=_TABLE)
         report.figure(name, captures, "captures", table=_TABLE)
+        wanted_captures = len({call.clips for call in calls}) if cuda_graph else 0
+        report.check(captures == wanted_captures, f"{name}: {captures} captures; {wanted_captures} are enough")
         report.figure(
             name, round((counted.host_waits - waits) / len(calls), 3), "waits of the host a call", table=_TABLE
         )
