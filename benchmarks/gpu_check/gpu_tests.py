@@ -1,5 +1,7 @@
 """pytest's GPU tests as a stage: each test's outcome, and why a failed one failed."""
 
+import os
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -11,6 +13,7 @@ from step.errors import StepError
 
 _ROOT = Path(__file__).resolve().parents[2]
 _END_S = 3.0  # before the stage's own limit, so that what is known by then is reported
+_OUTCOME = re.compile(r"^\S+::(\S.*?) (PASSED|FAILED|SKIPPED|ERROR)\b", re.MULTILINE)  # a line of pytest -v
 
 
 def run_gpu_tests(report: Report, options: StageOptions, paths: Sequence[str], *, without: Sequence[str] = ()) -> None:
@@ -27,19 +30,24 @@ def run_gpu_tests(report: Report, options: StageOptions, paths: Sequence[str], *
         StepError: pytest could not run, or was cut.
     """
     results = options.work / f"{Path(paths[0]).stem}-{len(paths)}.xml"
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", "-q"]
-    # Other versions of other libraries than ours may warn of what we cannot change.
-    command += ["-W", "default", f"--junitxml={results}", *paths]
+    # Other versions of other libraries than ours may warn of what we cannot change, and plugins that the project's own
+    # options are for may be missing.
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", "-W", "default"]
+    command += ["-o", "addopts=--import-mode=importlib", f"--junitxml={results}", *paths]
     command += [word for name in without for word in ("-k", f"not {name}")]
-    if options.device == "none":
-        command.append("--collect-only")
+    command += ["-q", "--collect-only"] if options.device == "none" else ["-v"]
     results.unlink(missing_ok=True)
+    limit_s = max(options.left_s - _END_S, 1)
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}  # so that a run that is cut has said what it did
     try:
         done = subprocess.run(
-            command, cwd=_ROOT, capture_output=True, text=True, timeout=max(options.left_s - _END_S, 1), check=False
+            command, cwd=_ROOT, env=environment, capture_output=True, text=True, timeout=limit_s, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise StepError(f"pytest was cut after {error.timeout:.0f} s") from error
+        said = (error.stdout or b"").decode(errors="replace")
+        sys.stdout.write(said)
+        read_cut_outcomes(report, said)
+        raise StepError(f"pytest was cut after {limit_s:.0f} s") from error
     sys.stdout.write(done.stdout + done.stderr)
     if options.device == "none":
         found = sum("::" in line for line in done.stdout.splitlines())
@@ -77,6 +85,14 @@ def read_outcomes(report: Report, xml: str) -> None:
         report.figure(name, float(case.get("time", 0)), "seconds", table="tests")
     if cases and len(skipped) == len(cases):
         raise StageSkippedError(skipped[0])
+
+
+def read_cut_outcomes(report: Report, said: str) -> None:
+    """Adds the outcome of every test that `pytest -v` had told of before it was cut, which has no JUnit file."""
+    for name, word in _OUTCOME.findall(said):
+        outcome = {"ERROR": "failed"}.get(word, word.lower())
+        report.figure(name, outcome, "outcome", table="tests")
+        report.check(outcome != "failed", f"{name}: failed; why is not known, since pytest was cut")
 
 
 def _last(text: str) -> str:

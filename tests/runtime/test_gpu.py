@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import shared_path
+from gpu_check.models import find_checkpoint, random_clips
+from helpers import SHARED, shared_path
+from numpy.typing import NDArray
 from step_export.bundle_writer import ExportSettings, export_bundle
 from step_export.engine_writer import build_engines
 from step_runtime import Detector
@@ -29,6 +31,23 @@ from step.flavours import FLAVOURS, load_flavour
 from step.parity import TOLERANCES, detections_apart
 
 pytestmark = pytest.mark.gpu
+GOLDEN = SHARED / "reference/golden.py"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(request, tmp_path_factory) -> Path:
+    """The golden weights; without the reference material random ones of the full size whose signals do not fade."""
+    if GOLDEN.exists():
+        return request.getfixturevalue("golden_checkpoint")
+    return find_checkpoint("full", tmp_path_factory.mktemp("full"), "cuda")
+
+
+@pytest.fixture(scope="module")
+def frames(request, checkpoint) -> NDArray[np.uint8]:
+    """uint8 [1, 36, 400, 400, 3]: the golden frames, or moving noise."""
+    if GOLDEN.exists():
+        return request.getfixturevalue("golden_frames")
+    return random_clips(load_checkpoint(checkpoint).config, 1)
 
 
 @pytest.fixture(scope="module", params=FLAVOURS)
@@ -44,14 +63,14 @@ def flavour(request):
 
 
 @pytest.fixture(scope="module", params=["fp32 plugins", "fp16 plugins", "fp32 bodies", "fp16 bodies"])
-def engine_bundle(request, flavour, golden_checkpoint, tmp_path_factory) -> Path:
+def engine_bundle(request, flavour, checkpoint, tmp_path_factory) -> Path:
     """The full-size model with engines for 1 to 2 clips; without TF32, whose ten bits are half's."""
     precision, operators = request.param.split()
     plugins = operators == "plugins"
     if plugins and flavour == "tensorrt-rtx":
         pytest.skip("tensorrt-rtx takes no plugins")
     bundle = tmp_path_factory.mktemp("gpu") / f"{flavour}-{precision}-{operators}"
-    export_bundle(golden_checkpoint, bundle, ExportSettings(precision=precision, verify=False))
+    export_bundle(checkpoint, bundle, ExportSettings(precision=precision, verify=False))
     options = BuildOptions(flavour=flavour, opt_batch=1, max_batch=2, tf32=False, plugins=plugins)
     engines, _ = build_engines(bundle, options)
     assert engines.plugin_problem is None
@@ -60,9 +79,9 @@ def engine_bundle(request, flavour, golden_checkpoint, tmp_path_factory) -> Path
 
 
 @pytest.fixture(scope="module")
-def static_bundle(flavour, golden_checkpoint, tmp_path_factory) -> Path:
+def static_bundle(flavour, checkpoint, tmp_path_factory) -> Path:
     bundle = tmp_path_factory.mktemp("gpu") / f"{flavour}-static"
-    export_bundle(golden_checkpoint, bundle, ExportSettings(precision="fp16", verify=False))
+    export_bundle(checkpoint, bundle, ExportSettings(precision="fp16", verify=False))
     build_engines(bundle, BuildOptions(flavour=flavour))
     return bundle
 
@@ -78,8 +97,8 @@ def ucf24_data(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def expected(golden_checkpoint, golden_frames):
-    return load_checkpoint(golden_checkpoint).detect(torch.from_numpy(golden_frames))
+def expected(checkpoint, frames):
+    return load_checkpoint(checkpoint).detect(torch.from_numpy(frames))
 
 
 def _random_clips(count: int, size_px: int = 400) -> Iterator[np.ndarray]:
@@ -96,10 +115,10 @@ def _open(bundle: Path, flavour: str, *, loop: str, cuda_graph: bool = True) -> 
 
 
 @pytest.mark.parametrize("loop", ["fused", "steps"])
-def test_parity_with_torch(loop, engine_bundle, flavour, golden_frames, expected):
+def test_parity_with_torch(loop, engine_bundle, flavour, frames, expected):
     tolerance = TOLERANCES[read_bundle(engine_bundle).precision]
     with Detector.open(engine_bundle, flavour, loop=loop) as detector:
-        found = detector.detect(golden_frames)
+        found = detector.detect(frames)
     assert np.abs(found.tubes_px - expected.tubes_px.numpy()).max() <= tolerance.boxes_px
     names = ("boxes", "scores", "labels", "tube_indices")
     apart = detections_apart(
@@ -113,9 +132,9 @@ def test_parity_with_torch(loop, engine_bundle, flavour, golden_frames, expected
 
 
 @pytest.mark.parametrize("loop", ["fused", "steps"])
-def test_map_parity(loop, engine_bundle, flavour, golden_checkpoint, ucf24_data):
+def test_map_parity(loop, engine_bundle, flavour, checkpoint, ucf24_data):
     """On six real clips, after every step; the same gate as `step-eval parity`'s."""
-    torch_way = Way(model=golden_checkpoint, backend="torch", loop=None, precision="fp32")
+    torch_way = Way(model=checkpoint, backend="torch", loop=None, precision="fp32")
     precision = read_bundle(engine_bundle).precision
     way = Way(model=engine_bundle, backend=flavour, loop=loop, precision=precision)
     _, row = compare_map([torch_way, way], DatasetFolder.open(ucf24_data, "val"), steps=[1, 2, 3])
@@ -199,20 +218,20 @@ def test_auto_takes_the_engines(static_bundle, flavour):
     backend.close()
 
 
-def test_every_graph_against_onnx_runtime(engine_bundle, flavour, golden_frames):
+def test_every_graph_against_onnx_runtime(engine_bundle, flavour, frames):
     manifest = read_bundle(engine_bundle)
     graphs = OnnxRuntimeRunner(engine_bundle, manifest, device="cpu")
     engines = TensorRTRunner.open(engine_bundle, manifest, flavour=flavour, device="cuda")
-    rows = list(compare(graphs, engines, manifest, [("golden", golden_frames)]))
+    rows = list(compare(graphs, engines, manifest, [("golden", frames)]))
     assert [row for row in rows if not row.passed] == []
     engines.close()
 
 
-def test_marked_outputs(static_bundle, flavour, golden_frames):
+def test_marked_outputs(static_bundle, flavour, frames):
     manifest = read_bundle(static_bundle)
     engines = TensorRTRunner.open(static_bundle, manifest, flavour=flavour, device="cuda")
     tensor = read_tensors(static_bundle / "backbone.onnx")[4]
-    found = engines.run("backbone", {"frames": golden_frames}, [tensor.name])
+    found = engines.run("backbone", {"frames": frames}, [tensor.name])
     assert np.isfinite(found[tensor.name].astype(np.float32)).all()
     assert found[tensor.name].size == tensor.size(1)
     engines.close()

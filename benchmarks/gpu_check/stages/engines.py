@@ -1,0 +1,42 @@
+"""Stage: real engines on a real GPU, where a TensorRT is installed: the project's own GPU tests."""
+
+from step_runtime.gpus import find_gpu
+
+from gpu_check.gpu_tests import run_gpu_tests
+from gpu_check.stage import Report, StageOptions, StageSkippedError, run_stage
+from step.engines import RTX_DEFAULT_TARGETS
+from step.errors import StepError
+from step.flavours import FLAVOURS, Flavour, load_flavour
+
+PATHS = ("tests/runtime/test_gpu.py", "tests/runtime/test_backends.py")
+
+
+def measure(report: Report, options: StageOptions) -> None:
+    """Which libraries run here, and every GPU test outside of the plugins'.
+
+    Raises:
+        StageSkippedError: neither library runs here, and why.
+        StepError: see `run_gpu_tests`.
+    """
+    problems = {flavour: _problem(flavour) for flavour in FLAVOURS}
+    for flavour, problem in problems.items():
+        report.figure(flavour, problem or "runs here", "found", table="libraries")
+    if options.device == "cuda" and all(problems.values()):
+        raise StageSkippedError("; ".join(filter(None, problems.values())))
+    run_gpu_tests(report, options, PATHS)
+
+
+def _problem(flavour: Flavour) -> str | None:
+    """Why a library does not run here."""
+    try:
+        load_flavour(flavour)
+        gpu = find_gpu("auto")
+    except StepError as error:
+        return str(error)
+    if flavour == "tensorrt-rtx" and gpu.capability not in RTX_DEFAULT_TARGETS:
+        return f"tensorrt-rtx does not run on {gpu.name} ({gpu.capability})"
+    return None
+
+
+if __name__ == "__main__":
+    run_stage("engines", measure)
