@@ -3,6 +3,7 @@
 The other end is `python -m step_export.build_worker`, which holds the TensorRT library.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -12,17 +13,34 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 from step.engines import BuildOptions
 from step.errors import StepError
 from step.records import Record
 
 _CANCEL_WAIT_S = 10.0
+_ERROR = "[ERROR]"  # how the library's Python bindings begin a line about an exception in a callback
+_MOST_ERRORS = 3
 
 
 class PluginsRefusedError(StepError):
     """The library would not take an operator of ours as a plugin; its function body may still do."""
+
+
+class BuildStoppedError(StepError):
+    """Somebody ended the build process, so that this build is not wanted."""
+
+
+class BuildCrashedError(StepError):
+    """The build process ended without an answer; another try may end otherwise.
+
+    Attributes:
+        how: what happened, without what it means for the bundle.
+    """
+
+    def __init__(self, how: str, advice: str) -> None:
+        super().__init__(f"{how}; the bundle is as it was; {advice}")
+        self.how = how
 
 
 class BuildRequest(Record):
@@ -69,11 +87,15 @@ def run_build(request: BuildRequest, progress: Callable[[str, float], None]) -> 
 
     Raises:
         PluginsRefusedError: the library did not take a plugin.
-        StepError: the build failed otherwise, or the process crashed.
+        BuildStoppedError: somebody else ended the process.
+        BuildCrashedError: the process crashed.
+        StepError: the build failed otherwise.
         KeyboardInterrupt: the build was interrupted; the process has ended.
     """
+    failure: StepError | None = None
+    result: BuildResult | None = None
     with (
-        tempfile.TemporaryFile("w+") as stderr,
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as stderr,
         subprocess.Popen(
             [sys.executable, "-m", "step_export.build_worker"],
             stdin=subprocess.PIPE,
@@ -87,17 +109,19 @@ def run_build(request: BuildRequest, progress: Callable[[str, float], None]) -> 
         try:
             result = _listen(process, request, progress)
         except StepError as error:
+            failure = error
             _stop(process)
-            refusal = _plugin_error(stderr)  # the library tells of an exception in a plugin there, and only there
-            if refusal is None:
-                raise
-            raise PluginsRefusedError(refusal) from error
         except BaseException:
             _stop(process)
             raise
         process.wait()
-        if result is None:
-            raise StepError(_crash_message(process.returncode, request, stderr))
+        stderr.seek(0)
+        said = [line.rstrip() for line in stderr if line.strip()]
+    _add_to_log(request.log_file, said)
+    if failure is not None:
+        raise _with_stderr(failure, said) from failure
+    if result is None:
+        raise _crash(process.returncode, request, said)
     return result
 
 
@@ -142,26 +166,40 @@ def _stop(process: "subprocess.Popen[str]") -> None:
         process.wait()
 
 
-def _plugin_error(stderr: IO[str]) -> str | None:
-    stderr.seek(0)
-    found = re.search(r"\bPluginError: (.*)", stderr.read())
-    return None if found is None else found[1].strip()
+def _add_to_log(log_file: Path, said: list[str]) -> None:
+    """Standard error holds what the library's log has not: what its callbacks raised, and a crash's last words."""
+    lines = [line if line.startswith(_ERROR) else f"[STDERR] {line}" for line in said]
+    with contextlib.suppress(OSError):  # the log is the lesser loss; the disk that is full is told of its own accord
+        if lines:
+            with log_file.open("a", encoding="utf-8") as log:
+                log.write("\n".join(lines) + "\n")
 
 
-def _crash_message(returncode: int, request: BuildRequest, stderr: IO[str]) -> str:
-    stderr.seek(0)
-    said = [line.strip() for line in stderr.read().splitlines() if line.strip()]
+def _with_stderr(failure: StepError, said: list[str]) -> StepError:
+    """The library tells of an exception in a callback on standard error, and only there."""
+    refusal = re.search(r"\bPluginError: (.*)", "\n".join(said))
+    if refusal is not None:
+        return PluginsRefusedError(refusal[1].strip())
+    causes = _callback_errors(said)
+    return type(failure)(f"{failure}; it also said: {causes}" if causes else str(failure))
+
+
+def _callback_errors(said: list[str]) -> str:
+    """The first few, each once: what follows are consequences."""
+    errors = dict.fromkeys(line.removeprefix(_ERROR).strip() for line in said if line.startswith(_ERROR))
+    return "; ".join(list(errors)[:_MOST_ERRORS])
+
+
+def _crash(returncode: int, request: BuildRequest, said: list[str]) -> StepError:
+    how = f"was ended by {_signal_name(-returncode)}" if returncode < 0 else f"ended with exit code {returncode}"
+    last_words = _callback_errors(said) or (said[-1].strip() if said else "")
+    what = f"the build process of {Path(request.onnx_file).name} with {request.options.flavour} {how}"
+    what += f": {last_words}" if last_words else ""
+    if -returncode in (signal.SIGINT, signal.SIGTERM):
+        return BuildStoppedError(f"{what}; the bundle is as it was; build again")
     # A shell that is told "killed" by the system usually ran out of memory.
     out_of_memory = -returncode == signal.SIGKILL
-    how = f"was ended by {_signal_name(-returncode)}" if returncode < 0 else f"ended with exit code {returncode}"
-    advice = "free memory, then build again" if out_of_memory else "please report it"
-    if -returncode in (signal.SIGINT, signal.SIGTERM):
-        advice = "build again"
-    last_words = f": {said[-1]}" if said else ""
-    return (
-        f"the build process of {Path(request.onnx_file).name} with {request.options.flavour} {how}{last_words}; "
-        f"the bundle is as it was; {advice}"
-    )
+    return BuildCrashedError(what, "free memory, then build again" if out_of_memory else "please report it")
 
 
 def _signal_name(number: int) -> str:

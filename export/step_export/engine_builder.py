@@ -20,7 +20,7 @@ from step.build_process import PluginsRefusedError
 from step.engines import BuildOptions
 from step.errors import StepError
 from step.files import atomic_path
-from step.flavours import make_logger, needs_typing_flag
+from step.flavours import library_logger, listening, needs_typing_flag
 
 _SCRATCH = re.compile(r"Total Activation Memory: (\d+)")
 _WEIGHTS = re.compile(r"Total Weights Memory: (\d+)")
@@ -50,7 +50,7 @@ def make_monitor(trt: Any, report: Callable[[str, float], None], cancelled: Call
         cancelled: asked at every step; True ends the build.
     """
 
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # as for `make_logger`
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # the library is untyped
         def __init__(self) -> None:
             super().__init__()
             self._phases: dict[str, tuple[int, int]] = {}  # steps done and steps in all, outermost first
@@ -116,13 +116,38 @@ def build_engine(
         PluginsRefusedError: the library does not take a plugin that `options` ask for.
         StepError: the graph cannot be parsed or built, or the options do not fit the library.
     """
-    builder, logger = _make_builder(trt, options, log)
+    with listening(trt, lambda severity, message: log.append((severity, message))):
+        return _build(
+            trt,
+            onnx_file,
+            options,
+            log=log,
+            timing_cache=timing_cache,
+            mark_outputs=mark_outputs,
+            monitor=make_monitor(trt, report, cancelled),
+            cancelled=cancelled,
+        )
+
+
+def _build(
+    trt: Any,
+    onnx_file: Path,
+    options: BuildOptions,
+    *,
+    log: Log,
+    timing_cache: Path | None,
+    mark_outputs: tuple[str, ...],
+    monitor: Any,
+    cancelled: Callable[[], bool],
+) -> BuiltEngine | None:
+    logger = library_logger(trt)
+    builder = _make_builder(trt, options, log)
     if options.plugins:
         _register_plugins(trt)
     network = _parse(trt, builder, logger, onnx_file, options)
     _mark(network, mark_outputs, onnx_file)
     config = builder.create_builder_config()
-    config.progress_monitor = make_monitor(trt, report, cancelled)
+    config.progress_monitor = monitor
     _configure(trt, config, options)
     _set_batch(builder, network, config, options)
     cache = _read_timing_cache(config, timing_cache) if timing_cache is not None else None
@@ -153,10 +178,9 @@ def count_layers(engine: BuiltEngine) -> dict[str, int]:
     return dict(Counter(kind for kind, _ in engine.layers).most_common())
 
 
-def _make_builder(trt: Any, options: BuildOptions, log: Log) -> tuple[Any, Any]:
-    logger = make_logger(trt, lambda severity, message: log.append((severity, message)))
+def _make_builder(trt: Any, options: BuildOptions, log: Log) -> Any:
     try:
-        return trt.Builder(logger), logger
+        return trt.Builder(library_logger(trt))
     except (TypeError, RuntimeError) as error:  # the bindings' word for a builder that the library did not make
         raise StepError(
             f"{options.flavour} {trt.__version__} cannot build here ({_last_error(log)}); it needs an NVIDIA GPU and "
@@ -280,8 +304,6 @@ def _last_error(log: Log) -> str:
 
 
 def _advice(why: str) -> str:
-    if "plugin" in why.lower():
-        return "; build without plugins: --no-plugins"
     if "workspace" in why.lower():
         return "; give a larger --workspace, or leave it out"
     if "nvinfer_lean" in why:

@@ -8,13 +8,14 @@ import contextlib
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import step_plugins
 from filelock import FileLock, Timeout
 
-from step.build_process import BuildRequest, BuildResult, PluginsRefusedError, run_build
+from step.build_process import BuildCrashedError, BuildRequest, BuildResult, BuildStoppedError, run_build
 from step.bundle import Manifest, read_bundle, write_manifest
 from step.engines import (
     ENGINES,
@@ -130,7 +131,10 @@ def build_engines(
             if present is not None and not force and _is_current(present, manifest, bundle, options, version, problem):
                 return present, False
             try:
-                engines = _build(bundle, manifest, options, timing_cache, device, progress, problem)
+                job = _Job(
+                    bundle=bundle, manifest=manifest, timing_cache=timing_cache, device=device, progress=progress
+                )
+                engines = _build(job, options, problem)
                 all_engines = {**manifest.engines, options.flavour: engines}
                 write_manifest(manifest.model_copy(update={"engines": all_engines}), bundle)
             finally:
@@ -175,75 +179,84 @@ def _is_current(
     return same and find_damage(present, bundle) is None
 
 
-def _build(
-    bundle: Path,
-    manifest: Manifest,
-    options: BuildOptions,
-    timing_cache: Path | None,
-    device: int,
-    progress: Progress,
-    plugin_problem: str | None,
-) -> EngineSet:
-    """With the operators' function bodies where there is a problem with the plugins, or the library refuses them."""
-    if not options.plugins:
-        return _build_graphs(bundle, manifest, options, timing_cache, device, progress)
-    unfit = None
-    if plugin_problem is None:
-        try:
-            check_plugin_limits(manifest)
-            engines = _build_graphs(bundle, manifest, options, timing_cache, device, progress)
-            unfit = find_missing_plugins(engines, manifest)
-            return engines.model_copy(update={"plugin_problem": unfit, "plugins_unfit": unfit is not None})
-        except PluginsRefusedError as error:
-            unfit = str(error)
-    without = options.model_copy(update={"plugins": False})
-    engines = _build_graphs(bundle, manifest, without, timing_cache, device, progress)
-    problem = {"plugin_problem": unfit or plugin_problem, "plugins_unfit": unfit is not None}
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """What is the same with plugins and without; see `build_engines`."""
+
+    bundle: Path
+    manifest: Manifest
+    timing_cache: Path | None
+    device: int
+    progress: Progress
+
+
+def _build(job: _Job, options: BuildOptions, plugin_problem: str | None) -> EngineSet:
+    """With the operators' function bodies where there is a problem with the plugins, or a build with them fails."""
+    with atomic_path(job.bundle / ENGINES / f"{options.flavour}-{secrets.token_hex(4)}") as folder:
+        folder.mkdir()
+        if not options.plugins:
+            return _build_graphs(job, options, folder)
+        unfit = False
+        if plugin_problem is None:
+            try:
+                return _build_with_plugins(job, options, folder)
+            except BuildStoppedError:
+                raise
+            except BuildCrashedError as error:
+                plugin_problem = error.how
+            except StepError as error:
+                plugin_problem, unfit = " ".join(str(error).split()), True
+        # If what failed has nothing to do with the plugins, this fails too, and says so.
+        engines = _build_graphs(job, options.model_copy(update={"plugins": False}), folder)
+    problem = {"plugin_problem": plugin_problem, "plugins_unfit": unfit}
     return engines.model_copy(update={"options": options, **problem})
 
 
-def _build_graphs(
-    bundle: Path,
-    manifest: Manifest,
-    options: BuildOptions,
-    timing_cache: Path | None,
-    device: int,
-    progress: Progress,
-) -> EngineSet:
-    name = f"{options.flavour}-{secrets.token_hex(4)}"
+def _build_with_plugins(job: _Job, options: BuildOptions, folder: Path) -> EngineSet:
+    check_plugin_limits(job.manifest)
+    engines = _build_graphs(job, options, folder)
+    missing = find_missing_plugins(engines, job.manifest)
+    return engines.model_copy(update={"plugin_problem": missing, "plugins_unfit": missing is not None})
+
+
+def _build_graphs(job: _Job, options: BuildOptions, folder: Path) -> EngineSet:
+    """Into a folder of the bundle's to be; the logs of an earlier try in it are kept in the new ones."""
     records: dict[str, EngineRecord] = {}
     results: list[BuildResult] = []
+    graphs = job.manifest.graphs
     # The larger a graph, the longer its build: good enough for a bar.
-    sizes = {graph: (bundle / record.file).stat().st_size for graph, record in manifest.graphs.items()}
+    sizes = {graph: (job.bundle / record.file).stat().st_size for graph, record in graphs.items()}
     done = 0
-    with atomic_path(bundle / ENGINES / name) as folder:
-        folder.mkdir()
-        for graph, record in manifest.graphs.items():
+    for graph, record in graphs.items():
 
-            def report(phase: str, fraction: float, graph: str = graph, done: int = done) -> None:
-                progress(graph, phase, (done + fraction * sizes[graph]) / sum(sizes.values()))
+        def report(phase: str, fraction: float, graph: str = graph, done: int = done) -> None:
+            job.progress(graph, phase, (done + fraction * sizes[graph]) / sum(sizes.values()))
 
-            report("starting", 0.0)
-            request = BuildRequest(
-                onnx_file=bundle / record.file,
-                engine_file=folder / f"{graph}.engine",
-                log_file=folder / f"{graph}.log",
-                layers_file=folder / f"{graph}.layers.json",
-                options=options,
-                timing_cache=timing_cache,
-                device=device,
-            )
-            result = run_build(request, report)
-            results.append(result)
-            records[graph] = _record(request, result, f"{ENGINES}/{name}", record.sha256)
-            done += sizes[graph]
+        report("starting", 0.0)
+        request = BuildRequest(
+            onnx_file=job.bundle / record.file,
+            engine_file=folder / f"{graph}.engine",
+            log_file=folder / f"{graph}.log",
+            layers_file=folder / f"{graph}.layers.json",
+            options=options,
+            timing_cache=job.timing_cache,
+            device=job.device,
+        )
+        earlier = request.log_file.read_bytes() if request.log_file.exists() else b""
+        result = run_build(request, report)
+        if earlier:
+            own = request.log_file.read_bytes()
+            request.log_file.write_bytes(earlier + b"[step-build] again, with function bodies\n" + own)
+        results.append(result)
+        records[graph] = _record(request, result, f"{ENGINES}/{folder.name}", record.sha256)
+        done += sizes[graph]
     return EngineSet(
         options=options,
         version=results[0].version,
         platform=this_platform(),
         gpu=results[0].gpu,
         compute_capabilities=_capabilities(options, results[0].compute_capability),
-        precision=manifest.precision,
+        precision=job.manifest.precision,
         engines=records,
     )
 

@@ -11,19 +11,27 @@ import onnx
 import onnxruntime as ort
 import pytest
 from click.testing import CliRunner
-from helpers import tensorrt_without_gpu
+from helpers import assert_one_error, tensorrt_without_gpu
 from step_export import engine_writer, plugin_checks
 from step_export.build_cli import main as step_build
 from step_export.bundle_writer import ExportSettings, export_bundle
 from step_export.cli import main as step_export
 
 from step import StepError, build_process
-from step.build_process import BuildRequest, BuildResult, PluginsRefusedError
+from step.build_process import (
+    BuildCrashedError,
+    BuildRequest,
+    BuildResult,
+    BuildStoppedError,
+    PluginsRefusedError,
+)
 from step.bundle import read_bundle
 from step.engines import BuildOptions
+from step.files import sha256
 from step.graph_spec import FUSED
 
 TENSORRT = BuildOptions(flavour="tensorrt")
+REFUSAL = PluginsRefusedError("tensorrt 11.4.0.106 does not take step::TubeRoIAlign as a plugin (it cannot)")
 PARSE = """
 import json, sys
 import tensorrt as trt
@@ -123,13 +131,14 @@ class Library:
 
 @pytest.fixture
 def builds(monkeypatch):
-    """Builds that only write down what was asked; `refuse` has the first be refused."""
-    state = SimpleNamespace(asked=[], refuse=False, problem=None, plugin_layers=4)
+    """Builds that only write down what was asked; `failures` ends those with plugins (True) or bodies (False)."""
+    state = SimpleNamespace(asked=[], failures={}, problem=None, plugin_layers=4)
 
     def run_build(request, report):
         state.asked.append(request.options.plugins)
-        if state.refuse and request.options.plugins:
-            raise PluginsRefusedError("tensorrt 11.4.0.106 does not take step::TubeRoIAlign as a plugin (it cannot)")
+        if request.options.plugins in state.failures:
+            request.log_file.write_text("[INFO] the log of the build that failed\n")
+            raise state.failures[request.options.plugins]
         report("building", 0.5)
         for path in (request.engine_file, request.log_file, request.layers_file):
             path.write_text("x")
@@ -202,7 +211,7 @@ def test_what_kept_the_plugins_out_may_be_mended(builds, own_bundle):
 
 
 def test_a_library_that_refuses_them(builds, own_bundle):
-    builds.refuse = True
+    builds.failures = {True: REFUSAL}
     done = CliRunner().invoke(step_build, [str(own_bundle), "--engine", "tensorrt"])
     assert done.exit_code == 0, done.output
     assert builds.asked == [True, False]
@@ -212,6 +221,60 @@ def test_a_library_that_refuses_them(builds, own_bundle):
     _, built = engine_writer.build_engines(own_bundle, TENSORRT)  # it would refuse them again
     assert not built
     assert [path.name for path in (own_bundle / "engines").iterdir() if path.name.startswith(".")] == []
+
+
+CRASH = "the build process of fused.onnx with tensorrt was ended by SIGSEGV: last words"
+
+
+@pytest.mark.parametrize(
+    ("failure", "problem", "tries_again"),
+    [
+        (
+            StepError("it could not build: why;\nit also said: what"),
+            "it could not build: why; it also said: what",
+            False,
+        ),
+        (REFUSAL, str(REFUSAL), False),
+        (BuildCrashedError(CRASH, "please report it"), CRASH, True),
+    ],
+)
+def test_any_failure_with_plugins_builds_the_bodies(failure, problem, tries_again, builds, own_bundle):
+    builds.failures = {True: failure}
+    done = CliRunner().invoke(step_build, [str(own_bundle), "--engine", "tensorrt"])
+    assert done.exit_code == 0, done.output
+    assert builds.asked == [True, False]
+    assert done.output.count(f"Function bodies instead of plugins: {problem}\n") == 1
+    engines = read_bundle(own_bundle).engines["tensorrt"]
+    assert engines.plugin_problem == problem
+    assert engines.options.plugins
+    record = engines.engines[FUSED]
+    log = own_bundle / record.log_file
+    assert log.read_text() == ("[INFO] the log of the build that failed\n[step-build] again, with function bodies\nx")
+    assert record.log_sha256 == sha256(log)
+    assert engine_writer.build_engines(own_bundle, TENSORRT)[1] is tries_again
+
+
+def _files(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".engines.lock"}
+
+
+def test_what_fails_without_plugins_too_is_told_of_the_bodies(builds, own_bundle):
+    before = _files(own_bundle)
+    builds.failures = {True: StepError("with plugins: no memory"), False: StepError("no memory; free some")}
+    done = CliRunner().invoke(step_build, [str(own_bundle), "--engine", "tensorrt"])
+    assert_one_error((done.exit_code, done.stdout, done.stderr), "^error: no memory; free some$")
+    assert builds.asked == [True, False]
+    assert _files(own_bundle) == before
+
+
+@pytest.mark.parametrize("stop", [BuildStoppedError("was ended by SIGTERM"), KeyboardInterrupt()])
+def test_a_build_that_is_stopped_is_not_tried_without_plugins(stop, builds, own_bundle):
+    before = _files(own_bundle)
+    builds.failures = {True: stop}
+    with pytest.raises(type(stop)):
+        engine_writer.build_engines(own_bundle, TENSORRT)
+    assert builds.asked == [True]
+    assert _files(own_bundle) == before
 
 
 def test_fewer_plugins_than_operators_are_told(builds, own_bundle):
@@ -233,22 +296,83 @@ def test_a_model_beyond_the_kernels_is_built_with_bodies(builds, own_bundle, mon
     assert not engine_writer.build_engines(own_bundle, TENSORRT)[1]
 
 
-def test_an_exception_in_a_plugin_is_a_refusal(own_bundle, tmp_path, monkeypatch):
-    """TensorRT tells of it on standard error only; its own message does not say why."""
-    script = tmp_path / "worker.py"
-    script.write_text(
-        "import json, sys\n"
-        "sys.stdin.readline()\n"
-        "print('[ERROR] Exception caught in get_output_shapes(): PluginError: step::ClassNms: why', file=sys.stderr)\n"
-        "print(json.dumps({'error': 'it could not build'}))\n"
-    )
-    popen = subprocess.Popen
-    monkeypatch.setattr(
-        build_process.subprocess, "Popen", lambda _command, **options: popen([sys.executable, str(script)], **options)
-    )
+@pytest.fixture
+def run_worker(tmp_path, monkeypatch):
+    """`run_build` with a shell script in place of the process that holds the library."""
     files = {name: tmp_path / name for name in ("onnx_file", "engine_file", "log_file", "layers_file")}
+
+    def run(script):
+        shell = tmp_path / "python"
+        shell.write_text(f"#!/bin/sh\nread request\n{script}\n")
+        shell.chmod(0o755)
+        monkeypatch.setattr(build_process.sys, "executable", str(shell))
+        return build_process.run_build(BuildRequest(options=TENSORRT, **files), lambda _phase, _fraction: None)
+
+    return run
+
+
+CALLBACK = "Exception caught in get_output_shapes(): "
+
+
+def _says(*lines):
+    return "\n".join(f"echo '{line}' >&2" for line in lines)
+
+
+def test_an_exception_of_ours_in_a_plugin_is_a_refusal(run_worker):
+    """TensorRT tells of it on standard error only; its own message does not say why."""
+    said = _says(f"[ERROR] {CALLBACK}PluginError: step::ClassNms: why")
     with pytest.raises(PluginsRefusedError, match="^step::ClassNms: why$"):
-        build_process.run_build(BuildRequest(options=TENSORRT, **files), lambda _phase, _fraction: None)
+        run_worker(f"""{said}\necho '{{"error": "it could not build"}}'""")
+
+
+def test_another_exception_in_a_callback_is_told(run_worker, tmp_path):
+    said = f"[ERROR] {CALLBACK}TypeError: only 0-dimensional arrays", "", "At:", f"[ERROR] {CALLBACK}TypeError: other"
+    (tmp_path / "log_file").write_text("[VERBOSE] the library\n")
+    with pytest.raises(StepError) as caught:
+        run_worker(f"""{_says(*said, said[0])}\necho '{{"error": "it could not build"}}'""")
+    assert str(caught.value) == (
+        f"it could not build; it also said: {CALLBACK}TypeError: only 0-dimensional arrays; {CALLBACK}TypeError: other"
+    )
+    assert (tmp_path / "log_file").read_text().splitlines() == [
+        "[VERBOSE] the library",
+        said[0],
+        "[STDERR] At:",
+        said[3],
+        said[0],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("end", "kind", "how"),
+    [
+        ("kill -SEGV $$", BuildCrashedError, "was ended by SIGSEGV"),
+        ("exit 1", BuildCrashedError, "ended with exit code 1"),
+        ("kill -TERM $$", BuildStoppedError, "was ended by SIGTERM"),
+    ],
+)
+def test_a_crash_in_a_callback_is_told(end, kind, how, run_worker, tmp_path):
+    said = f"[ERROR] {CALLBACK}SystemError: why", "Aborted"
+    with pytest.raises(
+        kind, match=f"^the build process of onnx_file with tensorrt {how}: .*SystemError: why; the bundle"
+    ):
+        run_worker(f"{_says(*said)}\n{end}")
+    assert (tmp_path / "log_file").read_text().splitlines() == [said[0], f"[STDERR] {said[1]}"]
+
+
+def test_what_a_build_that_ends_well_says_is_in_its_log(run_worker, tmp_path):
+    result = BuildResult(
+        version="1",
+        gpu=None,
+        compute_capability=None,
+        build_s=1,
+        layers={},
+        plugins=(),
+        scratch_bytes=None,
+        weights_bytes=None,
+    )
+    done = json.dumps({"done": result.model_dump()})
+    assert run_worker(f"printf '[ERROR] a tactic \\377\\n' >&2\necho '{done}'") == result
+    assert (tmp_path / "log_file").read_text(encoding="utf-8") == "[ERROR] a tactic \N{REPLACEMENT CHARACTER}\n"
 
 
 def test_the_operators_of_every_graph_are_counted(tiny_bundle):
