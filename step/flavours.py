@@ -4,8 +4,10 @@ Sources: https://docs.nvidia.com/deeplearning/tensorrt/latest/_static/python-api
 https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/_static/python-api/
 """
 
+import contextlib
 import importlib
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, Literal
 
@@ -39,9 +41,72 @@ def needs_typing_flag(flavour: Flavour, version: str) -> bool:
     return flavour == "tensorrt" and int(version.split(".")[0]) < 11
 
 
-def make_logger(trt: Any, tell: Callable[[str, str], None]) -> Any:
-    """A logger that prints nothing and tells severity and text of every message."""
+Listener = Callable[[str, str], None]
+"""Is told severity and text of a message."""
 
+
+class _Listeners:
+    """Who hears what a library says: whoever called it from the same thread.
+
+    What the library says from a thread of its own goes to everybody who is inside a call just then.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_thread: dict[int, list[Listener]] = {}
+
+    @contextlib.contextmanager
+    def listening(self, listener: Listener) -> Iterator[None]:
+        thread = threading.get_ident()
+        with self._lock:
+            self._by_thread.setdefault(thread, []).append(listener)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._by_thread[thread].pop()
+                if not self._by_thread[thread]:
+                    del self._by_thread[thread]
+
+    def tell(self, severity: str, message: str) -> None:
+        with self._lock:
+            own = self._by_thread.get(threading.get_ident())
+            heard = [own[-1]] if own else [each[-1] for each in self._by_thread.values()]
+        for listener in heard:
+            listener(severity, message)
+
+
+# The library keeps the first logger that it is given for good, and calls it after the object that it came with is
+# gone: so there is one logger for each library, which lives as long as the process.
+_loggers: dict[type, tuple[Any, _Listeners]] = {}
+_loggers_lock = threading.Lock()
+
+
+def library_logger(trt: Any) -> Any:
+    """The one logger of a library, which every object of it is made with; it prints nothing.
+
+    Args:
+        trt: the library.
+    """
+    return _logger_and_listeners(trt)[0]
+
+
+@contextlib.contextmanager
+def listening(trt: Any, listener: Listener) -> Iterator[None]:
+    """Severity and text of what the library says while the block calls it go to `listener`, whatever thread says it."""
+    with _logger_and_listeners(trt)[1].listening(listener):
+        yield
+
+
+def _logger_and_listeners(trt: Any) -> tuple[Any, _Listeners]:
+    with _loggers_lock:
+        if trt.ILogger not in _loggers:
+            listeners = _Listeners()
+            _loggers[trt.ILogger] = _make_logger(trt, listeners.tell), listeners
+        return _loggers[trt.ILogger]
+
+
+def _make_logger(trt: Any, tell: Listener) -> Any:
     class Logger(trt.ILogger):  # type: ignore[misc]  # the library's own way of being told where messages go
         def __init__(self) -> None:
             super().__init__()

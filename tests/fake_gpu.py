@@ -4,6 +4,7 @@ Nothing is done when it is asked for: work waits in its stream until the host sy
 may be. A copy whose source was overwritten too early, or a result that was read too early, therefore shows.
 """
 
+import contextlib
 import ctypes
 import functools
 import math
@@ -22,7 +23,7 @@ from step.bundle import read_bundle, write_manifest
 from step.engines import BuildOptions, EngineRecord, EngineSet, this_platform
 from step.files import sha256
 
-GPU = Gpu(index=0, name="Fake GPU", capability="sm89", memory_bytes=1 << 34)
+GPU = Gpu(index=0, name="Fake GPU", capability="sm89", memory_bytes=1 << 34, uuid="GPU-0")
 VERSION = "11.4.0.106"
 
 
@@ -31,6 +32,7 @@ class FakeCuda:
 
     def __init__(self, *, fail_at: str | None = None):
         self.is_lost = False  # then every call fails
+        self.depth = 0  # blocks of `active` that the caller is in
         self.calls: list[str] = []
         self.memory: dict[int, ctypes.Array] = {}
         self.handles: set[int] = set()
@@ -51,6 +53,7 @@ class FakeCuda:
 
     def _note(self, call: str) -> None:
         self.calls.append(call)
+        assert call == "active" or self.depth or self.is_lost, f"{call} outside of active()"
         if self.is_lost or call == self._fail_at:
             raise StepError(f"the fake GPU fails at {call}")
 
@@ -58,8 +61,14 @@ class FakeCuda:
         self._next += 1
         return self._next
 
-    def activate(self):
-        self._note("activate")
+    @contextlib.contextmanager
+    def active(self):
+        self._note("active")
+        self.depth += 1
+        try:
+            yield
+        finally:
+            self.depth -= 1
 
     def _allocate(self, size):
         memory = (ctypes.c_uint8 * size)()

@@ -6,6 +6,7 @@ https://pypi.org/project/nvidia-ml-py/ (NVML: the driver's own account).
 
 import ctypes
 import sys
+import uuid
 from dataclasses import dataclass
 
 import pynvml
@@ -24,12 +25,14 @@ class Gpu:
         name: as the driver calls it.
         capability: compute capability, as "sm89".
         memory_bytes: in all.
+        uuid: as NVML and nvidia-smi -L have it, "GPU-..."; they may count GPUs in another order than CUDA.
     """
 
     index: int
     name: str
     capability: str
     memory_bytes: int
+    uuid: str
 
 
 def cuda_driver_is_present() -> bool:
@@ -84,7 +87,9 @@ def list_gpus() -> list[Gpu]:
             _, text = cudart.cudaGetErrorString(status)
             raise StepError(f"GPU {index} cannot be used: {text.decode()}; look at nvidia-smi")
         name = properties.name.decode().strip("\0")
-        gpus.append(Gpu(index, name, f"sm{properties.major}{properties.minor}", properties.totalGlobalMem))
+        capability = f"sm{properties.major}{properties.minor}"
+        identity = f"GPU-{uuid.UUID(bytes=bytes(properties.uuid.bytes))}"
+        gpus.append(Gpu(index, name, capability, properties.totalGlobalMem, identity))
     return gpus
 
 

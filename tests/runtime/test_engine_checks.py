@@ -54,14 +54,14 @@ def test_rtx_engines_without_this_gpu_among_their_targets(tiny_bundle, tmp_path)
 def test_rtx_engines_without_targets_run_on_later_gpus(tiny_bundle, tmp_path):
     shutil.copytree(tiny_bundle, tmp_path / "b")
     add_fake_engines(tmp_path / "b", "tensorrt-rtx", compute_capabilities=("sm80", "sm86", "sm89", "sm120"))
-    gpu = Gpu(index=0, name="NVIDIA GB10", capability="sm121", memory_bytes=1)
+    gpu = Gpu(index=0, name="NVIDIA GB10", capability="sm121", memory_bytes=1, uuid="GPU-0")
     check_runnable(tmp_path / "b", read_bundle(tmp_path / "b"), "tensorrt-rtx", version=VERSION, gpu=gpu)
 
 
 def test_rtx_does_not_run_on_data_centre_gpus(tiny_bundle, tmp_path):
     shutil.copytree(tiny_bundle, tmp_path / "b")
     add_fake_engines(tmp_path / "b", "tensorrt-rtx")
-    gpu = Gpu(index=0, name="NVIDIA H200", capability="sm90", memory_bytes=1)
+    gpu = Gpu(index=0, name="NVIDIA H200", capability="sm90", memory_bytes=1, uuid="GPU-0")
     with pytest.raises(StepError, match=r"does not run on this machine's GPU \(sm90\).* --engine tensorrt$"):
         check_runnable(tmp_path / "b", read_bundle(tmp_path / "b"), "tensorrt-rtx", version=VERSION, gpu=gpu)
 
@@ -69,7 +69,7 @@ def test_rtx_does_not_run_on_data_centre_gpus(tiny_bundle, tmp_path):
 def test_engines_for_the_first_gpu_on_the_second(tiny_bundle, tmp_path):
     shutil.copytree(tiny_bundle, tmp_path / "b")
     add_fake_engines(tmp_path / "b")
-    gpu = Gpu(index=1, name="another", capability="sm86", memory_bytes=1)
+    gpu = Gpu(index=1, name="another", capability="sm86", memory_bytes=1, uuid="GPU-0")
     with pytest.raises(StepError, match=r"are for sm89, .* is sm86; build them again: .* --build-device cuda:1$"):
         check_runnable(tmp_path / "b", read_bundle(tmp_path / "b"), "tensorrt", version=VERSION, gpu=gpu)
 

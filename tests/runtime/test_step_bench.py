@@ -6,8 +6,10 @@ import shutil
 import numpy as np
 import pynvml
 import pytest
+from fake_gpu import GPU
 from helpers import assert_one_error, run_command
 from step_runtime.bench_cli import main
+from step_runtime.benchmark import gpu_meter
 from step_runtime.benchmark.gpu_meter import GpuMeter
 from step_runtime.benchmark.measuring import Row, _score, measure
 from step_runtime.benchmark.plots import pareto_front
@@ -217,7 +219,8 @@ def test_energy_is_what_the_turns_of_a_way_used(tiny_bundle, tmp_path, monkeypat
     np.save(tmp_path / "clips.npy", tiny_clips[:1])
     readings = iter(range(0, 10**6, 5000))
     monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: index)
+    monkeypatch.setattr(gpu_meter, "find_gpu", lambda _device: GPU)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", lambda identity: identity)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetTotalEnergyConsumption", lambda _handle: next(readings))
     real = WorkerProcess.__init__
 

@@ -16,6 +16,7 @@ from step_runtime.backends.tensorrt import TensorRTBackend
 
 from step import StepError
 from step.bundle import read_bundle
+from step.flavours import library_logger
 
 STEP_LOOP = ["backbone", "step1", "step2", "step3", "detect"]
 
@@ -97,8 +98,8 @@ def test_a_clip_after_warm_up(loop, bundle, tiny_clips):
     cuda.calls.clear()
     backend.submit(tiny_clips[:1]).result()
     downloads = ["download"] * 6
-    before = ["activate", "upload", "record", "wait", "copy", "launch"]
-    assert cuda.calls == [*before, *downloads, "record", "activate", "synchronize_event"]
+    before = ["active", "upload", "record", "wait", "copy", "launch"]
+    assert cuda.calls == [*before, *downloads, "record", "active", "synchronize_event"]
 
 
 @pytest.mark.parametrize(("loop", "names"), [("fused", ["fused"]), ("steps", STEP_LOOP)])
@@ -169,7 +170,6 @@ def test_a_profile_of_batches(loop, lively_bundle, tiny_clips, expected, tmp_pat
     for index in (0, 1):
         _assert_same(type(pair)(*(rows[index : index + 1] for rows in pair)), expected[index])
     _assert_same(backend.submit(tiny_clips[:1]).result(), expected[0])
-    assert len(cuda.graphs) == 1  # the former size's is gone
     with pytest.raises(
         StepError, match=r"take 1 to 2 clips a call, not 3; .* --min-batch 1 --opt-batch 2 --max-batch 3"
     ):
@@ -177,6 +177,94 @@ def test_a_profile_of_batches(loop, lively_bundle, tiny_clips, expected, tmp_pat
     with Detector(backend) as detector:  # which cuts to what the engines take
         three = detector.detect(np.concatenate((tiny_clips, tiny_clips[:1])))
     _assert_same(type(three)(*(rows[2:] for rows in three)), expected[0])
+
+
+def _profile_of(most, lively_bundle, tmp_path, **options):
+    shutil.copytree(lively_bundle, tmp_path / "b")
+    add_fake_engines(tmp_path / "b", min_batch=1, opt_batch=1, max_batch=most)
+    cuda = FakeCuda()
+    backend, trt = _open(tmp_path / "b", cuda, **options)
+    return cuda, backend, trt
+
+
+@pytest.mark.parametrize("loop", ["fused", "steps"])
+def test_alternating_batches_are_prepared_for_once(loop, lively_bundle, tiny_clips, expected, tmp_path):
+    """One warm-up and one graph for each number of clips; after that nothing but its launch."""
+    cuda, backend, _ = _profile_of(2, lively_bundle, tmp_path, loop=loop)
+    for clips in (tiny_clips[:1], tiny_clips):
+        backend.submit(clips).result()
+    cuda.calls.clear()
+    pending = [backend.submit(clips) for clips in (tiny_clips[1:], tiny_clips)]
+    _assert_same(pending[0].result(), expected[1])
+    pending.append(backend.submit(tiny_clips[:1]))
+    pair = pending[1].result()
+    for index in (0, 1):
+        _assert_same(type(pair)(*(rows[index : index + 1] for rows in pair)), expected[index])
+    _assert_same(pending[2].result(), expected[0])
+    assert cuda.calls.count("launch") == 3
+    assert not {"begin_capture", "synchronize_stream", "allocate"} & set(cuda.calls)
+    assert not [call for call in cuda.calls if call.startswith("run ")]
+    backend.close()
+    assert cuda.leaks == 0
+
+
+def test_a_graph_s_context_is_left_alone(lively_bundle, tiny_clips, tmp_path):
+    """TensorRT: a graph uses the context that it was recorded from, which must not be given another shape."""
+    _, backend, _ = _profile_of(2, lively_bundle, tmp_path)
+    backend.submit(tiny_clips[:1]).result()
+    (engine,) = backend._loop._engines
+    first = engine._context
+    backend.submit(tiny_clips).result()
+    assert engine._context is not first
+    assert (first.batch, engine._context.batch) == (1, 2)
+    assert (first.scratch, first.addresses) == (engine._context.scratch, engine._context.addresses)
+    backend.submit(tiny_clips[:1]).result()
+    assert engine._context is first
+
+
+def test_so_many_batches_are_kept_and_no_more(lively_bundle, tiny_clips, expected, tmp_path):
+    cuda, backend, _ = _profile_of(6, lively_bundle, tmp_path)
+    clips = np.concatenate([tiny_clips] * 3)
+    for batch in (1, 2, 3, 4, 1, 5, 6):  # 2 and 3 were not used for longest
+        backend.submit(clips[:batch]).result()
+    assert len(cuda.graphs) == len(backend._loop._engines[0]._contexts) == 4
+    cuda.calls.clear()
+    _assert_same(backend.submit(clips[:1]).result(), expected[0])
+    assert "begin_capture" not in cuda.calls
+    backend.submit(clips[:2]).result()
+    assert cuda.calls.count("begin_capture") == 1
+    backend.close()
+    assert cuda.leaks == 0
+
+
+def test_each_batch_has_its_own_reason_for_running_without_a_graph(lively_bundle, tiny_clips, tmp_path):
+    _, backend, trt = _profile_of(2, lively_bundle, tmp_path, refuse_capture=True)
+    backend.submit(tiny_clips[:1]).result()
+    trt.refuse_capture = False
+    backend.submit(tiny_clips).result()
+    assert "without a CUDA graph" not in backend.device
+    backend.submit(tiny_clips[:1]).result()
+    assert "without a CUDA graph: fused failed on the GPU: cannot be captured" in backend.device
+
+
+def test_the_reason_is_that_of_the_call_that_failed(bundle, tiny_clips, monkeypatch):
+    """Errors of calls that succeeded, and of other runtimes' calls, are not it."""
+    backend, trt = _open(bundle, FakeCuda())
+    (engine,) = backend._loop._engines
+    logger = library_logger(trt)
+    said = iter(["an older error", "the real reason"])
+    answers = iter([True, False])
+
+    def execute(_stream):
+        logger.log(SimpleNamespace(name="ERROR"), next(said))
+        return next(answers)
+
+    monkeypatch.setattr(engine._context, "execute_async_v3", execute)
+    engine.enqueue(1)
+    logger.log(SimpleNamespace(name="ERROR"), "said outside of any call")
+    with pytest.raises(StepError, match="fused failed on the GPU: the real reason"):
+        engine.enqueue(1)
+    backend.close()
 
 
 def test_a_later_batch_may_be_captured_again(lively_bundle, tiny_clips, tmp_path):
@@ -303,7 +391,7 @@ def test_a_lost_gpu_is_told_once(bundle, tiny_clips):
     backend.submit(tiny_clips[:1]).result()
     pending = backend.submit(tiny_clips[:1])
     cuda.is_lost = True
-    with pytest.raises(StepError, match="fails at activate"), Detector(backend):
+    with pytest.raises(StepError, match="fails at active"), Detector(backend):
         pending.result()
 
 

@@ -21,7 +21,7 @@ def _engines(bundle, cuda):
     return TensorRTRunner(
         trt=FakeTensorRT(cuda),
         cuda=cuda,
-        device="cuda:0",
+        device=0,
         bundle=bundle,
         manifest=read_bundle(bundle),
         flavour="tensorrt",
@@ -83,11 +83,38 @@ def test_bisect_builds_engines_with_marked_outputs(runners, tiny_clips, monkeypa
     assert sum(asked) > 100
 
 
+def test_a_search_builds_where_and_as_the_engines_were(runners, cuda, tiny_clips, monkeypatch):
+    """On the GPU of --device, and without plugins where the bundle's engines had to do without."""
+    bundle, manifest, _, _ = runners
+    fallen_back = manifest.engines["tensorrt"].model_copy(update={"plugin_problem": "NVRTC is not installed"})
+    asked: list[BuildRequest] = []
+
+    def build(request: BuildRequest, _progress) -> None:
+        asked.append(request)
+        raise StepError("that is all")
+
+    monkeypatch.setattr(tensorrt, "run_build", build)
+    for engines, plugins in ((manifest.engines["tensorrt"], True), (fallen_back, False)):
+        runner = TensorRTRunner(
+            trt=FakeTensorRT(cuda),
+            cuda=cuda,
+            device=1,
+            bundle=bundle,
+            manifest=manifest.model_copy(update={"engines": {"tensorrt": engines}}),
+            flavour="tensorrt",
+        )
+        options = engines.options.model_copy(update={"plugins": True})
+        assert options.plugins
+        with pytest.raises(StepError, match="that is all"):
+            runner.run("backbone", {"frames": tiny_clips[:1]}, ["some/tensor"])
+        assert (asked[-1].device, asked[-1].options.plugins) == (1, plugins)
+
+
 def test_the_gpu_is_chosen_before_anything_is_done_on_it(runners, cuda, tiny_clips):
     """Another runner in the same thread may have chosen another."""
     engines = runners[3]
     engines.run("fused", {"frames": tiny_clips[:1]})
-    assert cuda.calls[0] == "activate"
+    assert cuda.calls[0] == "active"
     assert engines.name == "tensorrt:cuda:0"
 
 

@@ -5,17 +5,24 @@ https://nvidia.github.io/cuda-python/cuda-bindings/latest/module/runtime.html
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from step.errors import StepError
 
 
 class Cuda(Protocol):
-    """One GPU's memory, streams, events and graphs. Every method raises StepError if CUDA fails."""
+    """One GPU's memory, streams, events and graphs. Every method raises StepError if CUDA fails.
 
-    def activate(self) -> None:
-        """Makes the GPU the calling thread's; CUDA's choice of a GPU is per thread."""
+    All but `active` itself are called within a block of `active`.
+    """
+
+    def active(self) -> AbstractContextManager[None]:
+        """The GPU is the calling thread's within the block; CUDA's choice of a GPU is per thread.
+
+        Afterwards the thread has the one that it had, or none.
+        """
 
     def allocate(self, size: int) -> int:
         """Device memory, in bytes."""
@@ -96,13 +103,28 @@ class CudaRuntime:
             from cuda.bindings import runtime as cudart
         except ImportError as error:
             raise StepError(f"cuda-bindings is not installed ({error}); pip install 'step-trt[tensorrt]'") from error
-        self._cudart = cudart
-        self._device = device
-        self.activate()
+        from cuda.bindings import driver
 
-    def activate(self) -> None:
-        """See `Cuda.activate`."""
-        self._check("choosing the GPU", self._cudart.cudaSetDevice(self._device))
+        self._cudart = cudart
+        self._driver = driver
+        self._device = device
+        # The context that CUDA's runtime, TensorRT and PyTorch use too. It is made current and put back by the driver's
+        # calls: cudaSetDevice could only put back a GPU, which it would take memory on if nobody had used it before.
+        try:
+            self._call("starting CUDA", driver.cuInit(0))
+        except RuntimeError as error:  # the bindings' word for a library that they do not find
+            raise StepError(f"this machine has no NVIDIA driver ({' '.join(str(error).split())})") from error
+        handle = self._call("finding the GPU", driver.cuDeviceGet(device))
+        self._context = self._call("choosing the GPU", driver.cuDevicePrimaryCtxRetain(handle))
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        """See `Cuda.active`."""
+        self._call("choosing the GPU", self._driver.cuCtxPushCurrent(self._context))
+        try:
+            yield
+        finally:
+            self._driver.cuCtxPopCurrent()
 
     def allocate(self, size: int) -> int:
         """See `Cuda.allocate`."""
@@ -114,7 +136,13 @@ class CudaRuntime:
 
     def allocate_pinned(self, size: int) -> int:
         """See `Cuda.allocate_pinned`."""
-        return int(self._check(f"page-locking {size / 1e6:.1f} MB", self._cudart.cudaHostAlloc(size, 0)))
+        answer = self._cudart.cudaHostAlloc(size, 0)
+        if answer[0] == self._cudart.cudaError_t.cudaErrorMemoryAllocation:
+            raise StepError(
+                f"{size / 1e6:.1f} MB of this machine's own memory cannot be page-locked for GPU {self._device}; end "
+                "what else runs here, or raise the limit of locked memory (ulimit -l)"
+            )
+        return int(self._check(f"page-locking {size / 1e6:.1f} MB", answer))
 
     def free_pinned(self, address: int) -> None:
         """See `Cuda.free_pinned`."""
@@ -200,6 +228,17 @@ class CudaRuntime:
     def _copy(self, to: int, source: int, size: int, kind: Any, stream: int) -> None:
         self._check("copying", self._cudart.cudaMemcpyAsync(to, source, size, kind, stream))
 
+    def _call(self, doing: str, answer: tuple[Any, ...]) -> Any:
+        """`_check` for the driver's own calls, whose status is another type."""
+        status, *values = answer
+        if status == self._driver.CUresult.CUDA_SUCCESS:
+            return values[0] if values else None
+        _, name = self._driver.cuGetErrorName(status)
+        raise StepError(
+            f"CUDA failed on GPU {self._device} while {doing}: {name.decode() if name else status.name}; "
+            "look at nvidia-smi"
+        )
+
     def _check(self, doing: str, answer: tuple[Any, ...]) -> Any:
         """The value that a call answered with, if any; CUDA's status comes before it."""
         status, *values = answer
@@ -220,6 +259,15 @@ class CudaRuntime:
             f"CUDA failed on {gpu} while {doing}: {name.decode()} ({text.decode()}); the GPU may be lost to this "
             "process: start again, and look at nvidia-smi if it happens again"
         )
+
+
+@contextlib.contextmanager
+def active_or_lost(cuda: Cuda) -> Iterator[None]:
+    """`Cuda.active` for giving back: a lost device cannot be chosen, and what the host holds is freed anyway."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(StepError):
+            stack.enter_context(cuda.active())
+        yield
 
 
 def give_back_later(stack: contextlib.ExitStack, give_back: Callable[[int], None], handle: int) -> int:

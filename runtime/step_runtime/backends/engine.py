@@ -6,7 +6,7 @@ https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/inference-library/work-
 """
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from step.bundle import Manifest
 from step.engines import BuildOptions
 from step.errors import StepError
 from step.files import atomic_path
-from step.flavours import Flavour, make_logger
+from step.flavours import Flavour, library_logger, listening
 from step.graph_spec import DType, GraphSpec, TensorSpec
 from step_runtime.gpus import Gpu
 
@@ -22,16 +22,26 @@ _DTYPES: dict[DType, str] = {"uint8": "UINT8", "float16": "HALF", "float32": "FL
 
 
 class Messages:
-    """What the library said: it answers failures with False or None, and logs the reason."""
+    """What the library said: it answers failures with False or None, and logs the reason.
+
+    Args:
+        trt: the library.
+    """
 
     def __init__(self, trt: Any) -> None:
+        self._trt = trt
         self._texts: list[str] = []
-        self.logger = make_logger(trt, self._keep)
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Every call of the library stands in such a block; what was said before it is forgotten."""
+        self._texts.clear()
+        with listening(self._trt, self._keep):
+            yield
 
     def why(self) -> str:
-        """The first error since the last time; those behind it are its consequences."""
+        """The first error of the last call; those behind it are its consequences."""
         text = self._texts[0] if self._texts else "it gave no reason"
-        self._texts.clear()
         if "memory" in text.lower():
             text += "; if the GPU is full, end what else runs on it, or build with a smaller batch"
         return text
@@ -48,7 +58,8 @@ def make_runtime(trt: Any, messages: Messages, options: BuildOptions) -> Any:
         StepError: the library cannot run here.
     """
     try:
-        runtime = trt.Runtime(messages.logger)
+        with messages.listening():
+            runtime = trt.Runtime(library_logger(trt))
     except (TypeError, RuntimeError) as error:  # the bindings' word for an object that the library did not make
         raise StepError(f"{options.flavour} {trt.__version__} cannot run here: {messages.why()}") from error
     runtime.engine_host_code_allowed = options.version_compatible
@@ -56,12 +67,15 @@ def make_runtime(trt: Any, messages: Messages, options: BuildOptions) -> Any:
 
 
 class Engine:
-    """A loaded engine.
+    """A loaded engine, with an execution context for each number of clips that it is used for.
+
+    A CUDA graph goes on using the context that it was recorded from, which must not change in the meantime: so another
+    number of clips takes another context. They share their scratch memory and run one after the other.
 
     Args:
         trt: the library.
         runtime: a `trt.Runtime`.
-        messages: whose logger the runtime was made with.
+        messages: hears what the library says.
         path: the engine file.
         spec: names, types and shapes that the engine must have.
         options: how it was built.
@@ -92,29 +106,35 @@ class Engine:
         self._cache: Any = None
         self._config: Any = None
         self._is_dynamic = options.min_batch != options.max_batch
-        self._engine = runtime.deserialize_cuda_engine(path.read_bytes())
+        self._name = f"{path}: {options.flavour}"
+        self._scratch: tuple[int, int] | None = None
+        self._addresses: dict[str, int] = {}
+        self._contexts: dict[int, Any] = {}
+        with messages.listening():
+            self._engine = runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
             raise StepError(f"{path}: {options.flavour} {trt.__version__} cannot load it: {messages.why()}")
         _check_tensors(trt, self._engine, spec, path)
         # The scratch memory is given by the caller: engines that run one after the other share it.
-        strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        self._made_with = trt.ExecutionContextAllocationStrategy.USER_MANAGED
         if options.flavour == "tensorrt-rtx":
-            self._context = self._engine.create_execution_context(self._rtx_config(trt, strategy, cuda_graph))
-        else:
-            self._context = self._engine.create_execution_context(strategy)
-        if self._context is None:
-            raise StepError(f"{path}: {options.flavour} could not make an execution context: {messages.why()}")
+            self._made_with = self._config = self._rtx_config(trt, self._made_with, cuda_graph)
+        self._batch = options.opt_batch
+        self._context = self._make_context()
+        self._contexts[self._batch] = self._context
         self.scratch_bytes = int(self._engine.device_memory_size_v2)
 
     def set_scratch(self, address: int, size: int) -> None:
-        """Device memory of at least `scratch_bytes`."""
-        self._context.set_device_memory(address, size)
+        """Device memory of at least `scratch_bytes`, for every context."""
+        self._scratch = address, size
+        for context in self._contexts.values():
+            context.set_device_memory(address, size)
 
     def bind(self, addresses: Mapping[str, int]) -> None:
-        """Where every input and output, by name, lies on the device."""
-        for name, address in addresses.items():
-            if not self._context.set_tensor_address(name, address):
-                raise StepError(f"{self.spec.name}: cannot bind {name}: {self._messages.why()}")
+        """Where every input and output, by name, lies on the device, for every context."""
+        self._addresses = dict(addresses)
+        for context in self._contexts.values():
+            self._bind(context)
 
     def marked(self, name: str) -> TensorSpec:
         """What an output is that was marked when the engine was built and that `spec` does not know.
@@ -125,14 +145,32 @@ class Engine:
         return TensorSpec(name, kinds[self._engine.get_tensor_dtype(name)], tuple(self._context.get_tensor_shape(name)))
 
     def set_batch(self, batch: int) -> None:
-        """Clips of the calls that follow."""
-        for tensor in self.spec.inputs if self._is_dynamic else ():
-            if not self._context.set_input_shape(tensor.name, tensor.concrete_shape(batch)):
+        """Clips of the calls that follow; takes their context, or makes it."""
+        if not self._is_dynamic:
+            return
+        if batch not in self._contexts:
+            context = self._make_context()
+            if self._scratch is not None:
+                context.set_device_memory(*self._scratch)
+            self._bind(context)
+            self._contexts[batch] = context
+        self._context = self._contexts[batch]
+        for tensor in self.spec.inputs:
+            with self._messages.listening():
+                taken = self._context.set_input_shape(tensor.name, tensor.concrete_shape(batch))
+            if not taken:
+                del self._contexts[batch]
                 raise StepError(f"{self.spec.name}: does not take {batch} clips: {self._messages.why()}")
+
+    def forget_batch(self, batch: int) -> None:
+        """Frees the context of a number of clips that nothing under way is using, and no CUDA graph either."""
+        self._contexts.pop(batch, None)
 
     def enqueue(self, stream: int) -> None:
         """Puts one run into a stream."""
-        if not self._context.execute_async_v3(stream):
+        with self._messages.listening():
+            taken = self._context.execute_async_v3(stream)
+        if not taken:
             raise StepError(f"{self.spec.name} failed on the GPU: {self._messages.why()}")
 
     def save_runtime_cache(self) -> None:
@@ -146,15 +184,31 @@ class Engine:
             path.write_bytes(content)
 
     def close(self) -> None:
-        """Frees the context before what it was made with, the engine before its runtime."""
+        """Frees the contexts before what they were made with, the engine before its runtime."""
         self._context = None
+        self._contexts.clear()
+        self._made_with = None
         self._config = None
         self._cache = None
         self._engine = None
         self._runtime = None
 
+    def _make_context(self) -> Any:
+        with self._messages.listening():
+            context = self._engine.create_execution_context(self._made_with)
+        if context is None:
+            raise StepError(f"{self._name} could not make an execution context: {self._messages.why()}")
+        return context
+
+    def _bind(self, context: Any) -> None:
+        for name, address in self._addresses.items():
+            with self._messages.listening():
+                taken = context.set_tensor_address(name, address)
+            if not taken:
+                raise StepError(f"{self.spec.name}: cannot bind {name}: {self._messages.why()}")
+
     def _rtx_config(self, trt: Any, strategy: Any, cuda_graph: bool) -> Any:
-        config = self._config = self._engine.create_runtime_config()
+        config = self._engine.create_runtime_config()
         # Kernels for a profile's shapes are compiled at the first run of a shape, not in the background of later ones.
         config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
         config.set_execution_context_allocation_strategy(strategy)

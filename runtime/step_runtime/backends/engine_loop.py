@@ -6,7 +6,9 @@ the host waits for nothing but the end of a clip.
 
 import contextlib
 import ctypes
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -22,6 +24,20 @@ Part = Literal["all", "backbone", "rest"]
 """Which engines: all of them; the first; all but the first."""
 
 _ANCHORS = "anchors"
+_MOST_BATCHES = 4  # numbers of clips that are prepared for at a time; each has contexts and graphs of its own
+
+
+@dataclass
+class _Prepared:
+    """What there is for one number of clips.
+
+    Attributes:
+        graphs: by part; None where the library does something that cannot be recorded.
+        problem: why there is no graph of a part; None where there is no such part.
+    """
+
+    graphs: dict[Part, int | None] = field(default_factory=dict)
+    problem: str | None = None
 
 
 class EngineLoop:
@@ -53,10 +69,9 @@ class EngineLoop:
         self._engines = engines
         self._max_batch = max_batch
         self._capture = capture
-        self._graphs: dict[Part, int | None] = {}
+        self._prepared: OrderedDict[int, _Prepared] = OrderedDict()  # by clips of a call; the last used comes last
         self._batch: int | None = None
         self._buffers: dict[str, int] = {}
-        self.capture_problem: str | None = None
         with contextlib.ExitStack() as stack:
             self.stream = give_back_later(stack, cuda.destroy_stream, cuda.create_stream())
             self._allocate(stack)
@@ -78,26 +93,45 @@ class EngineLoop:
         """What a part of the loop leaves for whoever runs the next: the first engine's outputs, or the results."""
         return [tensor.name for tensor in self._engines[0].spec.outputs] if part == "backbone" else list(self.results)
 
+    @property
+    def capture_problem(self) -> str | None:
+        """Why calls of as many clips as were set last run without a CUDA graph; None where they need no reason."""
+        return None if self._batch is None else self._prepared[self._batch].problem
+
     def set_batch(self, batch: int, part: Part = "all") -> None:
-        """Prepares for calls of this many clips: shapes, a warm-up, and the part's graph."""
-        if batch == self._batch:
-            if part not in self._graphs and self._capture:
-                self._graphs[part] = self._record(part)
-            return
-        self._batch = None
-        self._cuda.synchronize_stream(self.stream)  # clips of the former size may be under way
-        self._drop_graphs()
-        for engine in self._engines:
-            engine.set_batch(batch)
-        # The first run of a shape allocates and compiles, which a recording must not.
-        self._enqueue("all")
-        self._cuda.synchronize_stream(self.stream)
+        """Prepares for calls of this many clips: shapes, and the first time a warm-up and the part's graph.
+
+        Raises:
+            StepError: an engine does not take so many clips, or CUDA fails.
+        """
+        if batch != self._batch:
+            self._batch = None
+            if batch in self._prepared:
+                self._prepared.move_to_end(batch)
+                for engine in self._engines:
+                    engine.set_batch(batch)
+            else:
+                self._prepare(batch)
+            self._batch = batch
+        if self._capture and part not in self._prepared[batch].graphs:
+            self._record(part, self._prepared[batch])
+
+    def _prepare(self, batch: int) -> None:
+        self._cuda.synchronize_stream(self.stream)  # clips of another number may be under way
+        while len(self._prepared) >= _MOST_BATCHES:
+            self._drop(next(iter(self._prepared)))
+        try:
+            for engine in self._engines:
+                engine.set_batch(batch)
+            # The first run of a shape allocates and compiles, which a recording must not.
+            self._enqueue("all")
+            self._cuda.synchronize_stream(self.stream)
+        except StepError:
+            self._drop(batch)
+            raise
         for engine in self._engines:
             engine.save_runtime_cache()
-        self.capture_problem = None
-        if self._capture:
-            self._graphs[part] = self._record(part)
-        self._batch = batch
+        self._prepared[batch] = _Prepared()
 
     def launch(self, part: Part = "all", *, done: Callable[[str], None] = lambda _name: None) -> None:
         """Puts one pass over a part's engines into the stream.
@@ -106,7 +140,8 @@ class EngineLoop:
             part: which engines.
             done: is called after each of them is put there, with its name, or after all in one CUDA graph.
         """
-        graph = self._graphs.get(part)
+        prepared = None if self._batch is None else self._prepared[self._batch]
+        graph = None if prepared is None else prepared.graphs.get(part)
         if graph is not None:
             self._cuda.launch(graph, self.stream)
             names = [engine.spec.name for engine in self._of(part)]
@@ -120,7 +155,8 @@ class EngineLoop:
             self._cuda.synchronize_stream(self.stream)
             for engine in self._engines:
                 engine.save_runtime_cache()  # kernels for a new shape may have been compiled meanwhile
-        self._drop_graphs()
+        for batch in list(self._prepared):
+            self._drop(batch)
         for engine in self._engines:
             engine.close()
         self._owned.close()
@@ -169,8 +205,8 @@ class EngineLoop:
             engine.enqueue(self.stream)
             done(engine.spec.name)
 
-    def _record(self, part: Part) -> int | None:
-        """The graph; None where the library does something that cannot be recorded, which then runs without."""
+    def _record(self, part: Part, prepared: _Prepared) -> None:
+        """Keeps the graph; None where the library does something that cannot be recorded, which then runs without."""
         problem: str | None = None
         graph: int | None = None
         self._cuda.begin_capture(self.stream)
@@ -185,15 +221,18 @@ class EngineLoop:
         if problem is not None and graph is not None:
             self._cuda.destroy_graph(graph)
             graph = None
-        self.capture_problem = self.capture_problem or problem
-        return graph
+        prepared.problem = prepared.problem or problem
+        prepared.graphs[part] = graph
 
-    def _drop_graphs(self) -> None:
-        for graph in self._graphs.values():
+    def _drop(self, batch: int) -> None:
+        """Frees what a number of clips has; none of it may be under way."""
+        prepared = self._prepared.pop(batch, _Prepared())
+        for graph in prepared.graphs.values():
             if graph is not None:
                 with contextlib.suppress(StepError):
                     self._cuda.destroy_graph(graph)
-        self._graphs.clear()
+        for engine in self._engines:
+            engine.forget_batch(batch)
 
 
 def byte_size(tensor: TensorSpec, batch: int) -> int:

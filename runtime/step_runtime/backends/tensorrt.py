@@ -26,7 +26,7 @@ from step.errors import StepError
 from step.flavours import Flavour, load_flavour
 from step.graph_spec import BACKBONE, DETECT, FUSED, step_graph_name
 from step_runtime.backends.base import Array, Features, Loop
-from step_runtime.backends.cuda import Cuda, CudaRuntime, give_back_later
+from step_runtime.backends.cuda import Cuda, CudaRuntime, active_or_lost, give_back_later
 from step_runtime.backends.engine import load_engines
 from step_runtime.backends.engine_checks import check_present, check_runnable
 from step_runtime.backends.engine_loop import EngineLoop, Part, byte_size, pinned_array
@@ -110,7 +110,7 @@ class TensorRTBackend:
         self._cuda = cuda
         self._next_slot = 0
         self._busy: set[int] = set()
-        with contextlib.ExitStack() as stack:
+        with cuda.active(), contextlib.ExitStack() as stack:
             engines = load_engines(
                 stack,
                 trt=trt,
@@ -216,10 +216,13 @@ class TensorRTBackend:
         return self._start("rest", clip.inputs)
 
     def _start(self, part: Part, inputs: Mapping[str, Array]) -> _Call:
+        with self._cuda.active():
+            return self._enqueue(part, inputs)
+
+    def _enqueue(self, part: Part, inputs: Mapping[str, Array]) -> _Call:
         batch = len(next(iter(inputs.values())))
         check_batch(self._engine_set, self._bundle, batch)
         cuda, loop = self._cuda, self._loop
-        cuda.activate()
         slot = self._slots[self._next_slot]
         if slot.index in self._busy:  # its result was never asked for
             cuda.synchronize_event(slot.done)
@@ -258,11 +261,11 @@ class TensorRTBackend:
         return Detections(*self._wait(slot, batch, "all"))
 
     def _wait(self, slot: _Slot, batch: int, part: Part) -> list[Array]:
-        self._cuda.activate()
-        with self._tracer.span("wait for the GPU", waits_for=GPU):
-            self._cuda.synchronize_event(slot.done)
-        self._busy.discard(slot.index)
-        slot.times.report(self._tracer)
+        with self._cuda.active():
+            with self._tracer.span("wait for the GPU", waits_for=GPU):
+                self._cuda.synchronize_event(slot.done)
+            self._busy.discard(slot.index)
+            slot.times.report(self._tracer)
         tensors = {name: self._loop.tensor(name)[0] for name in self._loop.tensor_names(part)}
         return [
             pinned_array(slot.pinned[name], tensor.concrete_shape(batch), tensor.dtype).copy()
@@ -271,12 +274,12 @@ class TensorRTBackend:
 
     def close(self) -> None:
         """See `Backend.close`."""
-        with contextlib.suppress(StepError):  # a lost device has nothing under way
-            self._cuda.activate()
-            # What is under way still reads and writes what is freed next.
-            self._cuda.synchronize_stream(self._upload_stream)
-            self._cuda.synchronize_stream(self._loop.stream)
-        self._owned.close()
+        with active_or_lost(self._cuda):
+            with contextlib.suppress(StepError):  # a lost device has nothing under way
+                # What is under way still reads and writes what is freed next.
+                self._cuda.synchronize_stream(self._upload_stream)
+                self._cuda.synchronize_stream(self._loop.stream)
+            self._owned.close()
 
     def _make_slot(self, stack: contextlib.ExitStack, index: int, times: ClipTimes) -> _Slot:
         slot = _Slot(

@@ -5,12 +5,15 @@ Source: https://pypi.org/project/nvidia-ml-py/ (NVML).
 
 import pynvml
 
+from step.errors import StepError
+from step_runtime.gpus import find_gpu
+
 
 class GpuMeter:
-    """The GPU with an index; everything is None where the driver does not say.
+    """One GPU; everything is None where the driver does not say.
 
     Args:
-        index: in the driver's order, which is that of CUDA with CUDA_DEVICE_ORDER=PCI_BUS_ID.
+        index: as CUDA counts, which may be another order than the driver's; CUDA_VISIBLE_DEVICES applies.
     """
 
     def __init__(self, index: int) -> None:
@@ -52,4 +55,13 @@ class GpuMeter:
             return {}
 
     def _handle(self) -> object:
-        return pynvml.nvmlDeviceGetHandleByIndex(self._index)
+        """By the GPU's UUID, which both libraries have.
+
+        Raises:
+            NVMLError: the driver knows none such, as of a part of a GPU (MIG).
+        """
+        try:
+            identity = find_gpu(f"cuda:{self._index}").uuid
+        except StepError as error:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND) from error
+        return pynvml.nvmlDeviceGetHandleByUUID(identity)

@@ -11,11 +11,10 @@ import numpy as np
 from step.build_process import BuildRequest, run_build
 from step.bundle import Manifest
 from step.engines import check_batch
-from step.errors import StepError
 from step.flavours import Flavour, load_flavour
 from step.graph_spec import Precision, TensorSpec
 from step.parity import Arrays
-from step_runtime.backends.cuda import Cuda, CudaRuntime, give_back_later
+from step_runtime.backends.cuda import Cuda, CudaRuntime, active_or_lost, give_back_later
 from step_runtime.backends.engine import Engine, Messages, make_runtime
 from step_runtime.backends.engine_checks import check_runnable
 from step_runtime.backends.engine_loop import byte_size, pinned_array
@@ -28,20 +27,21 @@ class TensorRTRunner:
     Args:
         trt: the library of `flavour`.
         cuda: the GPU's memory and streams.
-        device: what the name says of the GPU: "cuda:0".
+        device: index of the GPU.
         bundle: folder.
         manifest: what `read_bundle` returned for it.
         flavour: which engines.
     """
 
     def __init__(
-        self, *, trt: Any, cuda: Cuda, device: str, bundle: Path, manifest: Manifest, flavour: Flavour
+        self, *, trt: Any, cuda: Cuda, device: int, bundle: Path, manifest: Manifest, flavour: Flavour
     ) -> None:
-        self.name = f"{flavour}:{device}"
+        self.name = f"{flavour}:cuda:{device}"
         # TF32 has as many bits as half.
         self.precision: Precision = "fp16" if manifest.engines[flavour].options.tf32 else manifest.precision
         self._trt = trt
         self._cuda = cuda
+        self._device = device
         self._bundle = bundle
         self._manifest = manifest
         self._engine_set = manifest.engines[flavour]
@@ -58,7 +58,7 @@ class TensorRTRunner:
         return cls(
             trt=trt,
             cuda=CudaRuntime(gpu.index),
-            device=f"cuda:{gpu.index}",
+            device=gpu.index,
             bundle=bundle,
             manifest=manifest,
             flavour=flavour,
@@ -66,7 +66,10 @@ class TensorRTRunner:
 
     def run(self, graph: str, inputs: Arrays, extra_outputs: Sequence[str] = ()) -> Arrays:
         """See `GraphRunner.run`; extra outputs take a build, and may change what the library fuses."""
-        self._cuda.activate()  # another runner may use another GPU
+        with self._cuda.active():
+            return self._run(graph, inputs, extra_outputs)
+
+    def _run(self, graph: str, inputs: Arrays, extra_outputs: Sequence[str]) -> Arrays:
         own = {tensor.name for tensor in self._manifest.graphs[graph].outputs}
         extra_outputs = tuple(name for name in extra_outputs if name not in own)
         engine = self._engine(graph, extra_outputs)
@@ -98,11 +101,10 @@ class TensorRTRunner:
 
     def close(self) -> None:
         """See `GraphRunner.close`."""
-        with contextlib.suppress(StepError):  # a lost device cannot be chosen any more
-            self._cuda.activate()
-        for engine in self._engines.values():
-            engine.close()
-        self._engines.clear()
+        with active_or_lost(self._cuda):
+            for engine in self._engines.values():
+                engine.close()
+            self._engines.clear()
 
     @staticmethod
     def _array(tensor: TensorSpec, pinned: dict[str, int], batch: int) -> "np.ndarray[Any, Any]":
@@ -130,13 +132,17 @@ class TensorRTRunner:
         return self._engines[key]
 
     def _build_marked(self, graph: str, extra_outputs: tuple[str, ...], folder: Path) -> Path:
+        options = self._engine_set.options
+        if self._engine_set.plugin_problem is not None:  # the engines in the bundle were built without them, too
+            options = options.model_copy(update={"plugins": False})
         request = BuildRequest(
             onnx_file=self._bundle / self._manifest.graphs[graph].file,
             engine_file=folder / f"{graph}.engine",
             log_file=folder / f"{graph}.log",
             layers_file=folder / f"{graph}.layers.json",
-            options=self._engine_set.options,
+            options=options,
             mark_outputs=extra_outputs,
+            device=self._device,
         )
         run_build(request, lambda _phase, _fraction: None)
         return request.engine_file
