@@ -4,7 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check clean
+# Of the GPU machine; and what `python -m gpu_check` is told besides.
+PYTHON_VERSION ?= 3.12
+GPU_KIT_ARGS ?=
+GPU_CHECK_ARGS ?=
+
+.PHONY: demo test check gpu-kit gpu-check clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py --out build/demo
@@ -17,6 +22,19 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+gpu-kit: $(STAMP)
+	PYTHONPATH=benchmarks $(BIN)/python -m gpu_check.kit --python $(PYTHON_VERSION) $(GPU_KIT_ARGS)
+
+# Where somebody put the kit but nothing is installed, there is no network to install from.
+ifeq ($(wildcard $(BIN)/python),)
+ifneq ($(wildcard build/gpu-kit/kit.json),)
+GPU_CHECK := $(PYTHON) benchmarks/gpu_check/bare.py
+endif
+endif
+
+gpu-check: $(if $(GPU_CHECK),,$(STAMP))
+	$(or $(GPU_CHECK),PYTHONPATH=benchmarks:tests $(BIN)/python -m gpu_check) --out build/gpu-check $(GPU_CHECK_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist runs .pytest_cache .mypy_cache .ruff_cache

@@ -32,8 +32,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--kit", type=Path, default=ROOT / "build/gpu-kit")
     own, others = parser.parse_known_args(arguments)
     try:
-        places = [unpack(own.kit)]
-        video = own.kit.with_name(own.kit.name + "-video")
+        kit = own.kit.resolve()
+        places = [unpack(kit)]
+        video = kit.with_name(kit.name + "-video")
         if video.is_dir():
             places.append(unpack(video))
     except KitError as error:
@@ -72,7 +73,8 @@ def unpack(kit: Path) -> Path:
                 packed.extractall(scratch)
         if (kit / ARCHIVE).is_file():
             with tarfile.open(kit / ARCHIVE, "r:xz") as packed_tar:
-                packed_tar.extractall(scratch, filter="data")
+                packed_tar.extraction_filter = getattr(tarfile, "data_filter", None)  # 3.11.4 and later have it
+                packed_tar.extractall(scratch)
         (scratch / MANIFEST).write_text(manifest)
         scratch.rename(target)
     except OSError as error:

@@ -26,17 +26,17 @@ class Stage:
 
 STAGES = (
     Stage("environment", "GPU, driver, libraries, step-doctor", 60),
-    Stage("bundles", "the toy and the full-size model are exported here, toy data is drawn", 120, first=True),
-    Stage("kernels", "tests/plugins on the GPU: the host's bits, opcheck, every tactic and layout", 120),
-    Stage("sanitizer", "compute-sanitizer: memcheck, racecheck, synccheck of the kernels", 150),
+    Stage("bundles", "the toy and the full-size model are exported here, toy data is drawn", 110, first=True),
+    Stage("kernels", "tests/plugins on the GPU: the host's bits, opcheck, every tactic and layout", 100),
+    Stage("sanitizer", "compute-sanitizer: memcheck, racecheck, synccheck of the kernels", 100),
     Stage("cuda_runtime", "every call of CudaRuntime", 45),
     Stage("engine_loop", "the engine loop's data, with stand-in engines that launch kernels", 90),
     Stage("video_decoding", "what decodes video here", 45),
     Stage("engines", "TensorRT engines: tests/runtime/test_gpu.py", 300, alone=True),
-    Stage("kernel_times", "the kernels and the backbone's convolutions against memory and arithmetic", 75, alone=True),
-    Stage("onnxruntime_cuda", "ONNX Runtime on CUDA: parity, mAP parity, times", 110, alone=True),
-    Stage("pytorch", "PyTorch at full size: the baselines", 110, alone=True),
-    Stage("training", "training updates at full size, a minute of the toy model", 110, alone=True),
+    Stage("kernel_times", "the kernels and the backbone's convolutions against memory and arithmetic", 60, alone=True),
+    Stage("onnxruntime_cuda", "ONNX Runtime on CUDA: parity, mAP parity, times", 95, alone=True),
+    Stage("pytorch", "PyTorch at full size: the baselines", 80, alone=True),
+    Stage("training", "training updates at full size, a minute of the toy model", 95, alone=True),
 )
 
 

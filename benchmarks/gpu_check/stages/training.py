@@ -5,6 +5,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import torch
 from torchvision_on_cpu import load_torchvision
 
 from gpu_check.models import find_toy_data
@@ -35,6 +36,8 @@ def measure(report: Report, options: StageOptions) -> None:
         load_torchvision()
     except (AssertionError, OSError, RuntimeError, subprocess.CalledProcessError) as error:
         raise StageSkippedError(f"torchvision does not load here: {error}") from error
+    if options.device == "none":
+        torch.set_num_threads(1)  # small tensors are not worth a second one, which waits for others' work
     data = find_toy_data(options.work, options.device)
     _updates(report, options, data)
     _toy(report, options, data)
