@@ -101,7 +101,7 @@ def main(python: str, out: Path, architectures: str, limit_mib: float) -> None:
         raise StepError(f"--architectures is {architectures}; give compute capabilities as 80,90")
     chosen = tuple(map(int, architectures.split(",")))
     console = Console(highlight=False, soft_wrap=True)
-    video = out.with_name(out.name + "-video")
+    video = out.resolve().parent / f"{out.resolve().name}-video"
     for folder, kit in ((out, plan_kit(python, chosen)), (video, plan_kit(python, video=True))):
         if is_current(folder, kit):
             console.print(f"{folder}: is there and current", markup=False)
