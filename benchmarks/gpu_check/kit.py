@@ -52,7 +52,7 @@ _MIB = 2**20
 _FILTERS = ({"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": 6})
 _KEPT_FILES = re.compile(
     r"onnxruntime/(\w+\.py|LICENSE|ThirdPartyNotices\.txt|capi/\w+\.py|capi/onnxruntime_pybind11_state\.[^/]+\.so"
-    r"|capi/libonnxruntime_providers_(cuda|shared)\.so)"
+    r"|capi/libonnxruntime_providers_(cuda|shared)\.so)|onnxruntime_gpu-[^/]+\.dist-info/METADATA"
 )
 _PROVIDER = "libonnxruntime_providers_cuda.so"
 # Attention, mixtures of experts and products of quantised matrices, by the words of their mangled names. ONNX's own

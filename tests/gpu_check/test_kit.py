@@ -95,6 +95,7 @@ def test_made_and_unpacked(packages, tmp_path, capsys):
     assert sorted(path.name for path in unpacked.glob("onnxruntime/**/*") if path.is_file()) == sorted(
         Path(name).name for name, content in ORT_FILES.items() if content != b"not carried"
     )
+    assert [path.name for path in unpacked.glob("onnxruntime_gpu-*/*")] == ["METADATA"]  # which says its version
     provider = (unpacked / "onnxruntime/capi/libonnxruntime_providers_cuda.so").read_bytes()
     assert provider.count(f"code of {CONV}".encode()) == 1
     assert FLASH.encode() not in provider
