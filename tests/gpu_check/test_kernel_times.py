@@ -6,14 +6,14 @@ from gpu_check.stages.kernel_times import read_counters
 
 from step.errors import StepError
 
-NCU = '''==PROF== Connected to process 17 (/usr/bin/python3.12)
+NCU = """==PROF== Connected to process 17 (/usr/bin/python3.12)
 ==PROF== Profiling "step_tube_roi_align" - 0: 0%....50%....100% - 3 passes
 ==PROF== Disconnected from process 17
 "ID","Process ID","Kernel Name","Section Name","Metric Name","Metric Unit","Metric Value"
 "0","17","step_tube_roi_align","Command line profiler metrics","dram__bytes_read.sum","byte","11,234,560"
 "0","17","step_tube_roi_align","Command line profiler metrics","gpu__time_duration.sum","nsecond","23,488"
 "1","17","step_tube_roi_align","Command line profiler metrics","dram__bytes_read.sum","byte","256"
-'''
+"""
 
 
 def test_counters_of_every_launch():
