@@ -34,6 +34,16 @@ TOLERANCES: dict[Precision, Tolerance] = {
 }
 
 
+def held_to(precision: Precision, *, tf32: bool) -> Precision:
+    """Whose tolerance results are held to.
+
+    Args:
+        precision: of the networks.
+        tf32: whether products of float32 may be computed with TF32's ten bits, which are as many as half's.
+    """
+    return "fp16" if tf32 else precision
+
+
 def detections_apart(
     found: Arrays, expected: Arrays, *, score_tolerance: float, score_threshold: float, nms_iou: float
 ) -> float:

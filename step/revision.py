@@ -14,8 +14,8 @@ def project_version() -> str:
 
 
 def git_revision() -> str | None:
-    """Of the working tree that the package lies in; None where it lies in none."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    """Of the working tree that the package lies in, with "-dirty" where it has changes; None where it lies in none."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):

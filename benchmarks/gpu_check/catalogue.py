@@ -35,7 +35,7 @@ STAGES = (
     Stage("engines", "TensorRT engines: tests/runtime/test_gpu.py", 300, alone=True),
     Stage("kernel_times", "the kernels and the backbone's convolutions against memory and arithmetic", 60, alone=True),
     Stage("onnxruntime_cuda", "ONNX Runtime on CUDA: parity, mAP parity, times", 95, alone=True),
-    Stage("pytorch", "PyTorch at full size: the baselines", 80, alone=True),
+    Stage("pytorch", "PyTorch at full size: the baselines", 110, alone=True),
     Stage("training", "training updates at full size, a minute of the toy model", 95, alone=True),
 )
 

@@ -115,7 +115,8 @@ class Hashing:
         self._sent[...] = random.integers(0, 1 << 32, self._words, np.uint32)
         self._bench.machine.cuda.upload(self._input, self._source, 4 * self._words, self._stream)
         digests = digest(self._sent[None], salt) + np.uint32(CLOCK)
-        return filled(digests, self._words, salt)[0]
+        expected: Words = filled(digests, self._words, salt)[0]
+        return expected
 
     def fetch(self) -> None:
         """Downloads the output."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+from collections.abc import Callable
 
 from gpu_check.cuda_bench import Bench, Hashing, in_thread
 from gpu_check.stage import Report
@@ -18,9 +19,13 @@ def spoilt_captures(report: Report, bench: Bench) -> None:
     hashing.enqueue(7)
     cuda.synchronize_stream(stream)
     allocated: list[int] = []
-    cases = (
-        ("waiting for the stream", lambda: cuda.synchronize_stream(stream), True),
-        ("allocating memory", lambda: allocated.append(cuda.allocate(1 << 20)), False),
+
+    def allocate() -> None:
+        allocated.append(cuda.allocate(1 << 20))
+
+    cases: tuple[tuple[str, Callable[[], None], bool], ...] = (
+        ("waiting for the stream", functools.partial(cuda.synchronize_stream, stream), True),
+        ("allocating memory", allocate, False),
     )
     for index, (name, forbidden, must_fail) in enumerate(cases):
         refused, spoilt = "allowed", "the recording went on"
@@ -44,7 +49,7 @@ def spoilt_captures(report: Report, bench: Bench) -> None:
         right = hashing.run(index, 7, lambda: hashing.enqueue(7))
         report.check(right, f"after {name} while recording, the stream computes wrong data")
         graph = bench.graph(stream, lambda: hashing.enqueue(8))
-        right = hashing.run(index, 8, lambda graph=graph: cuda.launch(graph, stream))
+        right = hashing.run(index, 8, functools.partial(cuda.launch, graph, stream))
         report.check(right, f"after {name} while recording, the next graph computes wrong data")
 
 

@@ -12,7 +12,7 @@ import click
 from step_runtime.benchmark.known_gpus import KnownGpu, known_gpu
 
 from gpu_check.page import markdown_table, page_of
-from gpu_check.results import CheckResult, Figure, read_check
+from gpu_check.results import CheckResult, Figure, StageResult, read_check
 from step.cli import OneLineCommand
 from step.errors import StepError
 from step.files import atomic_path
@@ -100,6 +100,25 @@ def documents(root: Path, check: CheckResult | None) -> dict[Path, str]:
             root / "docs/benchmarks.md", {name: _tables(check, tables) for name, tables in BENCHMARKS.items()}
         ),
     }
+
+
+def joined(checks: Sequence[CheckResult]) -> CheckResult:
+    """One check of several on the same card: the last one's stages, and those that only earlier ones have.
+
+    Raises:
+        StepError: they are of different cards.
+    """
+    last = checks[-1]
+    stages: dict[str, StageResult] = {}
+    for check in checks:
+        if check.device != last.device:
+            raise StepError(f"the checks are of {check.device} and of {last.device}; give those of one card")
+        stages |= {stage.name: stage for stage in check.stages}
+    versions: dict[str, str] = {}
+    for check in checks:
+        versions |= check.versions
+    changed = {"stages": tuple(stages.values()), "versions": versions, "seconds": sum(each.seconds for each in checks)}
+    return last.model_copy(update=changed)
 
 
 def _filled(path: Path, parts: dict[str, str]) -> str:
@@ -208,14 +227,15 @@ def _where(check: CheckResult) -> str:
 
 
 @click.command(cls=OneLineCommand)
-@click.argument("check", type=click.Path(path_type=Path))
+@click.argument("checks", nargs=-1, required=True, metavar="CHECK...", type=click.Path(path_type=Path))
 @click.option("--root", type=click.Path(path_type=Path), default=ROOT, help="Folder of the project.", show_default=True)
-def main(check: Path, root: Path) -> None:
+def main(checks: tuple[Path, ...], root: Path) -> None:
     """Writes docs/gpu.md and the GPU's parts of README.md and docs/benchmarks.md from CHECK, and keeps it in docs.
 
-    The documents are then those of the newest run; the same CHECK again changes nothing.
+    The documents are then those of the newest run; the same CHECK again changes nothing. Of several, each gives the
+    stages that it has, and the later ones' are taken: for a stage that was run again with --only.
     """
-    found = read_check(check)
+    found = joined([read_check(check) for check in checks])
     texts = documents(root, found)
     for path, text in {**texts, CHECK_FILE: found.model_dump_json(indent=1) + "\n"}.items():
         if _read(root / path) != text:

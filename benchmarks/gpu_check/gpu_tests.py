@@ -16,14 +16,13 @@ _END_S = 3.0  # before the stage's own limit, so that what is known by then is r
 _OUTCOME = re.compile(r"^\S+::(\S.*?) (PASSED|FAILED|SKIPPED|ERROR)\b", re.MULTILINE)  # a line of pytest -v
 
 
-def run_gpu_tests(report: Report, options: StageOptions, paths: Sequence[str], *, without: Sequence[str] = ()) -> None:
+def run_gpu_tests(report: Report, options: StageOptions, paths: Sequence[str]) -> None:
     """Runs the tests marked `gpu` of some files or folders; without a GPU they are only collected.
 
     Args:
         report: takes a row for each outcome, and a problem for each test that failed.
         options: of the stage.
         paths: from the project's folder.
-        without: names of tests that are left out.
 
     Raises:
         StageSkippedError: every test was skipped, and why.
@@ -34,7 +33,6 @@ def run_gpu_tests(report: Report, options: StageOptions, paths: Sequence[str], *
     # options are for may be missing.
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", "-W", "default"]
     command += ["-o", "addopts=--import-mode=importlib", f"--junitxml={results}", *paths]
-    command += [word for name in without for word in ("-k", f"not {name}")]
     command += ["-q", "--collect-only"] if options.device == "none" else ["-v"]
     results.unlink(missing_ok=True)
     limit_s = max(options.left_s - _END_S, 1)

@@ -77,7 +77,7 @@ def random_clips(config: StepConfig, count: int, *, seed: int = 0) -> NDArray[np
 
 def _lively_detector(config: StepConfig) -> StepDetector:
     """Random weights with signals that neither fade nor grow: every BatchNorm has the statistics of one clip."""
-    detector = make_detector(config)
+    detector: StepDetector = make_detector(config)
     for module in detector.modules():
         if isinstance(module, (nn.Conv2d, nn.Conv3d)):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

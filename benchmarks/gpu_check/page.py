@@ -6,6 +6,8 @@ from pathlib import Path
 from gpu_check.results import CheckResult, Figure, StageResult
 from step.files import atomic_path
 
+_FILLED_SHARE = 0.4  # a table with less in it than this is a list
+
 
 def write_page(check: CheckResult, path: Path) -> None:
     """Writes `page_of` a check.
@@ -51,8 +53,16 @@ def _stage(stage: StageResult) -> Iterable[str]:
 
 
 def markdown_table(figures: list[Figure]) -> Iterable[str]:
-    """Rows by columns, both in the order in which they first come; what was not measured is empty."""
+    """Rows by columns, both in the order in which they first come; what was not measured is empty.
+
+    Where rows have little in common, each figure is a row.
+    """
     columns = list(dict.fromkeys(figure.column for figure in figures))
+    if len(figures) < _FILLED_SHARE * len(columns) * len({figure.row for figure in figures}):
+        yield "| | | |"
+        yield "|---|---|---:|"
+        yield from (f"| {figure.row} | {figure.column} | {_shown(figure.value)} |" for figure in figures)
+        return
     values = {(figure.row, figure.column): figure.value for figure in figures}
     yield f"| | {' | '.join(columns)} |"
     yield f"|---|{'|'.join('---:' for _ in columns)}|"

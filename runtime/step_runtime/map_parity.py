@@ -3,9 +3,11 @@
 Source: SPEC.md, "Evaluation".
 """
 
+import contextlib
 import statistics
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,6 +76,7 @@ class ParityRow:
 
     Attributes:
         way: which.
+        precision: whose tolerance it is held to; see `step.parity.held_to`.
         mean_ap: mAP after each progressive step that was run, by its number.
         worst_mean, worst_class: largest difference from PyTorch of a step's mAP, of a class's average precision.
         matched: share of PyTorch's detections after the last step that are there with the same box, class and score.
@@ -82,6 +85,7 @@ class ParityRow:
     """
 
     way: Way
+    precision: Precision
     mean_ap: dict[int, float] = field(default_factory=dict)
     worst_mean: float = 0.0
     worst_class: float = 0.0
@@ -91,7 +95,7 @@ class ParityRow:
 
     def passed(self, tolerances: dict[Precision, MapTolerance]) -> bool:
         """Whether it was run and is within the tolerance of its precision."""
-        tolerance = tolerances[self.way.precision]
+        tolerance = tolerances[self.precision]
         within = self.worst_mean <= tolerance.mean and self.worst_class <= tolerance.per_class
         return self.problem is None and within
 
@@ -136,7 +140,7 @@ def compare_map(
     device: str = "auto",
     progress: Callable[[Way, int, int, int], None] = lambda _way, _step, _done, _total: None,
 ) -> list[ParityRow]:
-    """Runs every way on a data set and compares it with the first.
+    """Runs every way on a data set and compares it with the first, which is computed in float32 on a GPU, too.
 
     Args:
         ways: see `find_ways`.
@@ -157,6 +161,7 @@ def compare_map(
         for number, way in enumerate(ways):
             found: dict[int, tuple[Score, BoxTable]] = {}
             times_s: list[float] = []
+            precision = way.precision
             try:
                 for step in steps[-1:] if way.loop == "fused" else steps:
                     output = Path(scratch) / f"{number}-{step}.csv"
@@ -164,7 +169,8 @@ def compare_map(
                     opened = Detector.open(
                         way.model, way.backend, loop=way.loop, num_steps=None if whole else step, device=device
                     )
-                    with opened as detector:
+                    with opened as detector, _as_reference(way):
+                        precision = detector.backend.precision
                         report = _reporter(progress, way, step)
                         times_s = write_results(detector, data, output, progress=report)
                     scored = score_files(output, data.truth, label_map=data.label_map, exclude=data.exclude)
@@ -172,11 +178,19 @@ def compare_map(
             except StepError as error:
                 if not expected:
                     raise
-                rows.append(ParityRow(way=way, problem=str(error)))
+                rows.append(ParityRow(way=way, precision=precision, problem=str(error)))
                 continue
             expected = expected or found
-            rows.append(_row(way, found, expected, times_s))
+            rows.append(_row(way, precision, found, expected, times_s))
     return rows
+
+
+def _as_reference(way: Way) -> AbstractContextManager[None]:
+    if way.backend != "torch":
+        return contextlib.nullcontext()
+    from step_runtime.backends.torch import exact_float32
+
+    return exact_float32()
 
 
 def _reporter(progress: Callable[[Way, int, int, int], None], way: Way, step: int) -> Callable[[int, int], None]:
@@ -185,6 +199,7 @@ def _reporter(progress: Callable[[Way, int, int, int], None], way: Way, step: in
 
 def _row(
     way: Way,
+    precision: Precision,
     found: dict[int, tuple[Score, BoxTable]],
     expected: dict[int, tuple[Score, BoxTable]],
     times_s: list[float],
@@ -195,9 +210,10 @@ def _row(
         for label, result in score.results[_IOU].items()
     ]
     last = max(found)
-    tolerance = TOLERANCES[way.precision].scores
+    tolerance = TOLERANCES[precision].scores
     return ParityRow(
         way=way,
+        precision=precision,
         mean_ap={step: score.mean_ap(_IOU) for step, (score, _) in found.items()},
         worst_mean=max(abs(s.mean_ap(_IOU) - expected[step][0].mean_ap(_IOU)) for step, (s, _) in found.items()),
         worst_class=max(apart, default=0.0),

@@ -78,6 +78,23 @@ def test_twice_changes_nothing_and_a_newer_run_takes_its_place(project, capsys):
     assert "| NVIDIA A100-PCIE-40GB |  |  | 11.2 | 15.5 |" in readme
 
 
+def test_a_stage_that_was_run_again(project, capsys):
+    """With --only: the others are those of the run before."""
+    again = _check("NVIDIA L4").model_copy(
+        update={"stages": (_stage("onnxruntime_cuda", ONNX_RUNTIME.title, {"fp16 fused, batch 1": 14.0}),)}
+    )
+    write_record(again, project / "again.json")
+    write_record(_check("NVIDIA L4"), project / "first.json")
+    words = (project / "first.json", project / "again.json", "--root", project)
+    assert run_command(fill.main, capsys, *words)[0] == 0
+    stages = {stage.name: stage for stage in read_check(project / CHECK_FILE).stages}
+    assert list(stages) == ["pytorch", "onnxruntime_cuda", "training"]
+    assert stages["onnxruntime_cuda"].status == "passed"
+    assert stages["pytorch"] == _check("NVIDIA L4").stages[0]
+    write_record(_check("NVIDIA T4"), project / "first.json")
+    assert_one_error(run_command(fill.main, capsys, *words), "the checks are of NVIDIA T4 and of NVIDIA L4")
+
+
 def test_what_no_gpu_made(project, capsys):
     before = (project / "README.md").read_bytes()
     assert_one_error(_fill(project, _check("none"), capsys), r"no GPU made it \(device: none\); run make gpu-check")

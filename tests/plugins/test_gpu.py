@@ -1,9 +1,7 @@
-"""The kernels on a real GPU: the host's bits, PyTorch's operators, compute-sanitizer. Run with: pytest -m gpu"""
+"""The kernels on a real GPU: the host's bits, PyTorch's operators. Run with: pytest -m gpu
 
-import shutil
-import subprocess
-import sys
-from pathlib import Path
+compute-sanitizer runs on the same kernels in `make gpu-check`.
+"""
 
 import gpu_kernels
 import host_kernels
@@ -16,9 +14,9 @@ from step_runtime.backends.torch_kernels import use_kernels
 
 from step.ops.class_nms import matrix_nms
 from step.ops.roi_align import matrix_roi_align
+from step.parity import TOLERANCES, detections_apart
 
 pytestmark = pytest.mark.gpu
-SANITIZER = shutil.which("compute-sanitizer")
 
 
 @pytest.fixture(autouse=True)
@@ -57,20 +55,21 @@ def test_class_nms_operator():
     assert torch.equal(torch_ops.class_nms(boxes, scores, 0.01, 0.4), matrix_nms(boxes, scores, 0.01, 0.4))
 
 
-def test_a_whole_detector_on_the_kernels():
+def test_a_whole_detector_on_the_kernels(monkeypatch):
+    """Without TF32, whose ten bits turn the last bit of what is pooled into the eleventh."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     detector = make_detector(TINY).cuda()
     clips = torch.randint(0, 256, (2, 36, 64, 64, 3), dtype=torch.uint8, device="cuda")
     before = detector.detect(clips)
     assert use_kernels("cuda") is None
-    for one, other in zip(before, detector.detect(clips), strict=True):
-        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-4)
-
-
-@pytest.mark.timeout(1800)
-@pytest.mark.skipif(SANITIZER is None, reason="compute-sanitizer (of the CUDA toolkit) is not here")
-@pytest.mark.parametrize("tool", ["memcheck", "racecheck", "initcheck", "synccheck"])
-def test_compute_sanitizer(tool):
-    script = Path(gpu_kernels.__file__)
-    command = [SANITIZER, "--tool", tool, "--error-exitcode", "1", sys.executable, str(script)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=1700)
-    assert done.returncode == 0, done.stdout[-3000:]
+    after = detector.detect(clips)
+    tolerance = TOLERANCES["fp32"]
+    torch.testing.assert_close(after.tubes_px, before.tubes_px, atol=tolerance.boxes_px, rtol=0)
+    names = ("boxes", "scores", "labels", "tube_indices")
+    for clip in range(len(clips)):
+        found, expected = (
+            {name: getattr(rows, name)[clip].cpu().numpy() for name in names} for rows in (after, before)
+        )
+        # Rows of nearly equal scores may change places.
+        apart = detections_apart(found, expected, score_tolerance=tolerance.scores, score_threshold=0.01, nms_iou=0.4)
+        assert apart <= 1 - tolerance.rows_matched

@@ -4,7 +4,9 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from helpers import TINY, assert_one_error, make_detector, run_command
+from step_runtime.backends.torch import TorchBackend
 from step_runtime.dataset_run import DatasetFolder
 from step_runtime.eval_cli import main as step_eval
 from step_runtime.map_parity import MapTolerance, ParityRow, Way, compare_map, find_ways, matched_share
@@ -74,12 +76,32 @@ def test_steps_and_precisions(data, lively_bundle, checkpoint):
 
 
 def test_tolerances():
-    way = Way(model=None, backend="onnxruntime", loop="fused", precision="fp16")
+    """Those of what was computed: a way of float32 networks whose products were TF32's is held to half's."""
+    way = Way(model=None, backend="onnxruntime", loop="fused", precision="fp32")
     tolerances = {"fp32": MapTolerance(0.001, 0.02), "fp16": MapTolerance(0.005, 0.02)}
-    assert ParityRow(way=way, worst_mean=0.004, worst_class=0.02).passed(tolerances)
-    assert not ParityRow(way=way, worst_mean=0.006).passed(tolerances)
-    assert not ParityRow(way=way, worst_class=0.03).passed(tolerances)
-    assert not ParityRow(way=way, problem="not here").passed(tolerances)
+    assert ParityRow(way=way, precision="fp16", worst_mean=0.004, worst_class=0.02).passed(tolerances)
+    assert not ParityRow(way=way, precision="fp32", worst_mean=0.004, worst_class=0.02).passed(tolerances)
+    assert not ParityRow(way=way, precision="fp16", worst_mean=0.006).passed(tolerances)
+    assert not ParityRow(way=way, precision="fp16", worst_class=0.03).passed(tolerances)
+    assert not ParityRow(way=way, precision="fp16", problem="not here").passed(tolerances)
+
+
+def test_the_reference_is_float32(lively_bundle, checkpoint, data, monkeypatch):
+    """On a GPU PyTorch's convolutions would be TF32's, which is as far from float32 as what is compared with it."""
+    seen: list[tuple[bool, bool]] = []
+    real = TorchBackend.submit
+
+    def submit(self, frames):
+        seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+        return real(self, frames)
+
+    monkeypatch.setattr(TorchBackend, "submit", submit)
+    before = torch.backends.cudnn.allow_tf32
+    way = Way(model=checkpoint, backend="torch", loop=None, precision="fp32")
+    (row,) = compare_map([way], DatasetFolder.open(data, "val"), steps=[1])
+    assert set(seen) == {(False, False)}
+    assert torch.backends.cudnn.allow_tf32 == before
+    assert row.precision == "fp32"
 
 
 def _table(rows):

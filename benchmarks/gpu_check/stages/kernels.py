@@ -6,7 +6,7 @@ from gpu_check.stage import Report, StageOptions, run_stage
 
 def measure(report: Report, options: StageOptions) -> None:
     """See `run_gpu_tests`."""
-    run_gpu_tests(report, options, ["tests/plugins"], without=["compute_sanitizer"])
+    run_gpu_tests(report, options, ["tests/plugins"])
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Every call takes one clip's frames from the host and gives its detections back t
 """
 
 import contextlib
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from step_runtime.backends.torch_kernels import use_kernels
 
 from gpu_check.models import find_checkpoint, random_clips
 from gpu_check.stage import Device, Report, StageOptions, run_stage
-from gpu_check.timing import captured
+from gpu_check.timing import Timer, captured
 from step import StepDetector, load_checkpoint
 from step.detections import Detections
 from step.errors import StepError
@@ -44,12 +45,14 @@ class Mode:
         networks: their precision: "fp32" without TF32; "fp16" casts the weights once, as the export does.
         channels_last: whether the backbone's weights, and so its features, lie channels last.
         how: eager, recorded as a CUDA graph, or compiled.
+        search: whether cuDNN tries its algorithms for every convolution, instead of guessing.
     """
 
     name: str
     networks: Networks
     channels_last: bool = False
     how: Literal["eager", "graph", "compile"] = "eager"
+    search: bool = False
 
 
 _EAGER = (
@@ -64,6 +67,7 @@ _RECORDED = (
     Mode("torch fp32 TF32, CUDA graph", "tf32", how="graph"),
     Mode("torch fp16 weights, CUDA graph", "fp16", how="graph"),
     Mode("torch fp16 weights, channels last, CUDA graph", "fp16", channels_last=True, how="graph"),
+    Mode("torch fp16 weights, channels last, cuDNN's search, CUDA graph", "fp16", True, "graph", search=True),
 )
 _COMPILED = (Mode("torch-compile fp16 weights", "fp16", how="compile"), Mode("torch-compile", "tf32", how="compile"))
 
@@ -82,6 +86,7 @@ def measure(report: Report, options: StageOptions) -> None:
         report.check(problem is None, f"the kernels cannot be used: {problem}")
     for mode in (*_EAGER, *_RECORDED):
         bench.run(mode, "kernels")
+    _parts(report, options, bench.checkpoint)
     for batch in _BATCHES[options.device]:
         bench.run(_EAGER[-1], "kernels", batch=batch)
     for mode in _COMPILED:
@@ -98,7 +103,7 @@ class _Bench:
         self._report = report
         self._options = options
         self._device = "cuda" if options.device == "cuda" else "cpu"
-        self._checkpoint = checkpoint
+        self.checkpoint = checkpoint
         self._expected: Detections[NDArray[np.generic]] | None = None
 
     def run(self, mode: Mode, operators: str, *, batch: int = 1) -> None:
@@ -108,6 +113,7 @@ class _Bench:
             self._report.figure(name, "left out: no time", "median ms", table=_TABLE)
             return
         is_cuda = self._device == "cuda"
+        torch.backends.cudnn.benchmark = mode.search
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = mode.networks != "fp32"
         try:
             if is_cuda:
@@ -131,7 +137,7 @@ class _Bench:
         self._compare(name, found)
 
     def _call(self, mode: Mode, batch: int) -> Call:
-        detector = _detector(self._checkpoint, mode).to(self._device)
+        detector = _detector(self.checkpoint, mode).to(self._device)
         frames = torch.from_numpy(random_clips(detector.config, batch))
         if self._device == "cuda":
             frames = frames.pin_memory()
@@ -175,6 +181,33 @@ class _Bench:
         )
         self._report.figure(name, boxes_px, "tubes px apart", table=_TABLE)
         self._report.figure(name, 100 * apart, "detections apart %", table=_TABLE)
+
+
+def _parts(report: Report, options: StageOptions, checkpoint: Path) -> None:
+    """Where a clip's time goes: each part by itself on the device, fp16, channels last, with the kernels."""
+    device = "cuda" if options.device == "cuda" else "cpu"
+    mode = Mode("", "fp16", channels_last=True)
+    detector = _detector(checkpoint, mode).to(device)
+    timer, runs = Timer(options.device), _RUNS[options.device]
+    frames = torch.from_numpy(random_clips(detector.config, 1)).to(device)
+
+    def add(name: str, work: Callable[[], object]) -> None:
+        report.figure(name, timer.time(work, runs=runs).median_ms, "median ms", table="parts of a clip, fp16 weights")
+
+    with torch.inference_mode():
+        clip = detector.extract(frames)
+        volume = detector.run_backbone(frames)
+        add("backbone", lambda: detector.run_backbone(frames))
+        if detector.context is not None:
+            add("context", functools.partial(detector.context, volume))
+        tubes_px = detector.initial_tubes(1)
+        for step in range(detector.config.num_steps):
+            output = detector.run_step(clip, tubes_px, step=step)
+            add(f"step {step + 1}", functools.partial(detector.run_step, clip, tubes_px, step=step))
+            if step + 1 < detector.config.num_steps:
+                tubes_px = detector.next_tubes(output, step=step)
+        select = functools.partial(detector.select, score_threshold=_SCORE_THRESHOLD, nms_iou=_NMS_IOU)
+        add("detections", functools.partial(select, output, max_detections=300))
 
 
 def _detector(checkpoint: Path, mode: Mode) -> StepDetector:

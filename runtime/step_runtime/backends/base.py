@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from step.config import StepConfig
 from step.detections import Detections
+from step.graph_spec import Precision
 
 Loop = Literal["fused", "steps"]
 Array = NDArray[np.generic]
@@ -70,6 +71,7 @@ class Backend(Protocol):
         min_batch: fewest clips of a call.
         max_batch: most clips of a call, or None for any number.
         depth: how many calls may be pending; 1 where `submit` itself computes.
+        precision: whose tolerance its results are held to; see `held_to`.
     """
 
     name: str
@@ -78,6 +80,10 @@ class Backend(Protocol):
     min_batch: int
     max_batch: int | None
     depth: int
+
+    @property
+    def precision(self) -> Precision:
+        """See the class."""
 
     @property
     def device(self) -> str:

@@ -25,9 +25,11 @@ from step.graph_spec import (
     FUSED,
     DType,
     GraphSpec,
+    Precision,
     TensorSpec,
     step_graph_name,
 )
+from step.parity import held_to
 from step_runtime.backends.base import Features, Finished, Loop
 from step_runtime.context_cut import cut_context, load_graph
 from step_runtime.gpus import cuda_driver_is_present
@@ -82,6 +84,7 @@ class OnnxRuntimeBackend:
         if tracer.is_on and loop == "steps" and manifest.config.context and has_onnx:
             parts = _cut_backbone(folder / manifest.graphs[BACKBONE].file)
         self._memory, self._memory_id = _memory_of(device)
+        self._tf32 = tf32 and self._memory == "cuda"
         options = session_options(threads)
         self._sessions = {
             name: open_session(graph, options=options, device=device, tf32=tf32)
@@ -93,6 +96,11 @@ class OnnxRuntimeBackend:
         }
         self.device = next(iter(self._sessions.values())).get_providers()[0]
         self._buffers: dict[int, dict[str, ort.OrtValue]] = {}
+
+    @property
+    def precision(self) -> Precision:
+        """See `Backend`."""
+        return held_to(self._manifest.precision, tf32=self._tf32)
 
     def submit(self, frames: NDArray[np.uint8]) -> Finished:
         """See `Backend.submit`."""

@@ -74,6 +74,7 @@ class OpenVinoBackend:
         except ModuleNotFoundError as error:
             raise StepError(f"{error.name} is not installed; pip install 'step-trt[openvino]'") from error
         self.config = manifest.config
+        self.precision = manifest.precision
         self.min_batch = manifest.batch or 1
         self.max_batch = manifest.batch
         self.loop = loop

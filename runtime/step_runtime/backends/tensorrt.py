@@ -24,7 +24,8 @@ from step.detections import Detections
 from step.engines import check_batch
 from step.errors import StepError
 from step.flavours import Flavour, load_flavour
-from step.graph_spec import BACKBONE, DETECT, FUSED, step_graph_name
+from step.graph_spec import BACKBONE, DETECT, FUSED, Precision, step_graph_name
+from step.parity import held_to
 from step_runtime.backends.base import Array, Features, Loop
 from step_runtime.backends.cuda import Cuda, CudaRuntime, active_or_lost, give_back_later
 from step_runtime.backends.engine import load_engines
@@ -179,6 +180,11 @@ class TensorRTBackend:
             cuda_graph=cuda_graph,
             tracer=tracer,
         )
+
+    @property
+    def precision(self) -> Precision:
+        """See `Backend`."""
+        return held_to(self._engine_set.precision, tf32=self._engine_set.options.tf32)
 
     @property
     def device(self) -> str:

@@ -12,15 +12,31 @@ from step_plugins import PluginError
 from step import load_checkpoint
 from step.detections import Detections
 from step.errors import StepError
-from step.graph_spec import BACKBONE, CONTEXT, DETECT, step_graph_name
+from step.graph_spec import BACKBONE, CONTEXT, DETECT, Precision, step_graph_name
 from step.models.detector import ClipFeatures, frame_by_frame
 from step.models.i3d import MaxPoolSame
+from step.parity import held_to
 from step_runtime.backends.base import Features, Finished, Loop
 from step_runtime.backends.torch_kernels import use_kernels
 from step_runtime.trace import SILENT, Tracer
 
 # The defaults of `StepDetector.detect` and of `step-export`.
 _SCORE_THRESHOLD, _NMS_IOU, _MAX_DETECTIONS = 0.01, 0.4, 300
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Within the block PyTorch computes float32 in float32 on a GPU, too: what others are compared with.
+
+    Source: https://docs.pytorch.org/docs/stable/notes/cuda.html ("TensorFloat-32").
+    """
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    cudnn.allow_tf32 = matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
 class TorchBackend:
@@ -66,6 +82,11 @@ class TorchBackend:
         self._num_steps = num_steps if num_steps is not None else self.config.num_steps
         if not 1 <= self._num_steps <= self.config.num_steps:
             raise StepError(f"--steps is {num_steps}; this checkpoint has 1 to {self.config.num_steps}")
+
+    @property
+    def precision(self) -> Precision:
+        """See `Backend`; PyTorch computes convolutions on a GPU in TF32 unless it is told not to."""
+        return held_to("fp32", tf32=self._device.startswith("cuda") and torch.backends.cudnn.allow_tf32)
 
     def compile(self) -> None:
         """Has torch.compile compile the backbone and the heads at the next call."""

@@ -49,5 +49,7 @@ class OnnxSessions:
             options = ort.SessionOptions()
             # Several graphs are held at once; each keeping its working memory would double what a run takes.
             options.enable_cpu_mem_arena = False
-            self._sessions[key] = open_session(self._load(graph, extra_outputs), options=options, device=self._device)
+            # Whoever compares numbers wants those of the graph's own precision.
+            model = self._load(graph, extra_outputs)
+            self._sessions[key] = open_session(model, options=options, device=self._device, tf32=False)
         return self._sessions[key]

@@ -13,7 +13,7 @@ from step.bundle import Manifest
 from step.engines import check_batch
 from step.flavours import Flavour, load_flavour
 from step.graph_spec import Precision, TensorSpec
-from step.parity import Arrays
+from step.parity import Arrays, held_to
 from step_runtime.backends.cuda import Cuda, CudaRuntime, active_or_lost, give_back_later
 from step_runtime.backends.engine import Engine, Messages, make_runtime
 from step_runtime.backends.engine_checks import check_runnable
@@ -37,8 +37,7 @@ class TensorRTRunner:
         self, *, trt: Any, cuda: Cuda, device: int, bundle: Path, manifest: Manifest, flavour: Flavour
     ) -> None:
         self.name = f"{flavour}:cuda:{device}"
-        # TF32 has as many bits as half.
-        self.precision: Precision = "fp16" if manifest.engines[flavour].options.tf32 else manifest.precision
+        self.precision: Precision = held_to(manifest.precision, tf32=manifest.engines[flavour].options.tf32)
         self._trt = trt
         self._cuda = cuda
         self._device = device

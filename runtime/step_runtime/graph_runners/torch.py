@@ -12,6 +12,7 @@ from step.files import sha256
 from step.graph_spec import Precision
 from step.models.graphs import graph_modules
 from step.parity import Arrays
+from step_runtime.backends.torch import exact_float32
 
 
 class TorchRunner:
@@ -31,7 +32,6 @@ class TorchRunner:
     def __init__(self, checkpoint: Path, manifest: Manifest, *, device: str) -> None:
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise StepError(f"--backends torch:{device} but PyTorch sees no CUDA device; give torch")
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # a reference is float32
         detector = load_checkpoint(checkpoint)
         if sha256(checkpoint) != manifest.source.sha256:
             raise StepError(
@@ -55,7 +55,7 @@ class TorchRunner:
             raise StepError("--bisect compares tensors of the ONNX graphs, which torch does not have; take two others")
         spec = self._specs[graph]
         tensors = [torch.from_numpy(inputs[tensor.name]).to(self._device) for tensor in spec.inputs]
-        with torch.inference_mode():
+        with exact_float32(), torch.inference_mode():
             outputs = self._modules[graph](*(x.float() if x.dtype.is_floating_point else x for x in tensors))
         return {tensor.name: value.cpu().numpy() for tensor, value in zip(spec.outputs, outputs, strict=True)}
 
