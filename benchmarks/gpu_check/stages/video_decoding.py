@@ -111,9 +111,9 @@ def _first_frames(video: Path, acceleration: "HWAccel | None" = None) -> list[ND
     """uint8 [H * 3 / 2, W] each: luma, then chroma, whatever the decoder's layout is."""
     frames = []
     for frame in _decode(video, None, acceleration):
-        frames.append(np.asarray(frame.to_ndarray(format="yuv420p"), np.uint8))
-        if len(frames) == _COMPARED:
-            break
+        # To the end: a decoder that is closed with frames under way has hung on an H200 (NVDEC, several threads).
+        if len(frames) < _COMPARED:
+            frames.append(np.asarray(frame.to_ndarray(format="yuv420p"), np.uint8))
     return frames
 
 
@@ -123,6 +123,10 @@ def _decode(video: Path, threads: int | None, acceleration: "HWAccel | None") ->
     with av.open(str(video), hwaccel=acceleration) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"  # as step-run has it
+        if acceleration is not None:
+            # The GPU decodes; threads of FFmpeg's would gain nothing, and wait for this one when they have something to
+            # say, while it waits for them.
+            threads = 1
         if threads is not None:
             stream.codec_context.thread_count = threads
         if acceleration is not None and not stream.codec_context.is_hwaccel:
