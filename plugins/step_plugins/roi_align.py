@@ -11,8 +11,9 @@ copy, which either layout then needs. `make gpu-check` times the kernel in both 
 result is linear: the reshape [B, N, C, T, P, P] -> [B N, C, T, P, P] that follows is then free.
 
 Memory traffic of one call by `traffic_bytes`, of the released network's last step (B 1, N 34, T 9, C 832, 25 x 25
-cells, P 7, fp16), and the time that it takes at the memory's full speed: calculated. On an H200 the kernel takes 49 us with channels last, 118 us with linear features,
-and the matrix products of the function body 447 us (docs/gpu.md): there it is not the memory that bounds it.
+cells, P 7, fp16), and the time that it takes at the memory's full speed: calculated. On an H200 the kernel takes 49 us
+with channels last, 118 us with linear features, and the matrix products of the function body 447 us (docs/gpu.md):
+there it is not the memory that bounds it.
 
     bytes                       A10 600 GB/s   L4 300 GB/s   RTX 4090 1008 GB/s   H100 3350 GB/s
     kernel           42.0 MB           70 us        140 us                42 us            13 us
