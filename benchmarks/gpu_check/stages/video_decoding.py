@@ -109,7 +109,7 @@ def _time(
 
 def _first_frames(video: Path, acceleration: "HWAccel | None" = None) -> list[NDArray[np.uint8]]:
     """uint8 [H * 3 / 2, W] each: luma, then chroma, whatever the decoder's layout is."""
-    frames = []
+    frames: list[NDArray[np.uint8]] = []
     for frame in _decode(video, None, acceleration):
         # To the end: a decoder that is closed with frames under way has hung on an H200 (NVDEC, several threads).
         if len(frames) < _COMPARED:
