@@ -1,6 +1,7 @@
 """The inside of a stage's process: its options, its report, and how it ends."""
 
 import argparse
+import math
 import os
 import sys
 import time
@@ -61,7 +62,9 @@ class Report:
         return not self._problems
 
     def figure(self, row: str, value: float | int | str, column: str = "", *, table: str = "") -> None:
-        """Adds a figure; see `Figure`."""
+        """Adds a figure; see `Figure`. What is no number, or infinite, becomes text, which JSON has."""
+        if isinstance(value, float) and not math.isfinite(value):
+            value = str(value)
         self._figures.append(Figure(table=table, row=row, column=column, value=value))
         self.write("running")
 

@@ -45,6 +45,14 @@ def test_every_file_with_gpu_tests_belongs_to_a_stage():
     assert {str(path.relative_to(ROOT)) for path in marked if path.parent.name != "plugins"} == set(engines.PATHS)
 
 
+def test_figures_that_json_does_not_have(tmp_path):
+    report = Report(tmp_path / "r.json", "r")
+    report.figure("loss", float("nan"))
+    report.figure("ratio", float("-inf"))
+    result = StageResult.model_validate_json((tmp_path / "r.json").read_bytes())
+    assert [figure.value for figure in result.figures] == ["nan", "-inf"]
+
+
 def test_all_of_them_skipped(tmp_path):
     xml = '<testsuites><testcase name="t" time="0"><skipped message="no GPU"/></testcase></testsuites>'
     with pytest.raises(StageSkippedError, match="no GPU"):
