@@ -74,9 +74,9 @@ def main(only: str, minutes: float, device: str, out: Path) -> None:
         seconds=time.monotonic() - start_s,
         stages=tuple(results),
     )
+    console.print(_table(check))
     write_record(check, out / "gpu_check.json")
     write_page(check, out / "gpu_check.md")
-    console.print(_table(check))
     console.print(f"{out / 'gpu_check.json'}, {out / 'gpu_check.md'}", highlight=False, soft_wrap=True)
     if any(result.status in BAD for result in results):
         sys.exit(1)

@@ -1,10 +1,7 @@
 """Running stages: processes with time limits; one that crashes, hangs or is cut takes nothing else with it."""
 
-import contextlib
 import os
-import signal
-import subprocess
-import sys
+import shlex
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,10 +12,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from gpu_check.catalogue import Stage
+from gpu_check.processes import Processes
 from gpu_check.results import StageResult, Status
 from gpu_check.stage import Device
 
-_END_WAIT_S = 2.0
 _CORES_A_STAGE = 4
 
 
@@ -47,77 +44,65 @@ def run_stages(stages: Sequence[Stage], run: Run, done: Callable[[StageResult], 
 
     Returns:
         Results in the order of `stages`.
+
+    Raises:
+        KeyboardInterrupt: every stage's process has been ended.
     """
     workers = max(1, min(4, (os.cpu_count() or 1) // _CORES_A_STAGE))
     results: dict[str, StageResult] = {}
-    lock = threading.Lock()
+    lock, processes = threading.Lock(), Processes()
 
     def perform(stage: Stage) -> None:
-        result = run_stage_process(stage, run)
+        result = _run_stage(stage, run, processes)
         with lock:
             results[stage.name] = result
             done(result)
 
     together = [stage for stage in stages if not stage.alone]
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(perform, sorted(together, key=lambda stage: not stage.first)))
-    for stage in stages:
-        if stage.alone:
-            perform(stage)
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            try:
+                list(pool.map(perform, sorted(together, key=lambda stage: not stage.first)))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                processes.end_all()  # the pool waits for whoever waits for them
+                raise
+        for stage in stages:
+            if stage.alone:
+                perform(stage)
+    finally:
+        processes.end_all()
     return [results[stage.name] for stage in stages]
 
 
-def run_stage_process(stage: Stage, run: Run) -> StageResult:
+def _run_stage(stage: Stage, run: Run, processes: Processes) -> StageResult:
     """Runs one stage to its end or its limit, and reads what it wrote."""
     limit_s = min(stage.limit_s, run.deadline_s - time.monotonic())
-    command = stage_command(stage, run)
+    words = stage_words(stage, run)
+    command = shlex.join(["python", *words])
     if limit_s <= 0:
         return _result(stage, command, "timed out", 0.0, "the time of the whole check was used up (--minutes)")
     path, log = run.out / f"{stage.name}.json", run.out / f"{stage.name}.log"
-    path.unlink(missing_ok=True)
     start_s = time.monotonic()
-    with log.open("w") as file:
-        words = [sys.executable, *command.split()[1:], "--seconds", f"{limit_s:.1f}"]
-        process = subprocess.Popen(
-            words,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONUNBUFFERED": "1"},
-            start_new_session=True,
-        )
-        try:
-            process.wait(limit_s)
-            cut = False
-        except subprocess.TimeoutExpired:
-            cut = True
-        finally:
-            _end(process)
+    try:
+        path.unlink(missing_ok=True)
+        code, cut = processes.run([*words, "--seconds", f"{limit_s:.1f}"], log, limit_s=limit_s)
+    except OSError as error:
+        return _result(stage, command, "crashed", 0.0, f"cannot be run ({error.strerror}): {error.filename}")
     seconds = time.monotonic() - start_s
     written = _read(path)
     if cut:
         return _result(stage, command, "timed out", seconds, f"cut after {limit_s:.0f} s; see {log.name}", written)
     if written is None or written.status == "running":
-        how = f"signal {-process.returncode}" if process.returncode < 0 else f"exit code {process.returncode}"
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
         return _result(stage, command, "crashed", seconds, f"{how}: {_last_line(log)}", written)
     return written.model_copy(update={"title": stage.title, "command": command, "seconds": seconds})
 
 
-def stage_command(stage: Stage, run: Run) -> str:
-    """What repeats a stage alone, from the project's folder with PYTHONPATH=benchmarks:tests."""
-    return f"python -m {stage.package}.{stage.name} --device {run.device} --out {run.out} --work {run.out / 'work'}"
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Ends a process and what it started."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_END_WAIT_S)
-            if number == signal.SIGTERM:
-                continue  # what it started may still be there
-            return
+def stage_words(stage: Stage, run: Run) -> list[str]:
+    """What repeats a stage alone: Python's arguments, in the project's folder with PYTHONPATH=benchmarks:tests."""
+    module = f"{stage.package}.{stage.name}"
+    return ["-m", module, "--device", run.device, "--out", str(run.out), "--work", str(run.out / "work")]
 
 
 def _read(path: Path) -> StageResult | None:

@@ -8,8 +8,17 @@ from dataclasses import dataclass
 import torch
 
 from gpu_check.stage import Device
+from step.errors import StepError
 
 _FLUSH_BYTES = 1 << 28  # several times the L2 cache of any GPU
+
+
+def need_cuda(device: Device) -> None:
+    """Raises:
+    StepError: work is to be done on a GPU, and PyTorch sees none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise StepError("PyTorch sees no CUDA device")
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,45 @@ def test_no_time_is_left(run):
     assert "--minutes" in result.problems[0]
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_an_interrupt_ends_what_is_running(alone, run):
+    """Also what runs beside it, which the interrupted thread does not wait for itself."""
+
+    def interrupt(_result) -> None:
+        raise KeyboardInterrupt
+
+    stages = [_stage("good"), _stage("hanging", alone=alone)]
+    started_s = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_stages(stages, run, interrupt)
+    assert time.monotonic() - started_s < 30
+    assert not [path for path in Path("/proc").glob("[0-9]*") if b"stand_in_stages" in _command_of(path)]
+
+
+def _command_of(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_a_folder_with_spaces(run):
+    spaced = Run("none", run.out / "two words", run.deadline_s)
+    spaced.out.mkdir()
+    (result,) = run_stages([_stage("good")], spaced, lambda _result: None)
+    assert result.status == "passed"
+    assert "--out '" in result.command
+
+
+def test_nowhere_to_write(run):
+    """Of the log; the other stages go on."""
+    (run.out / "good.log").mkdir()
+    good, absent = run_stages([_stage("good"), _stage("absent")], run, lambda _result: None)
+    assert good.status == "crashed"
+    assert good.problems[0].startswith("cannot be run (Is a directory): ")
+    assert absent.status == "skipped"
+
+
 def test_the_catalogue_has_every_module():
     folder = Path(sys.modules["gpu_check.catalogue"].__file__).parent / "stages"
     assert {stage.name for stage in STAGES} == {path.stem for path in folder.glob("[a-z]*.py")}

@@ -16,7 +16,7 @@ from step_runtime.benchmark.peaks import Peaks, measure_cuda_peaks
 from gpu_check import kernel_launches
 from gpu_check.convolutions import backbone_convolutions, convolve
 from gpu_check.stage import Report, StageOptions, run_stage
-from gpu_check.timing import Timer, captured
+from gpu_check.timing import Timer, captured, need_cuda
 from step.errors import StepError
 
 _PEAK_SECONDS = 0.2
@@ -33,6 +33,7 @@ def measure(report: Report, options: StageOptions) -> None:
     Raises:
         StepError: the ceilings cannot be measured.
     """
+    need_cuda(options.device)
     peaks = _ceilings(report, options)
     is_cuda = options.device == "cuda"
     with contextlib.nullcontext() if is_cuda else host_kernels.in_place_of_the_gpu():

@@ -22,6 +22,7 @@ from step_runtime.map_parity import DEFAULT_TOLERANCES, Way, compare_map
 
 from gpu_check.models import find_bundle, find_checkpoint, find_toy_data, random_clips
 from gpu_check.stage import Device, Report, StageOptions, run_stage
+from gpu_check.timing import need_cuda
 from step.bundle import read_bundle
 from step.detections import Detections
 from step.errors import StepError
@@ -51,6 +52,7 @@ def measure(report: Report, options: StageOptions) -> None:
     Raises:
         StepError: the provider cannot be used; the library's own reason is in the message.
     """
+    need_cuda(options.device)
     report.figure("ONNX Runtime", ort.__version__, "version", table="library")
     bundles: dict[Precision, Path] = {
         precision: find_bundle("full", precision, options.work, options.device) for precision in ("fp32", "fp16")

@@ -19,7 +19,7 @@ from step_runtime.backends.torch_kernels import use_kernels
 
 from gpu_check.models import find_checkpoint, random_clips
 from gpu_check.stage import Device, Report, StageOptions, run_stage
-from gpu_check.timing import Timer, captured
+from gpu_check.timing import Timer, captured, need_cuda
 from step import StepDetector, load_checkpoint
 from step.detections import Detections
 from step.errors import StepError
@@ -78,6 +78,7 @@ def measure(report: Report, options: StageOptions) -> None:
     Raises:
         StepError: the model cannot be made.
     """
+    need_cuda(options.device)
     bench = _Bench(report, options, find_checkpoint("full", options.work, options.device))
     for mode in _EAGER:
         bench.run(mode, "matrix products")

@@ -10,6 +10,7 @@ from torchvision_on_cpu import load_torchvision
 
 from gpu_check.models import find_toy_data
 from gpu_check.stage import Report, StageOptions, StageSkippedError, run_stage
+from gpu_check.timing import need_cuda
 from step.errors import StepError
 from step.training.config import Precision
 
@@ -36,6 +37,7 @@ def measure(report: Report, options: StageOptions) -> None:
         load_torchvision()
     except (AssertionError, OSError, RuntimeError, subprocess.CalledProcessError) as error:
         raise StageSkippedError(f"torchvision does not load here: {error}") from error
+    need_cuda(options.device)
     if options.device == "none":
         torch.set_num_threads(1)  # small tensors are not worth a second one, which waits for others' work
     data = find_toy_data(options.work, options.device)
