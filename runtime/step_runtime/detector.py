@@ -36,6 +36,9 @@ _CLIPS_WAITING = 2  # 17 MB each at full size
 class Detector:
     """Runs a model on clips or on sources; a context manager that frees the sessions.
 
+    Threads may share one: their calls take turns, and each gets its own clips' detections. A process that is forked
+    after it was opened may not: it opens its own.
+
     Args:
         backend: a loaded model; `Detector.open` makes one.
         tracer: is told what `run` does, and when.

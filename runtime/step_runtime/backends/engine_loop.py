@@ -19,12 +19,12 @@ from step.graph_spec import TensorSpec
 from step_runtime.backends.base import Array
 from step_runtime.backends.cuda import Cuda, give_back_later
 from step_runtime.backends.engine import Engine
+from step_runtime.backends.turns import MOST_BATCHES
 
 Part = Literal["all", "backbone", "rest"]
 """Which engines: all of them; the first; all but the first."""
 
 _ANCHORS = "anchors"
-_MOST_BATCHES = 4  # numbers of clips that are prepared for at a time; each has contexts and graphs of its own
 
 
 @dataclass
@@ -118,7 +118,7 @@ class EngineLoop:
 
     def _prepare(self, batch: int) -> None:
         self._cuda.synchronize_stream(self.stream)  # clips of another number may be under way
-        while len(self._prepared) >= _MOST_BATCHES:
+        while len(self._prepared) >= MOST_BATCHES:
             self._drop(next(iter(self._prepared)))
         try:
             for engine in self._engines:

@@ -6,6 +6,7 @@ Source: https://onnxruntime.ai/docs/api/python/api_summary.html (IOBinding, OrtV
 import contextlib
 import importlib.util
 import io
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,6 +32,7 @@ from step.graph_spec import (
 )
 from step.parity import held_to
 from step_runtime.backends.base import Features, Finished, Loop
+from step_runtime.backends.turns import MOST_BATCHES, Turns
 from step_runtime.context_cut import cut_context, load_graph
 from step_runtime.gpus import cuda_driver_is_present
 from step_runtime.trace import SILENT, Tracer
@@ -95,7 +97,9 @@ class OnnxRuntimeBackend:
             for name, session in self._sessions.items()
         }
         self.device = next(iter(self._sessions.values())).get_providers()[0]
-        self._buffers: dict[int, dict[str, ort.OrtValue]] = {}
+        self._buffers: OrderedDict[int, dict[str, ort.OrtValue]] = OrderedDict()  # by clips; the last used come last
+        self._arena_batch: dict[str, int] = {}  # by graph: clips of its last run
+        self._turns = Turns()
 
     @property
     def precision(self) -> Precision:
@@ -104,8 +108,12 @@ class OnnxRuntimeBackend:
 
     def submit(self, frames: NDArray[np.uint8]) -> Finished:
         """See `Backend.submit`."""
+        with self._turns.taken():
+            return self._submit(frames)
+
+    def _submit(self, frames: NDArray[np.uint8]) -> Finished:
         batch = len(frames)
-        values = self._buffers.setdefault(batch, {})
+        values = self._buffers_of(batch)
         with self._tracer.span("upload"):
             values["frames"] = ort.OrtValue.ortvalue_from_numpy(frames, self._memory, self._memory_id)
         if self.loop == "fused":
@@ -117,8 +125,12 @@ class OnnxRuntimeBackend:
 
     def extract(self, frames: NDArray[np.uint8]) -> Features:
         """See `TakesFeatures.extract`."""
+        with self._turns.taken():
+            return self._extract(frames)
+
+    def _extract(self, frames: NDArray[np.uint8]) -> Features:
         batch = len(frames)
-        values = self._buffers.setdefault(batch, {})
+        values = self._buffers_of(batch)
         with self._tracer.span("upload"):
             values["frames"] = ort.OrtValue.ortvalue_from_numpy(frames, self._memory, self._memory_id)
         self._run_backbone(values, batch)
@@ -128,8 +140,12 @@ class OnnxRuntimeBackend:
 
     def submit_features(self, clip: Features) -> Finished:
         """See `TakesFeatures.submit_features`."""
+        with self._turns.taken():
+            return self._submit_features(clip)
+
+    def _submit_features(self, clip: Features) -> Finished:
         batch = len(clip.features)
-        values = self._buffers.setdefault(batch, {})
+        values = self._buffers_of(batch)
         with self._tracer.span("upload"):
             for name, array in clip.inputs.items():
                 values[name] = ort.OrtValue.ortvalue_from_numpy(array, self._memory, self._memory_id)
@@ -138,8 +154,18 @@ class OnnxRuntimeBackend:
 
     def close(self) -> None:
         """See `Backend.close`."""
-        self._buffers.clear()
-        self._sessions.clear()
+        with self._turns.taken():
+            self._buffers.clear()
+            self._sessions.clear()
+
+    def _buffers_of(self, batch: int) -> dict[str, ort.OrtValue]:
+        """Of a number of clips; those of the number that was not used for longest make room."""
+        if batch not in self._buffers:
+            while len(self._buffers) >= MOST_BATCHES:
+                self._buffers.popitem(last=False)
+            self._buffers[batch] = {}
+        self._buffers.move_to_end(batch)
+        return self._buffers[batch]
 
     def _finished(self, values: dict[str, ort.OrtValue]) -> Finished:
         names = ("boxes", "scores", "labels", "tube_indices", "counts", "tubes_px")
@@ -181,11 +207,25 @@ class OnnxRuntimeBackend:
             binding.bind_ortvalue_output(tensor_name, value)
         try:
             with self._tracer.span(name):
-                session.run_with_iobinding(binding)
+                session.run_with_iobinding(binding, self._run_options(name, batch))
         except (ort.capi.onnxruntime_pybind11_state.RuntimeException, RuntimeError) as error:
             raise StepError(f"ONNX Runtime failed in {name}: {str(error).splitlines()[0]}") from error
         values.update(outputs)
         return outputs
+
+    def _run_options(self, name: str, batch: int) -> ort.RunOptions | None:
+        """Of a graph's run with other shapes than its last: what the library kept for those is given back.
+
+        Source: https://onnxruntime.ai/docs/get-started/with-c.html ("memory.enable_memory_arena_shrinkage").
+        """
+        if self._arena_batch.get(name, batch) == batch:
+            self._arena_batch[name] = batch
+            return None
+        self._arena_batch[name] = batch
+        options = ort.RunOptions()
+        place = f"gpu:{self._memory_id}" if self._memory == "cuda" else "cpu:0"
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", place)
+        return options
 
     def _outputs(self, spec: GraphSpec, values: dict[str, ort.OrtValue], batch: int) -> dict[str, ort.OrtValue]:
         outputs: dict[str, ort.OrtValue] = {}

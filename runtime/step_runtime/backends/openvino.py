@@ -14,6 +14,7 @@ from step.detections import Detections
 from step.errors import StepError
 from step.graph_spec import BACKBONE, CONTEXT, DETECT, FEATURES, FUSED, step_graph_name
 from step_runtime.backends.base import Array, Features, Finished, Loop
+from step_runtime.backends.turns import Turns
 from step_runtime.context_cut import cut_context
 from step_runtime.trace import SILENT, Tracer
 
@@ -79,6 +80,7 @@ class OpenVinoBackend:
         self.max_batch = manifest.batch
         self.loop = loop
         self._tracer = tracer
+        self._turns = Turns()
         self._num_steps = num_steps
         core, options = openvino.Core(), compile_options(threads)
         names = [FUSED] if loop == "fused" else [BACKBONE, *map(step_graph_name, range(num_steps)), DETECT]
@@ -100,30 +102,34 @@ class OpenVinoBackend:
     def submit(self, frames: NDArray[np.uint8]) -> Finished:
         """See `Backend.submit`."""
         values: dict[str, Array] = {"frames": frames}
-        if self.loop == "fused":
-            self._run(FUSED, values)
-        else:
-            self._run_backbone(values)
-            self._run_steps(values, len(frames))
-        return self._finished(values)
+        with self._turns.taken():
+            if self.loop == "fused":
+                self._run(FUSED, values)
+            else:
+                self._run_backbone(values)
+                self._run_steps(values, len(frames))
+            return self._finished(values)
 
     def extract(self, frames: NDArray[np.uint8]) -> Features:
         """See `TakesFeatures.extract`."""
         values: dict[str, Array] = {"frames": frames}
-        self._run_backbone(values)
-        with self._tracer.span("download"):
-            context = values.get(CONTEXT)
-            return Features(values[FEATURES].copy(), None if context is None else context.copy())
+        with self._turns.taken():
+            self._run_backbone(values)
+            with self._tracer.span("download"):
+                context = values.get(CONTEXT)
+                return Features(values[FEATURES].copy(), None if context is None else context.copy())
 
     def submit_features(self, clip: Features) -> Finished:
         """See `TakesFeatures.submit_features`."""
         values = clip.inputs
-        self._run_steps(values, len(clip.features))
-        return self._finished(values)
+        with self._turns.taken():
+            self._run_steps(values, len(clip.features))
+            return self._finished(values)
 
     def close(self) -> None:
         """See `Backend.close`."""
-        self._requests.clear()
+        with self._turns.taken():
+            self._requests.clear()
 
     def _finished(self, values: dict[str, Array]) -> Finished:
         with self._tracer.span("download"):

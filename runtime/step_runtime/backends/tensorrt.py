@@ -32,6 +32,7 @@ from step_runtime.backends.engine import load_engines
 from step_runtime.backends.engine_checks import check_present, check_runnable
 from step_runtime.backends.engine_loop import EngineLoop, Part, byte_size, pinned_array
 from step_runtime.backends.gpu_times import ClipTimes, GpuClock
+from step_runtime.backends.turns import Turns
 from step_runtime.gpus import Gpu, find_gpu
 from step_runtime.trace import GPU, GPU_UPLOAD, SILENT, Tracer
 
@@ -51,17 +52,26 @@ class _Slot:
     times: ClipTimes
 
 
+@dataclass
 class _Call:
-    """A clip under way."""
+    """A clip under way.
 
-    def __init__(self, backend: "TensorRTBackend", slot: _Slot, batch: int) -> None:
-        self._backend = backend
-        self._slot = slot
-        self._batch = batch
+    Attributes:
+        slot: what it uses until its results are copied.
+        batch: clips.
+        part: of the loop.
+        rows: its results, once they are copied: when somebody asks, or when another clip needs the slot.
+    """
+
+    _backend: "TensorRTBackend"
+    slot: _Slot
+    batch: int
+    part: Part
+    rows: list[Array] | None = None
 
     def result(self) -> Detections[Array]:
         """See `Pending.result`."""
-        return self._backend.collect(self._slot, self._batch)
+        return Detections(*self._backend.collect(self))
 
 
 class TensorRTBackend:
@@ -110,7 +120,8 @@ class TensorRTBackend:
         self.max_batch: int | None = self._engine_set.options.max_batch
         self._cuda = cuda
         self._next_slot = 0
-        self._busy: set[int] = set()
+        self._under_way: dict[int, _Call] = {}  # by slot
+        self._turns = Turns()
         with cuda.active(), contextlib.ExitStack() as stack:
             engines = load_engines(
                 stack,
@@ -207,10 +218,11 @@ class TensorRTBackend:
         Raises:
             StepError: see `submit`.
         """
-        slot = self._slots[self._next_slot]
-        self._start("backbone", {"frames": frames})
-        self._next_slot = slot.index  # it is free again at once; the other may be under way
-        found = dict(zip(self._loop.tensor_names("backbone"), self._wait(slot, len(frames), "backbone"), strict=True))
+        with self._turns.taken():
+            call = self._start("backbone", {"frames": frames})
+            rows = self.collect(call)
+            self._next_slot = call.slot.index  # it is free again at once; the other may be under way
+        found = dict(zip(self._loop.tensor_names("backbone"), rows, strict=True))
         return Features(found["features"], found.get("context"))
 
     def submit_features(self, clip: Features) -> _Call:
@@ -222,7 +234,7 @@ class TensorRTBackend:
         return self._start("rest", clip.inputs)
 
     def _start(self, part: Part, inputs: Mapping[str, Array]) -> _Call:
-        with self._cuda.active():
+        with self._turns.taken(), self._cuda.active():
             return self._enqueue(part, inputs)
 
     def _enqueue(self, part: Part, inputs: Mapping[str, Array]) -> _Call:
@@ -230,8 +242,8 @@ class TensorRTBackend:
         check_batch(self._engine_set, self._bundle, batch)
         cuda, loop = self._cuda, self._loop
         slot = self._slots[self._next_slot]
-        if slot.index in self._busy:  # its result was never asked for
-            cuda.synchronize_event(slot.done)
+        if slot.index in self._under_way:  # its result was not asked for yet
+            self.collect(self._under_way[slot.index])
         with self._tracer.span("warm up"):  # which a new number of clips takes
             loop.set_batch(batch, part)
         results = loop.tensor_names(part)
@@ -258,19 +270,22 @@ class TensorRTBackend:
             cuda.download(slot.pinned[name], tensors[name][1], sizes[name], loop.stream)
         times.mark(GPU, "download", loop.stream)
         cuda.record(slot.done, loop.stream)
-        self._busy.add(slot.index)
         self._next_slot = (slot.index + 1) % _SLOTS
-        return _Call(self, slot, batch)
+        call = self._under_way[slot.index] = _Call(self, slot, batch, part)
+        return call
 
-    def collect(self, slot: _Slot, batch: int) -> Detections[Array]:
-        """Waits for a clip and copies its detections, since the page-locked memory is used again."""
-        return Detections(*self._wait(slot, batch, "all"))
+    def collect(self, call: _Call) -> list[Array]:
+        """Waits for a clip and copies its results, since the page-locked memory is used again."""
+        with self._turns.taken():
+            if call.rows is None:
+                call.rows = self._wait(call.slot, call.batch, call.part)
+            return call.rows
 
     def _wait(self, slot: _Slot, batch: int, part: Part) -> list[Array]:
         with self._cuda.active():
             with self._tracer.span("wait for the GPU", waits_for=GPU):
                 self._cuda.synchronize_event(slot.done)
-            self._busy.discard(slot.index)
+            self._under_way.pop(slot.index, None)
             slot.times.report(self._tracer)
         tensors = {name: self._loop.tensor(name)[0] for name in self._loop.tensor_names(part)}
         return [

@@ -18,6 +18,7 @@ from step.models.i3d import MaxPoolSame
 from step.parity import held_to
 from step_runtime.backends.base import Features, Finished, Loop
 from step_runtime.backends.torch_kernels import use_kernels
+from step_runtime.backends.turns import Turns
 from step_runtime.trace import SILENT, Tracer
 
 # The defaults of `StepDetector.detect` and of `step-export`.
@@ -69,6 +70,7 @@ class TorchBackend:
         tracer: Tracer = SILENT,
     ) -> None:
         self._tracer = tracer
+        self._turns = Turns()
         if threads is not None:
             torch.set_num_threads(threads)
         if device.startswith("cuda") and not torch.cuda.is_available():
@@ -102,20 +104,23 @@ class TorchBackend:
 
     def submit(self, frames: NDArray[np.uint8]) -> Finished:
         """See `Backend.submit`; the thresholds are the defaults of `step-export`."""
-        return self._finish(self._extract(frames))
+        with self._turns.taken():
+            return self._finish(self._extract(frames))
 
     def extract(self, frames: NDArray[np.uint8]) -> Features:
         """See `TakesFeatures.extract`."""
-        clip = self._extract(frames)
-        with self._span("download"):
-            context = None if clip.context is None else clip.context.cpu().numpy()
-            return Features(clip.features.cpu().numpy(), context)
+        with self._turns.taken():
+            clip = self._extract(frames)
+            with self._span("download"):
+                context = None if clip.context is None else clip.context.cpu().numpy()
+                return Features(clip.features.cpu().numpy(), context)
 
     def submit_features(self, clip: Features) -> Finished:
         """See `TakesFeatures.submit_features`."""
-        with self._span("upload"):
-            tensors = {name: torch.from_numpy(array).to(self._device) for name, array in clip.inputs.items()}
-        return self._finish(ClipFeatures(tensors["features"], tensors.get("context")))
+        with self._turns.taken():
+            with self._span("upload"):
+                tensors = {name: torch.from_numpy(array).to(self._device) for name, array in clip.inputs.items()}
+            return self._finish(ClipFeatures(tensors["features"], tensors.get("context")))
 
     def close(self) -> None:
         """See `Backend.close`."""

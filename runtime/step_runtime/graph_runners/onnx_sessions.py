@@ -9,6 +9,7 @@ import onnxruntime as ort
 from step.errors import StepError
 from step.parity import Arrays
 from step_runtime.backends.onnxruntime import open_session
+from step_runtime.backends.turns import Turns
 
 _DTYPES = {"tensor(uint8)": np.uint8, "tensor(float16)": np.float16, "tensor(float)": np.float32}
 
@@ -24,10 +25,15 @@ class OnnxSessions:
     def __init__(self, load: Callable[[str, Sequence[str]], Path | bytes], *, device: str) -> None:
         self._load = load
         self._device = device
+        self._turns = Turns()
         self._sessions: dict[tuple[str, tuple[str, ...]], ort.InferenceSession] = {}
 
     def run(self, graph: str, inputs: Arrays, extra_outputs: Sequence[str]) -> Arrays:
         """See `GraphRunner.run`."""
+        with self._turns.taken():
+            return self._run(graph, inputs, extra_outputs)
+
+    def _run(self, graph: str, inputs: Arrays, extra_outputs: Sequence[str]) -> Arrays:
         session = self._session(graph, tuple(extra_outputs))
         names = [output.name for output in session.get_outputs()]
         with np.errstate(over="ignore"):  # what half cannot hold becomes inf, which the comparison sees

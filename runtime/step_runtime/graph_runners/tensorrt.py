@@ -18,6 +18,7 @@ from step_runtime.backends.cuda import Cuda, CudaRuntime, active_or_lost, give_b
 from step_runtime.backends.engine import Engine, Messages, make_runtime
 from step_runtime.backends.engine_checks import check_runnable
 from step_runtime.backends.engine_loop import byte_size, pinned_array
+from step_runtime.backends.turns import Turns
 from step_runtime.gpus import find_gpu
 
 
@@ -41,6 +42,7 @@ class TensorRTRunner:
         self._trt = trt
         self._cuda = cuda
         self._device = device
+        self._turns = Turns()
         self._bundle = bundle
         self._manifest = manifest
         self._engine_set = manifest.engines[flavour]
@@ -65,7 +67,7 @@ class TensorRTRunner:
 
     def run(self, graph: str, inputs: Arrays, extra_outputs: Sequence[str] = ()) -> Arrays:
         """See `GraphRunner.run`; extra outputs take a build, and may change what the library fuses."""
-        with self._cuda.active():
+        with self._turns.taken(), self._cuda.active():
             return self._run(graph, inputs, extra_outputs)
 
     def _run(self, graph: str, inputs: Arrays, extra_outputs: Sequence[str]) -> Arrays:

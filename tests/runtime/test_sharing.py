@@ -1,0 +1,129 @@
+"""One model that several threads call: each gets its own clips' detections, to the bit."""
+
+import gc
+import os
+import shutil
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from fake_gpu import GPU, FakeCuda, FakeTensorRT, add_fake_engines
+from step_runtime import Detector
+from step_runtime.backends.tensorrt import TensorRTBackend
+
+from step import StepError
+from step.bundle import read_bundle
+
+BACKENDS = ("onnxruntime", "openvino", "torch", "tensorrt")
+
+
+def _open(name, loop, lively_bundle, tmp_path) -> Detector:
+    if name == "torch":
+        return Detector.open(lively_bundle.parent / "model.pth", device="cpu", threads=1)
+    if name != "tensorrt":
+        return Detector.open(lively_bundle, name, loop=loop, device="cpu", threads=1)
+    bundle = tmp_path / "b"
+    shutil.copytree(lively_bundle, bundle)
+    add_fake_engines(bundle, max_batch=2)
+    cuda = FakeCuda()
+    return Detector(
+        TensorRTBackend(
+            trt=FakeTensorRT(cuda),
+            cuda=cuda,
+            gpu=GPU,
+            folder=bundle,
+            manifest=read_bundle(bundle),
+            flavour="tensorrt",
+            loop=loop,
+            num_steps=3,
+        )
+    )
+
+
+def _call_from_threads(detector: Detector, clips: np.ndarray, *, threads: int, calls: int) -> list[str]:
+    """What went wrong."""
+    expected = [detector.detect(clips[index : index + 1]) for index in range(len(clips))]
+    assert np.abs(expected[0].tubes_px - expected[1].tubes_px).max() > 1, "the clips cannot be told apart"
+    wrong: list[str] = []
+    together = threading.Barrier(threads)
+
+    def work(number: int) -> None:
+        together.wait(30)
+        for call in range(calls):
+            index = (number + call) % len(clips)
+            found = detector.detect(clips[index : index + 1])
+            for name, value in found._asdict().items():
+                if not np.array_equal(value, getattr(expected[index], name)):
+                    wrong.append(f"thread {number}, call {call}: {name}")
+
+    workers = [threading.Thread(target=work, args=[number]) for number in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return wrong
+
+
+@pytest.mark.parametrize("loop", ["fused", "steps"])
+@pytest.mark.parametrize("name", BACKENDS)
+def test_threads_share_a_detector(name, loop, lively_bundle, tiny_clips, tmp_path):
+    with _open(name, loop, lively_bundle, tmp_path) as detector:
+        assert _call_from_threads(detector, tiny_clips, threads=4, calls=2 if name == "tensorrt" else 6) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", ["fused", "steps"])
+@pytest.mark.parametrize("name", BACKENDS)
+def test_many_threads_share_a_detector(name, loop, lively_bundle, tiny_clips, tmp_path):
+    with _open(name, loop, lively_bundle, tmp_path) as detector:
+        assert _call_from_threads(detector, tiny_clips, threads=8, calls=60) == []
+
+
+def test_results_that_are_asked_for_late(lively_bundle, tiny_clips, tmp_path):
+    """More clips than a GPU has room for: the first ones' results are put aside for whoever asks."""
+    with _open("tensorrt", "fused", lively_bundle, tmp_path) as detector:
+        expected = [detector.detect(tiny_clips[index : index + 1]) for index in (0, 1)]
+        order = (0, 1, 1, 0, 1)
+        pending = [detector.backend.submit(tiny_clips[index : index + 1]) for index in order]
+        for index, call in zip(order, pending, strict=True):
+            assert np.array_equal(call.result().scores, expected[index].scores)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_forked_process_opens_its_own(name, lively_bundle, tiny_clips, tmp_path, monkeypatch):
+    with _open(name, "steps", lively_bundle, tmp_path) as detector:
+        own = os.getpid()
+        with monkeypatch.context() as child:
+            child.setattr(os, "getpid", lambda: own + 1)
+            with pytest.raises(StepError, match=f"was opened in process {own}, of which this one was forked; open it"):
+                detector.detect(tiny_clips[:1])
+        detector.detect(tiny_clips[:1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", ["fused", "steps"])
+def test_memory_does_not_grow_with_the_numbers_of_clips(loop, lively_bundle):
+    """Twelve numbers of clips take little more than the largest alone; each kept its own before."""
+    code = f"""
+import numpy as np
+from step_runtime import Detector
+def resident_mb():
+    return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmRSS"))) / 1e3
+clips = np.random.RandomState(0).randint(0, 256, (12, 36, 64, 64, 3), np.uint8)
+def grown(batches):
+    with Detector.open({str(lively_bundle)!r}, "onnxruntime", loop={loop!r}, device="cpu", threads=1) as detector:
+        before = resident_mb()
+        for _ in range(2):
+            for batch in batches:
+                detector.backend.submit(clips[:batch])
+        return resident_mb() - before
+print(grown([int(word) for word in __import__("sys").argv[1:]]))
+"""
+    gc.collect()
+    grown = [
+        float(subprocess.run([sys.executable, "-c", code, *words], capture_output=True, check=True, text=True).stdout)
+        for words in (["12"], [str(batch) for batch in range(1, 13)])
+    ]
+    assert grown[1] <= 2 * grown[0], grown
