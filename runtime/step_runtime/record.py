@@ -18,6 +18,9 @@ from step_runtime.sources.base import Source
 from step_runtime.sources.open import open_source
 from step_runtime.trace import LIVE_OVERLAY
 
+RESULTS = ("detections.jsonl", "detections.csv", "overlay.mp4")
+"""Files of a run; a run without an overlay takes the earlier run's away."""
+
 
 @dataclass
 class RunSummary:
@@ -77,7 +80,7 @@ def record(
     source = open_source(location, frames_fps=frames_fps, name=name)
     summary = RunSummary(video=source.name)
     start_s = time.monotonic()
-    with atomic_files(folder) as scratch:
+    with atomic_files(folder, names=RESULTS) as scratch:
         live = None
         if overlay and source.is_live:
             live = LiveOverlay(
