@@ -10,16 +10,29 @@ from typing import Any, Self
 from pydantic import Field, ValidationError
 
 from step.config import StepConfig
-from step.engines import EngineSet
+from step.engines import ENGINES, EngineSet, find_foreign_engine
 from step.errors import StepError
 from step.files import atomic_path, sha256
 from step.flavours import Flavour
-from step.graph_spec import FUSED, Dim, DType, ExportOptions, GraphSpec, Precision, TensorSpec, graph_specs
+from step.graph_spec import (
+    FUSED,
+    Dim,
+    DType,
+    ExportOptions,
+    GraphSpec,
+    Precision,
+    TensorSpec,
+    graph_specs,
+    is_graph_name,
+)
 from step.records import Record
+from step.scratch import is_scratch_name, recover
 
 SCHEMA_VERSION = 2
 _READABLE = (1, 2)  # the first had no engines
 MANIFEST = "manifest.json"
+ENGINES_LOCK = ".engines.lock"
+"""Stays in the bundle: a lock that is removed can be held twice."""
 
 
 class TensorRecord(Record):
@@ -154,9 +167,46 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
 def read_bundle(folder: Path) -> Manifest:
     """Reads and checks a bundle: schema, and that every file is there with the content that was exported.
 
+    A bundle that is replaced meanwhile is read again.
+
     Raises:
         StepError: no bundle, a newer schema, or a missing or changed file.
     """
+    while True:
+        if not folder.exists():
+            recover(folder)
+        before = _state(folder)
+        try:
+            return _read(folder)
+        except StepError:
+            if _state(folder) == before:
+                raise
+
+
+def find_foreign(folder: Path) -> Path | None:
+    """The first thing in a bundle that neither an export, a build nor a run put there; links are not followed."""
+    for path in sorted(folder.iterdir()):
+        if path.name == ENGINES and path.is_dir() and not path.is_symlink():
+            foreign = find_foreign_engine(path)
+            if foreign is not None:
+                return foreign
+        elif not is_scratch_name(path.name):
+            is_ours = path.name in (MANIFEST, ENGINES, ENGINES_LOCK)
+            is_ours = is_ours or (path.suffix == ".onnx" and is_graph_name(path.stem))
+            if not is_ours or (path.is_dir() and not path.is_symlink()):
+                return path
+    return None
+
+
+def _state(folder: Path) -> tuple[int, int] | None:
+    try:
+        found = (folder / MANIFEST).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _read(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise StepError(f"{folder}: not a bundle (no {MANIFEST}); make one with: step-export model.pth -o {folder}")

@@ -4,7 +4,10 @@ Compute capabilities are written as TensorRT-RTX names them: "sm86" is 8.6, "sm1
 Source: https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/inference-library/cpu-engines.html
 """
 
+import contextlib
 import platform
+import re
+import secrets
 import shlex
 import sys
 from pathlib import Path
@@ -15,13 +18,34 @@ from pydantic import model_validator
 from step.errors import StepError
 from step.files import sha256
 from step.flavours import Flavour
-from step.graph_spec import Precision
+from step.graph_spec import Precision, is_graph_name
 from step.records import Record
+from step.scratch import is_scratch_name, sweep
 
 ENGINES = "engines"
 RTX_DEFAULT_TARGETS = ("sm80", "sm86", "sm89", "sm120")
 _OLDEST_COMPATIBLE = 80  # Ampere
 _RTX_ONWARDS = 120  # tensorrt-rtx: this and later, but none of the data-centre GPUs between
+
+
+_FOLDER = re.compile(r"tensorrt(-rtx)?-[0-9a-f]{8}")
+_FILE = re.compile(r"(?P<graph>[a-z0-9]+)\.(engine|log|layers\.json|sm[0-9]+\.cache)")
+
+
+def new_engines_name(flavour: Flavour) -> str:
+    """For the folder of a build, one of many in the bundle's folder of engines."""
+    return f"{flavour}-{secrets.token_hex(4)}"
+
+
+def is_engines_name(name: str) -> bool:
+    """Whether the folder of a build is called so."""
+    return _FOLDER.fullmatch(name) is not None
+
+
+def is_engine_file_name(name: str) -> bool:
+    """Whether a build, or a run with its engines, calls a file in its folder so."""
+    found = _FILE.fullmatch(name)
+    return found is not None and is_graph_name(found["graph"])
 
 
 class BuildOptions(Record):
@@ -232,3 +256,28 @@ def find_damage(engines: EngineSet, bundle: Path) -> str | None:
         if sha256(path) != record.sha256:
             return f"are damaged ({record.file} has changed since it was built)"
     return None
+
+
+def find_foreign_engine(folder: Path) -> Path | None:
+    """The first thing in a bundle's folder of engines that no build and no run put there; links are not followed."""
+    for path in sorted(folder.iterdir()):
+        if is_scratch_name(path.name):
+            continue
+        if not is_engines_name(path.name) or path.is_symlink() or not path.is_dir():
+            return path
+        for file in sorted(path.iterdir()):
+            if not is_scratch_name(file.name) and (not is_engine_file_name(file.name) or file.is_dir()):
+                return file
+    return None
+
+
+def remove_engines(folder: Path) -> None:
+    """Removes what a build wrote, and what runs kept there of kernels, but nothing else and nothing through a link."""
+    if not is_engines_name(folder.name) or folder.is_symlink() or not folder.is_dir():
+        return
+    sweep(folder)
+    for path in folder.iterdir():
+        if is_engine_file_name(path.name) and (path.is_symlink() or path.is_file()):
+            path.unlink()
+    with contextlib.suppress(OSError):  # it is not empty
+        folder.rmdir()

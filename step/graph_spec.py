@@ -3,6 +3,7 @@
 Export names its graphs from here, the runtime binds its buffers from here, tests check one against the other.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,6 +54,11 @@ class GraphSpec:
     def file_name(self) -> str:
         """File in the bundle."""
         return f"{self.name}.onnx"
+
+
+def is_graph_name(name: str) -> bool:
+    """Whether a graph of some model is called so."""
+    return name in (FUSED, BACKBONE, DETECT) or re.fullmatch(r"step[1-9][0-9]*", name) is not None
 
 
 def step_graph_name(step: int) -> str:

@@ -23,6 +23,7 @@ from step.bundle import (
     Preprocessing,
     Source,
     Thresholds,
+    find_foreign,
     write_manifest,
 )
 from step.clips import check_thresholds
@@ -98,6 +99,7 @@ def export_bundle(
     _check_settings(settings)
     if bundle.exists() and not (bundle / MANIFEST).is_file():
         raise StepError(f"{bundle}: exists and is not a bundle, so it is not replaced; choose another -o")
+    _check_nothing_foreign(bundle)
     progress(f"loading {checkpoint.name}")
     detector = load_checkpoint(checkpoint)
     _check_finite(detector, checkpoint)
@@ -140,6 +142,7 @@ def export_bundle(
             keep_fp32=settings.keep_fp32,
         )
         write_manifest(manifest, folder)
+        _check_nothing_foreign(bundle)  # all of the older one goes, and it was a while ago
     return manifest
 
 
@@ -150,6 +153,12 @@ def tool_versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # put there without being installed
             versions[name] = importlib.metadata.version(name)
     return versions | {"onnxruntime": ort.__version__}  # its distribution has several names
+
+
+def _check_nothing_foreign(bundle: Path) -> None:
+    foreign = find_foreign(bundle) if bundle.exists() else None
+    if foreign is not None:
+        raise StepError(f"{bundle}: is not replaced, because {foreign} is none of a bundle's files; move it away first")
 
 
 def _check_settings(settings: ExportSettings) -> None:

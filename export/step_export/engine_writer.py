@@ -5,8 +5,6 @@ step, names that folder. Until then the bundle is as it was.
 """
 
 import contextlib
-import secrets
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ import step_plugins
 from filelock import FileLock, Timeout
 
 from step.build_process import BuildCrashedError, BuildRequest, BuildResult, BuildStoppedError, run_build
-from step.bundle import Manifest, read_bundle, write_manifest
+from step.bundle import ENGINES_LOCK, Manifest, read_bundle, write_manifest
 from step.engines import (
     ENGINES,
     RTX_DEFAULT_TARGETS,
@@ -24,17 +22,19 @@ from step.engines import (
     EngineRecord,
     EngineSet,
     find_damage,
+    new_engines_name,
+    remove_engines,
     this_platform,
 )
 from step.errors import StepError
 from step.files import atomic_path, cannot_write, sha256
 from step.flavours import load_flavour
+from step.scratch import sweep
 from step_export.plugin_checks import check_plugin_limits, find_missing_plugins
 
 Progress = Callable[[str, str, float], None]
 """Graph, phase, share of all builds that is done (0 to 1)."""
 
-_LOCK = ".engines.lock"  # stays in the bundle: a lock that is removed can be held twice
 _LARGEST_BATCH = 1024
 _TURING = "SM75"  # has no kernels for 3D convolutions in tensorrt-rtx
 
@@ -125,7 +125,7 @@ def build_engines(
         force = True  # only a build can write it
     _check_batch(read_bundle(bundle), bundle, options)
     try:
-        with _locked(bundle / _LOCK, waiting):
+        with _locked(bundle / ENGINES_LOCK, waiting):
             manifest = read_bundle(bundle)  # another process may have built meanwhile
             present = manifest.engines.get(options.flavour)
             if present is not None and not force and _is_current(present, manifest, bundle, options, version, problem):
@@ -192,7 +192,7 @@ class _Job:
 
 def _build(job: _Job, options: BuildOptions, plugin_problem: str | None) -> EngineSet:
     """With the operators' function bodies where there is a problem with the plugins, or a build with them fails."""
-    with atomic_path(job.bundle / ENGINES / f"{options.flavour}-{secrets.token_hex(4)}") as folder:
+    with atomic_path(job.bundle / ENGINES / new_engines_name(options.flavour)) as folder:
         folder.mkdir()
         if not options.plugins:
             return _build_graphs(job, options, folder)
@@ -285,12 +285,19 @@ def _capabilities(options: BuildOptions, own: str | None) -> tuple[str, ...]:
 
 
 def _remove_unnamed(bundle: Path) -> None:
-    """What an earlier or a failed build left and the manifest does not name."""
+    """What an earlier or a failed build wrote and the manifest does not name.
+
+    Not behind a link: other bundles may have their engines there too.
+    """
+    folder = bundle / ENGINES
+    if folder.is_symlink() or not folder.is_dir():
+        return
     sets = read_bundle(bundle).engines.values()
     named = {Path(record.file).parts[1] for engines in sets for record in engines.engines.values()}
-    folder = bundle / ENGINES
-    for path in folder.iterdir() if folder.is_dir() else ():
+    sweep(folder)
+    for path in folder.iterdir():
         if path.name not in named:
-            shutil.rmtree(path, ignore_errors=True)
+            remove_engines(path)
     if not named:
-        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # it is not empty
+            folder.rmdir()

@@ -16,7 +16,7 @@ from step.revision import git_revision, project_version
 from step.training.config import TrainingConfig
 
 BEST = "best.pth"
-_NUMBERED = re.compile(r"(\d{7})\.pth")
+_NUMBERED = re.compile(r"([0-9]{7})\.pth")
 # What may differ between a run and its continuation.
 _FREE = ("data.folder", "data.workers", "data.cache", "keep", "save_every", "compile", "checkpointing")
 
@@ -62,26 +62,36 @@ def save(
 
 
 def prune(folder: Path, *, keep: int) -> None:
-    """Removes all but the latest numbered checkpoints."""
-    for path in numbered(folder)[:-keep]:
-        path.unlink()
+    """Removes all but the latest numbered checkpoints; none from a folder that is a link, where others' may lie."""
+    if not folder.is_symlink():
+        for path in numbered(folder)[:-keep]:
+            path.unlink()
 
 
 def numbered(folder: Path) -> list[Path]:
     """Checkpoints of a run by update, the latest last."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if _NUMBERED.fullmatch(path.name))
+    return sorted(path for path in folder.iterdir() if _NUMBERED.fullmatch(path.name) and path.is_file())
 
 
 def forget_after(folder: Path, update: int) -> None:
-    """Removes what a run did after the update that it goes on from: it will do it again."""
-    for path in numbered(folder):
-        if int(path.stem) > update:
-            path.unlink()
+    """Removes what a run did after the update that it goes on from: it will do it again.
+
+    Raises:
+        StepError: the folder is a link, behind which nothing is removed.
+    """
+    later = [path for path in numbered(folder) if int(path.stem) > update]
     best = folder / BEST
     if best.is_file() and read_torch_file(best)["training"]["progress"]["update"] > update:
-        best.unlink()
+        later.append(best)
+    if later and folder.is_symlink():
+        raise StepError(
+            f"{folder}: is a link, and {later[0].name} in it is later than update {update}, where this run goes on; "
+            "nothing is removed behind a link: remove what is later, or name another folder"
+        )
+    for path in later:
+        path.unlink()
 
 
 def find(resume: str, folder: Path) -> Path | None:
