@@ -217,7 +217,7 @@ def test_interrupt_keeps_what_came_before(make_video, tiny_bundle, tmp_path):
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environment)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not any(
-        path.stat().st_size > 0 for path in out.glob(".step-*/detections.jsonl")
+        path.stat().st_size > 0 for path in out.parent.glob(".step-*/new/detections.jsonl")
     ):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
@@ -287,7 +287,7 @@ def test_interrupt_while_the_rest_is_drawn(make_video, tiny_bundle, tmp_path):
     words = [str(STEP_RUN), str(video), "--model", str(tiny_bundle), "--out", str(out), "--every", "1000"]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not list(out.glob(".step-*/overlay.mp4")):
+    while time.monotonic() < deadline and not list(out.parent.glob(".step-*/new/overlay.mp4")):
         time.sleep(0.05)
     time.sleep(1.5)
     process.send_signal(signal.SIGINT)

@@ -1,0 +1,103 @@
+"""A signal at every name that whole commands change while they replace what an earlier one wrote; minutes."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from step.bundle import MANIFEST, read_bundle
+from step.scratch import sweep
+
+# Runs a command that signals itself before one of its calls, or says at its end how many there were.
+_COMMAND = """
+import atexit, importlib, os, sys
+import step.files
+
+number, code, module, *words = sys.argv[1:]
+count, pid = 0, os.getpid()
+
+def watched(call):
+    def signalled(*args, **kwargs):
+        global count
+        count += 1
+        if os.getpid() == pid and count == int(number):
+            os.kill(pid, int(code))
+        return call(*args, **kwargs)
+    return signalled
+
+for name in ("rename", "replace", "unlink", "rmdir"):
+    setattr(os, name, watched(getattr(os, name)))
+step.files.exchange = watched(step.files.exchange)
+sys.argv = [module, *words]
+importlib.import_module(module).main()
+"""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+
+
+def _run(number: int, sent: signal.Signals, module: str, *words: object) -> subprocess.CompletedProcess[str]:
+    arguments = [sys.executable, "-c", _COMMAND, str(number), str(int(sent)), module, *map(str, words)]
+    return subprocess.run(arguments, text=True, capture_output=True, timeout=300, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("sent", _SIGNALS)
+def test_export(sent, tiny_bundle, tiny_checkpoint, tmp_path):
+    old = read_bundle(tiny_bundle)
+    number, graphs = 0, set()
+    while True:
+        number += 1
+        bundle = tmp_path / str(number) / "bundle"
+        shutil.copytree(tiny_bundle, bundle)
+        done = _run(number, sent, "step_export.cli", tiny_checkpoint, "-o", bundle, "--no-verify", "--graphs", "fused")
+        manifest = read_bundle(bundle)
+        assert manifest == old or set(manifest.graphs) == {"fused"}
+        graphs.add(len(manifest.graphs))
+        sweep(bundle.parent)  # as the next run does
+        assert os.listdir(bundle.parent) == ["bundle"]  # noqa: PTH208
+        shutil.rmtree(bundle.parent)
+        if done.returncode == 0:
+            break
+        assert done.returncode == (-sent if sent is signal.SIGKILL else 130), done.stderr
+    assert number > 5
+    assert graphs == {1, len(old.graphs)}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("sent", _SIGNALS)
+def test_run(sent, make_video, tiny_bundle, tmp_path):
+    old, new = make_video(frames=60), make_video(frames=30, name="new.mp4")
+    words = ["--model", tiny_bundle, "--backend", "onnxruntime"]
+    first = tmp_path / "first"
+    assert _run(0, sent, "step_runtime.cli", old, *words, "--out", first).returncode == 0
+    number, seen = 0, set()
+    while True:
+        number += 1
+        out = tmp_path / str(number) / "out"
+        shutil.copytree(first, out)
+        done = _run(number, sent, "step_runtime.cli", new, *words, "--out", out, "--no-overlay")
+        video = _video_of(out)
+        seen.add(video)
+        assert (out / "overlay.mp4").exists() == (video == old.stem)
+        sweep(out.parent)
+        assert os.listdir(out.parent) == ["out"]  # noqa: PTH208
+        shutil.rmtree(out.parent)
+        if done.returncode == 0 and "interrupted" not in done.stderr:
+            break
+    assert number > 5
+    assert seen == {old.stem, new.stem}
+
+
+def _video_of(out: Path) -> str:
+    """The one that all files are of."""
+    assert MANIFEST not in {path.name for path in out.iterdir()}
+    rows = (out / "detections.csv").read_text().splitlines()
+    lines = [json.loads(line) for line in (out / "detections.jsonl").read_text().splitlines()]
+    (video,) = {row.split(",")[0] for row in rows} | {line["video"] for line in lines}
+    return video
