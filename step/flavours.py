@@ -52,7 +52,7 @@ class _Listeners:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may call the library while it is held
         self._by_thread: dict[int, list[Listener]] = {}
 
     @contextlib.contextmanager

@@ -8,12 +8,14 @@ its folder; nothing is installed.
 
 import argparse
 import json
+import lzma
 import os
 import shutil
 import sys
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,6 +68,8 @@ def unpack(kit: Path) -> Path:
     print(f"unpacking {kit} ({recipe})", file=sys.stderr)
     scratch = None
     try:
+        if target.exists() and not (target / MANIFEST).is_file():
+            raise KitError(f"{target}: is in the way and no unpacked kit; move it away")
         shutil.rmtree(target, ignore_errors=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=kit.parent))
         for wheel in sorted((kit / WHEELS).glob("*.whl")):
@@ -79,7 +83,7 @@ def unpack(kit: Path) -> Path:
         scratch.rename(target)
     except OSError as error:
         raise KitError(f"{kit}: cannot be unpacked beside itself: {error.strerror or error}; free space") from error
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, tarfile.TarError, EOFError, ValueError) as error:
         raise KitError(f"{kit}: is damaged ({error}); make it again: make gpu-kit") from error
     finally:
         if scratch is not None:

@@ -15,7 +15,7 @@ from step_runtime.gpus import cuda_driver_is_present, driver_version, find_gpu
 
 from gpu_check.catalogue import STAGES, Stage, stage_named
 from gpu_check.page import write_page
-from gpu_check.results import BAD, CheckResult, StageResult, Status, write_record
+from gpu_check.results import BAD, UNKNOWN_GPU, CheckResult, StageResult, Status, write_record
 from gpu_check.runner import Run, run_stages
 from gpu_check.stage import Device
 from step.cli import OneLineCommand
@@ -97,7 +97,7 @@ def _device_name(device: Device) -> str:
     try:
         return find_gpu("auto").name
     except StepError:
-        return "unknown GPU"
+        return UNKNOWN_GPU
 
 
 def _table(check: CheckResult) -> Table:

@@ -12,7 +12,7 @@ import click
 from step_runtime.benchmark.known_gpus import KnownGpu, known_gpu
 
 from gpu_check.page import markdown_table, page_of
-from gpu_check.results import CheckResult, Figure, StageResult, read_check
+from gpu_check.results import UNKNOWN_GPU, CheckResult, Figure, StageResult, read_check
 from step.cli import OneLineCommand
 from step.errors import StepError
 from step.files import atomic_path
@@ -89,8 +89,8 @@ def documents(root: Path, check: CheckResult | None) -> dict[Path, str]:
     Raises:
         StepError: no GPU made the check, or a document has lost a part's marks.
     """
-    if check is not None and check.device == "none":
-        raise StepError("no GPU made it (device: none); run make gpu-check on a machine with one")
+    if check is not None and check.device in ("none", UNKNOWN_GPU):
+        raise StepError(f"no GPU made it (device: {check.device}); run make gpu-check on a machine with one")
     page = _NOT_RUN if check is None else page_of(check)
     readme: dict[str, Callable[[CheckResult | None], str]] = {"state": _state, "floors": _floors}
     return {

@@ -12,6 +12,9 @@ from step.records import Record
 Status = Literal["running", "passed", "failed", "skipped", "timed out", "crashed"]
 """`running` is what a stage's own file says until it ends; `skipped` means that there was nothing to check here."""
 
+UNKNOWN_GPU = "unknown GPU"
+"""Device of a check where there is a driver, or one was asked for, and no GPU could be used."""
+
 BAD: frozenset[Status] = frozenset({"failed", "timed out", "crashed"})
 
 

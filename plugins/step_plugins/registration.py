@@ -79,7 +79,9 @@ def _find_version_problem(trt: Any) -> str | None:
 
 
 def _major_minor(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".")[:2])
+    """11.2 of "11.2.0rc1", "11.2rc1" and "11.2.0.post1"; 11.0 of "11"."""
+    found = re.match(r"v?(\d+)(?:\.(\d+))?", version)
+    return (0, 0) if found is None else (int(found[1]), int(found[2] or 0))
 
 
 def _cuda_major(version: str) -> int | None:

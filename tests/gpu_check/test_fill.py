@@ -95,6 +95,10 @@ def test_a_stage_that_was_run_again(project, capsys):
     assert_one_error(run_command(fill.main, capsys, *words), "the checks are of NVIDIA T4 and of NVIDIA L4")
 
 
+def test_what_no_usable_gpu_made(project, capsys):
+    assert_one_error(_fill(project, _check("unknown GPU"), capsys), r"no GPU made it \(device: unknown GPU\)")
+
+
 def test_what_no_gpu_made(project, capsys):
     before = (project / "README.md").read_bytes()
     assert_one_error(_fill(project, _check("none"), capsys), r"no GPU made it \(device: none\); run make gpu-check")

@@ -91,6 +91,12 @@ def test_an_nvrtc_that_compiles_nothing(installed, monkeypatch):
     assert find_problem(_tensorrt()) == "class_nms.cu does not compile"
 
 
+@pytest.mark.parametrize("version", ["11.2rc1", "11.2.0rc1", "10.15.0.post1", "v11.4.0", "12"])
+def test_versions_of_every_form(version, installed, monkeypatch):
+    monkeypatch.setattr(registration.np, "__version__", "2.3rc1")
+    assert find_problem(_tensorrt(version)) is None
+
+
 def test_nvrtc_of_another_cuda_major(installed):
     installed(("numpy", "2.0"), ("tensorrt-cu12-libs", "10.8.0.43"), ("tensorrt_cu12_bindings", "11.4.0.106"))
     problem = find_problem(_tensorrt())

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fake_gpu import GPU, FakeCuda, FakeRuntimeConfig, FakeTensorRT, add_fake_engines
+from fake_gpu import GPU, FakeContext, FakeCuda, FakeRuntimeConfig, FakeTensorRT, add_fake_engines
 from step_runtime import Detector, gpus
 from step_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from step_runtime.backends.tensorrt import TensorRTBackend
@@ -233,6 +233,43 @@ def test_so_many_batches_are_kept_and_no_more(lively_bundle, tiny_clips, expecte
     assert "begin_capture" not in cuda.calls
     backend.submit(clips[:2]).result()
     assert cuda.calls.count("begin_capture") == 1
+    backend.close()
+    assert cuda.leaks == 0
+
+
+def test_shapes_are_set_once_for_each_batch(lively_bundle, tiny_clips, tmp_path, monkeypatch):
+    """A context that a graph was recorded from is never touched again, so that nothing of it can be refused."""
+    shaped: list[int] = []
+    real = FakeContext.set_input_shape
+
+    def set_input_shape(self, name, shape):
+        shaped.append(shape[0])
+        return real(self, name, shape)
+
+    monkeypatch.setattr(FakeContext, "set_input_shape", set_input_shape)
+    _, backend, _ = _profile_of(2, lively_bundle, tmp_path)
+    for clips in (tiny_clips[:1], tiny_clips, tiny_clips[:1], tiny_clips):
+        backend.submit(clips).result()
+    assert shaped == [1, 2]
+
+
+@pytest.mark.parametrize("moment", ["begin_capture", "synchronize_stream"])
+def test_an_interrupt_while_it_prepares(moment, lively_bundle, tiny_clips, expected, tmp_path, monkeypatch):
+    """Nothing goes on recording or stays, and the next call is as good as the first."""
+    cuda, backend, _ = _profile_of(2, lively_bundle, tmp_path)
+    real = FakeContext.execute_async_v3
+
+    def interrupted(self, stream):
+        if (stream in cuda.recording) == (moment == "begin_capture"):
+            raise KeyboardInterrupt
+        return real(self, stream)
+
+    with monkeypatch.context() as during:
+        during.setattr(FakeContext, "execute_async_v3", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            backend.submit(tiny_clips[:1])
+    assert not cuda.recording
+    _assert_same(backend.submit(tiny_clips[:1]).result(), expected[0])
     backend.close()
     assert cuda.leaks == 0
 

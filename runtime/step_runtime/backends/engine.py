@@ -110,6 +110,7 @@ class Engine:
         self._scratch: tuple[int, int] | None = None
         self._addresses: dict[str, int] = {}
         self._contexts: dict[int, Any] = {}
+        self._shaped: set[int] = set()  # whose context has its shapes, which are never set again: see the class
         with messages.listening():
             self._engine = runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
@@ -148,23 +149,24 @@ class Engine:
         """Clips of the calls that follow; takes their context, or makes it."""
         if not self._is_dynamic:
             return
-        if batch not in self._contexts:
-            context = self._make_context()
-            if self._scratch is not None:
-                context.set_device_memory(*self._scratch)
-            self._bind(context)
+        if batch not in self._shaped:
+            context = self._contexts.pop(batch, None)
+            if context is None:
+                context = self._make_context()
+                if self._scratch is not None:
+                    context.set_device_memory(*self._scratch)
+                self._bind(context)
+            self._shape(context, batch)
             self._contexts[batch] = context
+            self._shaped.add(batch)
         self._context = self._contexts[batch]
-        for tensor in self.spec.inputs:
-            with self._messages.listening():
-                taken = self._context.set_input_shape(tensor.name, tensor.concrete_shape(batch))
-            if not taken:
-                del self._contexts[batch]
-                raise StepError(f"{self.spec.name}: does not take {batch} clips: {self._messages.why()}")
 
     def forget_batch(self, batch: int) -> None:
         """Frees the context of a number of clips that nothing under way is using, and no CUDA graph either."""
-        self._contexts.pop(batch, None)
+        context = self._contexts.pop(batch, None)
+        self._shaped.discard(batch)
+        if context is self._context:
+            self._context = None  # the next `set_batch` says which
 
     def enqueue(self, stream: int) -> None:
         """Puts one run into a stream."""
@@ -187,6 +189,7 @@ class Engine:
         """Frees the contexts before what they were made with, the engine before its runtime."""
         self._context = None
         self._contexts.clear()
+        self._shaped.clear()
         self._made_with = None
         self._config = None
         self._cache = None
@@ -199,6 +202,13 @@ class Engine:
         if context is None:
             raise StepError(f"{self._name} could not make an execution context: {self._messages.why()}")
         return context
+
+    def _shape(self, context: Any, batch: int) -> None:
+        for tensor in self.spec.inputs:
+            with self._messages.listening():
+                taken = context.set_input_shape(tensor.name, tensor.concrete_shape(batch))
+            if not taken:
+                raise StepError(f"{self.spec.name}: does not take {batch} clips: {self._messages.why()}")
 
     def _bind(self, context: Any) -> None:
         for name, address in self._addresses.items():

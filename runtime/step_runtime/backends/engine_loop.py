@@ -109,7 +109,7 @@ class EngineLoop:
             if batch in self._prepared:
                 self._prepared.move_to_end(batch)
                 for engine in self._engines:
-                    engine.set_batch(batch)
+                    engine.set_batch(batch)  # its shapes are set already: nothing of it can fail
             else:
                 self._prepare(batch)
             self._batch = batch
@@ -126,7 +126,9 @@ class EngineLoop:
             # The first run of a shape allocates and compiles, which a recording must not.
             self._enqueue("all")
             self._cuda.synchronize_stream(self.stream)
-        except StepError:
+        except BaseException:
+            with contextlib.suppress(StepError):
+                self._cuda.synchronize_stream(self.stream)  # engines before the one that failed are under way
             self._drop(batch)
             raise
         for engine in self._engines:
@@ -214,12 +216,17 @@ class EngineLoop:
             self._enqueue(part)
         except StepError as error:
             problem = str(error)
+        except BaseException:
+            with contextlib.suppress(StepError):  # a stream that goes on recording cannot be waited for
+                self._cuda.destroy_graph(self._cuda.end_capture(self.stream))
+            raise
         try:
             graph = self._cuda.end_capture(self.stream)
         except StepError as error:
             problem = problem or str(error)
         if problem is not None and graph is not None:
-            self._cuda.destroy_graph(graph)
+            with contextlib.suppress(StepError):
+                self._cuda.destroy_graph(graph)
             graph = None
         prepared.problem = prepared.problem or problem
         prepared.graphs[part] = graph
