@@ -6,12 +6,14 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from fake_gpu import GPU, FakeCuda, FakeTensorRT, add_fake_engines
 from step_runtime import Detector
 from step_runtime.backends.tensorrt import TensorRTBackend
+from step_runtime.trace import SILENT
 
 from step import StepError
 from step.bundle import read_bundle
@@ -19,11 +21,35 @@ from step.bundle import read_bundle
 BACKENDS = ("onnxruntime", "openvino", "torch", "tensorrt")
 
 
-def _open(name, loop, lively_bundle, tmp_path) -> Detector:
+class _CallsAgain:
+    """A tracer in whose first span, the beginning of a call, something is done once."""
+
+    is_on = False
+
+    def __init__(self) -> None:
+        self.act: Callable[[], object] | None = None
+        self.said: list[str] = []
+
+    def span(self, name, *, waits_for=None):
+        act, self.act = self.act, None
+        if act is not None:
+            with pytest.raises(RuntimeError) as error:
+                act()
+            self.said.append(str(error.value))
+        return SILENT.span(name, waits_for=waits_for)
+
+    def add(self, *arguments, **options):
+        SILENT.add(*arguments, **options)
+
+    def each(self, *arguments, **options):
+        return SILENT.each(*arguments, **options)
+
+
+def _open(name, loop, lively_bundle, tmp_path, *, tracer=SILENT) -> Detector:
     if name == "torch":
-        return Detector.open(lively_bundle.parent / "model.pth", device="cpu", threads=1)
+        return Detector.open(lively_bundle.parent / "model.pth", device="cpu", threads=1, tracer=tracer)
     if name != "tensorrt":
-        return Detector.open(lively_bundle, name, loop=loop, device="cpu", threads=1)
+        return Detector.open(lively_bundle, name, loop=loop, device="cpu", threads=1, tracer=tracer)
     bundle = tmp_path / "b"
     shutil.copytree(lively_bundle, bundle)
     add_fake_engines(bundle, max_batch=2)
@@ -38,6 +64,7 @@ def _open(name, loop, lively_bundle, tmp_path) -> Detector:
             flavour="tensorrt",
             loop=loop,
             num_steps=3,
+            tracer=tracer,
         )
     )
 
@@ -100,6 +127,64 @@ def test_a_forked_process_opens_its_own(name, lively_bundle, tiny_clips, tmp_pat
             with pytest.raises(StepError, match=f"was opened in process {own}, of which this one was forked; open it"):
                 detector.detect(tiny_clips[:1])
         detector.detect(tiny_clips[:1])
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_closed_model_says_so(name, lively_bundle, tiny_clips, tmp_path):
+    detector = _open(name, "steps", lively_bundle, tmp_path)
+    expected = detector.backend.submit(tiny_clips[:1]).result()
+    features = detector.backend.extract(tiny_clips[:1])
+    call = detector.backend.submit_features(features)
+    detector.close()
+    detector.close()
+    with pytest.raises(RuntimeError, match="the model is closed; open it again"):
+        detector.detect(tiny_clips[:1])
+    with pytest.raises(RuntimeError, match="the model is closed"):
+        detector.backend.extract(tiny_clips[:1])
+    if name == "tensorrt":  # its result was under way
+        with pytest.raises(RuntimeError, match="the model is closed"):
+            call.result()
+    else:
+        assert np.array_equal(call.result().scores, expected.scores)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_closing_waits_for_a_call_and_a_call_finds_it_closed(name, lively_bundle, tiny_clips, tmp_path):
+    """Whoever closes while others call: each call either gives its own clip's detections or says that it is closed."""
+    detector = _open(name, "steps", lively_bundle, tmp_path)
+    expected = detector.detect(tiny_clips[:1]).scores
+    together = threading.Barrier(4)
+    said: list[str] = []
+
+    def work() -> None:
+        together.wait(30)
+        try:
+            for _ in range(50):
+                assert np.array_equal(detector.detect(tiny_clips[:1]).scores, expected)
+        except RuntimeError as error:
+            said.append(str(error))
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    together.wait(30)
+    detector.detect(tiny_clips[:1])
+    detector.close()
+    for thread in threads:
+        thread.join()
+    assert set(said) == {"the model is closed; open it again"}
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_call_in_the_middle_of_a_call(name, lively_bundle, tiny_clips, tmp_path):
+    """A handler that calls the model again would spoil the call that it interrupts."""
+    tracer = _CallsAgain()
+    with _open(name, "steps", lively_bundle, tmp_path, tracer=tracer) as detector:
+        expected = detector.detect(tiny_clips[:1])
+        tracer.act = lambda: detector.detect(tiny_clips[1:2])
+        found = detector.detect(tiny_clips[:1])
+        assert tracer.said == ["the model is called in the middle of another call of the same thread; call it after"]
+        assert np.array_equal(found.scores, expected.scores)
 
 
 @pytest.mark.slow

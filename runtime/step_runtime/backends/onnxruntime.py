@@ -154,9 +154,11 @@ class OnnxRuntimeBackend:
 
     def close(self) -> None:
         """See `Backend.close`."""
-        with self._turns.taken():
-            self._buffers.clear()
-            self._sessions.clear()
+        self._turns.close(self._free)
+
+    def _free(self) -> None:
+        self._buffers.clear()
+        self._sessions.clear()
 
     def _buffers_of(self, batch: int) -> dict[str, ort.OrtValue]:
         """Of a number of clips; those of the number that was not used for longest make room."""

@@ -128,8 +128,7 @@ class OpenVinoBackend:
 
     def close(self) -> None:
         """See `Backend.close`."""
-        with self._turns.taken():
-            self._requests.clear()
+        self._turns.close(self._requests.clear)
 
     def _finished(self, values: dict[str, Array]) -> Finished:
         with self._tracer.span("download"):

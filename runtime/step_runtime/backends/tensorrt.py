@@ -219,8 +219,9 @@ class TensorRTBackend:
             StepError: see `submit`.
         """
         with self._turns.taken():
-            call = self._start("backbone", {"frames": frames})
-            rows = self.collect(call)
+            with self._cuda.active():
+                call = self._enqueue("backbone", {"frames": frames})
+            rows = self._collected(call)
             self._next_slot = call.slot.index  # it is free again at once; the other may be under way
         found = dict(zip(self._loop.tensor_names("backbone"), rows, strict=True))
         return Features(found["features"], found.get("context"))
@@ -243,7 +244,7 @@ class TensorRTBackend:
         cuda, loop = self._cuda, self._loop
         slot = self._slots[self._next_slot]
         if slot.index in self._under_way:  # its result was not asked for yet
-            self.collect(self._under_way[slot.index])
+            self._collected(self._under_way[slot.index])
         with self._tracer.span("warm up"):  # which a new number of clips takes
             loop.set_batch(batch, part)
         results = loop.tensor_names(part)
@@ -276,10 +277,15 @@ class TensorRTBackend:
 
     def collect(self, call: _Call) -> list[Array]:
         """Waits for a clip and copies its results, since the page-locked memory is used again."""
-        with self._turns.taken():
-            if call.rows is None:
-                call.rows = self._wait(call.slot, call.batch, call.part)
+        if call.rows is not None:
             return call.rows
+        with self._turns.taken():
+            return self._collected(call)
+
+    def _collected(self, call: _Call) -> list[Array]:
+        if call.rows is None:
+            call.rows = self._wait(call.slot, call.batch, call.part)
+        return call.rows
 
     def _wait(self, slot: _Slot, batch: int, part: Part) -> list[Array]:
         with self._cuda.active():
@@ -295,6 +301,9 @@ class TensorRTBackend:
 
     def close(self) -> None:
         """See `Backend.close`."""
+        self._turns.close(self._free)
+
+    def _free(self) -> None:
         with active_or_lost(self._cuda):
             with contextlib.suppress(StepError):  # a lost device has nothing under way
                 # What is under way still reads and writes what is freed next.

@@ -1,7 +1,8 @@
 """PyTorch, the reference: runs a checkpoint, not a bundle."""
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,19 +26,42 @@ from step_runtime.trace import SILENT, Tracer
 _SCORE_THRESHOLD, _NMS_IOU, _MAX_DETECTIONS = 0.01, 0.4, 300
 
 
-@contextmanager
-def exact_float32() -> Iterator[None]:
+class _ExactFloat32:
+    """PyTorch's setting is one for all threads: the first block that is entered sets it, the last one left puts it back."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._blocks = 0
+        self._before = False, False
+
+    @contextmanager
+    def block(self) -> Iterator[None]:
+        cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+        with self._lock:
+            if not self._blocks:
+                self._before = cudnn.allow_tf32, matmul.allow_tf32
+                cudnn.allow_tf32 = matmul.allow_tf32 = False
+            self._blocks += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._blocks -= 1
+                if not self._blocks:
+                    cudnn.allow_tf32, matmul.allow_tf32 = self._before
+
+
+_EXACT_FLOAT32 = _ExactFloat32()
+
+
+def exact_float32() -> AbstractContextManager[None]:
     """Within the block PyTorch computes float32 in float32 on a GPU, too: what others are compared with.
+
+    Other threads compute so meanwhile.
 
     Source: https://docs.pytorch.org/docs/stable/notes/cuda.html ("TensorFloat-32").
     """
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, matmul.allow_tf32
-    cudnn.allow_tf32 = matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        cudnn.allow_tf32, matmul.allow_tf32 = before
+    return _EXACT_FLOAT32.block()
 
 
 class TorchBackend:
@@ -124,6 +148,9 @@ class TorchBackend:
 
     def close(self) -> None:
         """See `Backend.close`."""
+        self._turns.close(self._free)
+
+    def _free(self) -> None:
         del self._detector
 
     def _extract(self, frames: NDArray[np.uint8]) -> ClipFeatures:

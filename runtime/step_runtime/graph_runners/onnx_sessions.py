@@ -45,7 +45,7 @@ class OnnxSessions:
 
     def close(self) -> None:
         """Frees the sessions."""
-        self._sessions.clear()
+        self._turns.close(self._sessions.clear)
 
     def _session(self, graph: str, extra_outputs: tuple[str, ...]) -> ort.InferenceSession:
         key = graph, extra_outputs

@@ -102,6 +102,9 @@ class TensorRTRunner:
 
     def close(self) -> None:
         """See `GraphRunner.close`."""
+        self._turns.close(self._free)
+
+    def _free(self) -> None:
         with active_or_lost(self._cuda):
             for engine in self._engines.values():
                 engine.close()
@@ -115,7 +118,7 @@ class TensorRTRunner:
         key = graph, extra_outputs
         if key not in self._engines:
             if extra_outputs:
-                self.close()  # a search opens many, each for a short time
+                self._free()  # a search opens many, each for a short time
             with tempfile.TemporaryDirectory() as folder:
                 file = self._bundle / self._engine_set.engines[graph].file
                 if extra_outputs:

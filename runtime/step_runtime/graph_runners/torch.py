@@ -13,6 +13,7 @@ from step.graph_spec import Precision
 from step.models.graphs import graph_modules
 from step.parity import Arrays
 from step_runtime.backends.torch import exact_float32
+from step_runtime.backends.turns import Turns
 
 
 class TorchRunner:
@@ -40,6 +41,7 @@ class TorchRunner:
             )
         self.name = "torch" if device == "cpu" else f"torch:{device}"
         self._device = device
+        self._turns = Turns()
         self._specs = {name: record.spec(name) for name, record in manifest.graphs.items()}
         thresholds = manifest.thresholds
         self._modules = graph_modules(
@@ -53,6 +55,10 @@ class TorchRunner:
         """See `GraphRunner.run`."""
         if extra_outputs:
             raise StepError("--bisect compares tensors of the ONNX graphs, which torch does not have; take two others")
+        with self._turns.taken():
+            return self._run(graph, inputs)
+
+    def _run(self, graph: str, inputs: Arrays) -> Arrays:
         spec = self._specs[graph]
         tensors = [torch.from_numpy(inputs[tensor.name]).to(self._device) for tensor in spec.inputs]
         with exact_float32(), torch.inference_mode():
@@ -61,4 +67,4 @@ class TorchRunner:
 
     def close(self) -> None:
         """See `GraphRunner.close`."""
-        self._modules.clear()
+        self._turns.close(self._modules.clear)
