@@ -31,6 +31,7 @@ STAGES = (
     Stage("sanitizer", "compute-sanitizer: memcheck, racecheck, synccheck of the kernels", 100),
     Stage("cuda_runtime", "every call of CudaRuntime", 45),
     Stage("engine_loop", "the engine loop's data, with stand-in engines that launch kernels", 90),
+    Stage("sharing", "one detector that eight threads call", 45),
     Stage("video_decoding", "what decodes video here", 45),
     Stage("engines", "TensorRT engines: tests/runtime/test_gpu.py", 300, alone=True),
     Stage("kernel_times", "the kernels and the backbone's convolutions against memory and arithmetic", 60, alone=True),
