@@ -58,21 +58,31 @@ class VideoStream:
 
     Args:
         location: path or URL.
+        timeouts_s: after which opening a URL, and waiting for its next data, are given up.
+        shown: what messages call it; the location if None.
 
     Attributes:
         rate: frames a second, as stated.
         slack_s: how far a frame's time may be from its exact one, because the container rounds.
         stated_frames: number of frames; 0 where the container does not say.
         duration_s: None where the container does not say.
+        size_bytes: of the file, not above 0 where that is not known.
         description: codec, container, size and rate.
 
     Raises:
         StepError: missing, unreachable, not a video, or without a video stream.
     """
 
-    def __init__(self, location: str) -> None:
+    def __init__(
+        self,
+        location: str,
+        *,
+        timeouts_s: tuple[float, float] = (_OPEN_TIMEOUT_S, _READ_TIMEOUT_S),
+        shown: str | None = None,
+    ) -> None:
         import av
 
+        shown = shown or location
         if not is_url(location):
             path = Path(location)
             if not path.is_file():
@@ -81,14 +91,14 @@ class VideoStream:
                 raise StepError(f"{location}: the file is empty (0 bytes)")
         options = {"rtsp_transport": "tcp"} if location.lower().startswith("rtsp") else {}
         try:
-            self._container = av.open(location, options=options, timeout=(_OPEN_TIMEOUT_S, _READ_TIMEOUT_S))
+            self._container = av.open(location, options=options, timeout=timeouts_s)
         except av.FFmpegError as error:
             hint = "check that it is reachable" if is_url(location) else "not a video, or damaged"
-            raise StepError(f"{location}: cannot open: {error.strerror}; {hint}") from error
+            raise StepError(f"{shown}: cannot open: {error.strerror}; {hint}") from error
         if not self._container.streams.video:
             kinds = ", ".join(sorted({stream.type for stream in self._container.streams})) or "nothing"
             self._container.close()
-            raise StepError(f"{location}: no video stream (found: {kinds})")
+            raise StepError(f"{shown}: no video stream (found: {kinds})")
         self._video: av.video.VideoStream = self._container.streams.video[0]
         self._video.thread_type = "AUTO"
         self.rate = Fraction(self._video.average_rate or self._video.guessed_rate or _FALLBACK_RATE)
@@ -99,6 +109,7 @@ class VideoStream:
         self.slack_s = Fraction(0) if exact or time_base is None else min(time_base, 1 / self.rate / 4)
         self.stated_frames = self._video.frames  # 0 where the container does not say
         self.duration_s = self._stated_duration_s()
+        self.size_bytes = self._container.size
         codec = self._video.codec_context
         self.description = (
             f"{codec.codec.long_name or codec.name} in {self._container.format.name.split(',')[0]}, "
@@ -109,6 +120,10 @@ class VideoStream:
         return self
 
     def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the container."""
         self._container.close()
 
     def decode(self, *, start_s: Fraction | None = None) -> Iterator[DecodedFrame]:

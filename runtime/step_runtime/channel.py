@@ -69,6 +69,11 @@ class Channel(Generic[T]):
             self._items.clear()
             self._changed.notify_all()
 
+    def wait(self, timeout_s: float) -> bool:
+        """Whether an item, or the end, is there within so many seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: bool(self._items or self._ended or self._stopped), timeout_s)
+
     @property
     def has_waiting(self) -> bool:
         """Whether the next item is there already."""

@@ -5,6 +5,7 @@ at time t_key + j / 12 is the last one that starts at or before that time. At a 
 """
 
 import bisect
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -30,6 +31,8 @@ class SourceFrame:
         index: position in the source.
         width_px, height_px: picture size, rotation applied.
         rgb: returns uint8 [height_px, width_px, 3].
+        due_at_s: of a live source: monotonic clock when the frame would have come, had nothing on its way been slow.
+        starts_segment: whether time was lost before this frame, which no frame before it may fill.
     """
 
     time_s: Fraction
@@ -37,6 +40,8 @@ class SourceFrame:
     width_px: int
     height_px: int
     rgb: Callable[[], NDArray[np.uint8]]
+    due_at_s: float | None = None
+    starts_segment: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,9 +87,16 @@ class ClipBuffer:
         self._held: deque[_Held] = deque()
         self._keys: deque[tuple[Fraction, _Held]] = deque()  # (scheduled time, key frame) whose clips are not complete
         self._next_key = 0  # number of the next scheduled key frame
+        self._completed_by: float | None = None  # when the newest frame was due, on the monotonic clock
 
     def add(self, frame: SourceFrame) -> Iterator[Clip]:
         """Takes the next frame and gives the clips that it completes."""
+        if frame.starts_segment:
+            yield from self.finish()
+            self._held.clear()
+            if self._every_s is not None:
+                self._next_key = max(self._next_key, math.ceil((frame.time_s - self._slack_s) / self._every_s))
+        self._completed_by = frame.due_at_s
         self._schedule_until(frame.time_s)
         yield from self._clips_before(frame.time_s)
         self._hold(frame)
@@ -147,5 +159,5 @@ class ClipBuffer:
             frame=key.index,
             width_px=key.width_px,
             height_px=key.height_px,
-            ready_at_s=time.monotonic(),
+            ready_at_s=time.monotonic() if self._completed_by is None else self._completed_by,
         )

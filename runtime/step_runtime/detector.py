@@ -24,7 +24,7 @@ from step_runtime.feature_windows import Window, WindowBuffer, WindowPlan
 from step_runtime.key_frame import Clip, KeyFrame, KeyMoment
 from step_runtime.reader import start_reader
 from step_runtime.run_state import RunState
-from step_runtime.sources.base import Source
+from step_runtime.sources.base import Source, Stoppable
 from step_runtime.sources.open import find_sources, open_source, source_names
 from step_runtime.trace import READER, SILENT, Tracer
 
@@ -201,6 +201,8 @@ class Detector:
                 yield self._finish(*under_way.popleft(), source=source, state=state)
         finally:
             clips.stop()
+            if isinstance(source, Stoppable):
+                source.stop()
             reader.join()
             state.dropped_clips = dropped_before + clips.dropped
         if source.problem is not None:
@@ -245,6 +247,8 @@ class Detector:
             state.dropped_clips = dropped_before + buffer.key_count - started
         finally:
             windows.stop()
+            if isinstance(source, Stoppable):
+                source.stop()
             reader.join()
         if source.problem is not None:
             state.problems.append(source.problem)

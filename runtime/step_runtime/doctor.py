@@ -23,6 +23,7 @@ from step.revision import project_version
 from step_runtime.backends.engine_checks import check_runnable
 from step_runtime.backends.select import open_backend
 from step_runtime.gpus import driver_version, find_gpu, list_gpus
+from step_runtime.sources.live import LiveSource
 from step_runtime.sources.open import find_sources, open_source
 from step_runtime.sources.video import VideoSource
 
@@ -218,7 +219,9 @@ def _video(location: str) -> Finding:
         return Finding("video", location, "failed", str(error))
     if frame is None:
         return Finding("video", location, "failed", "no frame could be decoded")
-    what = source.description if isinstance(source, VideoSource) else f"{frame.width_px}x{frame.height_px}"
+    what = (
+        source.description if isinstance(source, (VideoSource, LiveSource)) else f"{frame.width_px}x{frame.height_px}"
+    )
     length = "live" if source.is_live else "" if source.duration_s is None else f"{float(source.duration_s):.2f} s"
     others = f"; the first of {len(locations)}, the others were not looked at" if len(locations) > 1 else ""
     text = ", ".join(filter(None, (what, length))) + "; the first frame decodes" + others

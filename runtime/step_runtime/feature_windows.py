@@ -4,6 +4,7 @@ The frames shown at n / 12 s form a fixed grid. Key frames lie on every 4th of i
 frames, one feature frame each, are the same for all clips (SPEC.md, "Clip and preprocessing" and "Backbone").
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -143,16 +144,22 @@ class WindowBuffer:
         self._slack_s = slack_s
         self._clip_slots = config.clip_frames
         self._first_slot = round(clip_offsets_s(config.clip_frames)[0] * CLIP_FPS)  # of group 0
-        self._slot = self._first_slot - plan.margin * TIME_STRIDE  # number n of the next moment n / 12
-        self._window_group = -plan.margin  # first group of the next window
         self._frames: deque[NDArray[np.uint8]] = deque()
+        self._completed_by: float | None = None  # when the newest frame was due, on the monotonic clock
+        self._next_number = 0  # of the next key frame on the grid
         self._shown: SourceFrame | None = None
+        self._start_at(0)
         self._resized: NDArray[np.uint8] | None = None  # of the frame shown
         self._keys: deque[KeyMoment] = deque()
         self.key_count = 0
 
     def add(self, frame: SourceFrame) -> Iterator[Window]:
         """Takes the next frame and gives the windows that it completes."""
+        if frame.starts_segment:
+            yield from self.finish()
+            every_s = self._plan.key_groups * GROUP_S
+            self._start_at(max(self._next_number, math.ceil((frame.time_s - self._slack_s) / every_s)))
+        self._completed_by = frame.due_at_s
         while self._shown is not None and self._slot_s + self._slack_s < frame.time_s:
             yield from self._take(self._shown)
         self._shown, self._resized = frame, None
@@ -166,6 +173,14 @@ class WindowBuffer:
             yield from self._take(self._shown)
         while self._keys:  # until the last clip has all its groups
             yield from self._take(self._shown, after_end=True)
+
+    def _start_at(self, number: int) -> None:
+        """Windows begin anew, with those of the clip of this key frame of the grid."""
+        self._next_number = number
+        self._window_group = number * self._plan.key_groups - self._plan.margin  # first group of the next window
+        self._slot = self._first_slot + self._window_group * TIME_STRIDE  # number n of the next moment n / 12
+        self._shown = None
+        self._frames.clear()
 
     @property
     def _slot_s(self) -> Fraction:
@@ -182,7 +197,8 @@ class WindowBuffer:
                 self._resized = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR), np.uint8)
         self._frames.append(self._resized)
         self._slot += 1
-        if slot >= 0 and slot % (plan.key_groups * TIME_STRIDE) == 0 and not after_end:
+        if slot == self._next_number * plan.key_groups * TIME_STRIDE and not after_end:
+            self._next_number += 1
             self._keys.append(
                 KeyMoment(
                     number=self.key_count,
@@ -204,7 +220,7 @@ class WindowBuffer:
         """The clip that ends here would be complete now, did it not wait for its window."""
         for index, key in enumerate(self._keys):
             if key.group * TIME_STRIDE + self._first_slot + self._clip_slots - 1 == slot:
-                self._keys[index] = replace(key, ready_at_s=time.monotonic())
+                self._keys[index] = replace(key, ready_at_s=self._completed_by or time.monotonic())
 
     def _cut(self) -> Window:
         plan = self._plan

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Protocol, TypeVar
 
 from step_runtime.channel import Channel, Stopped
@@ -37,21 +37,31 @@ def start_reader(
         state: is told how far the source is read and how long the thread worked.
         tracer: records what the thread does.
     """
+    # Asked for here: whoever stops the source from now on stops this reading.
+    frames = source.frames()
     reader = threading.Thread(
-        target=_read, args=(source, buffer, items, state, tracer), name=f"step-{READER}", daemon=True
+        target=_read,
+        args=(frames, source.is_live, buffer, items, state, tracer),
+        name=f"step-{READER}",
+        daemon=True,
     )
     reader.start()
     return reader
 
 
-def _read(source: Source, buffer: Buffer[Item], items: Channel[Item], state: RunState, tracer: Tracer) -> None:
+def _read(
+    frames: Iterator[SourceFrame],
+    is_live: bool,
+    buffer: Buffer[Item],
+    items: Channel[Item],
+    state: RunState,
+    tracer: Tracer,
+) -> None:
     failure: BaseException | None = None
     try:
         # A live source's frames come in their own time: that is waiting, whatever decoding is in it.
-        waits_for = SOURCE if source.is_live else None
-        for frame in tracer.each(
-            "wait for a frame" if source.is_live else "decode", source.frames(), waits_for=waits_for
-        ):
+        waits_for = SOURCE if is_live else None
+        for frame in tracer.each("wait for a frame" if is_live else "decode", frames, waits_for=waits_for):
             for item in buffer.add(frame):
                 _hand_over(item, items, tracer)
             state.decoded_s = frame.time_s
@@ -62,6 +72,8 @@ def _read(source: Source, buffer: Buffer[Item], items: Channel[Item], state: Run
     except BaseException as error:  # noqa: BLE001 - it is not swallowed: the consumer raises it
         failure = error
     finally:
+        if isinstance(frames, Generator):
+            frames.close()  # here and now: a connection that it holds ends with it
         state.host_s += time.thread_time()
         items.end(failure)
 

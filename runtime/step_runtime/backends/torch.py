@@ -27,7 +27,7 @@ _SCORE_THRESHOLD, _NMS_IOU, _MAX_DETECTIONS = 0.01, 0.4, 300
 
 
 class _ExactFloat32:
-    """PyTorch's setting is one for all threads: the first block that is entered sets it, the last one left puts it back."""
+    """The setting is one for all threads: the first block that is entered makes it, the last one left puts it back."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

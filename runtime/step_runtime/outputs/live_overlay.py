@@ -2,7 +2,7 @@
 
 import dataclasses
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from step_runtime.key_frame import KeyFrame
 from step_runtime.merging import merge_classes
 from step_runtime.outputs.drawing import LabelledBox
 from step_runtime.outputs.overlay import OverlayWriter, box_along_tube
-from step_runtime.sources.base import Source
+from step_runtime.sources.base import Source, Stoppable
 from step_runtime.trace import LIVE_OVERLAY, READER, SILENT, Tracer
 
 _FRAMES_WAITING = 16  # 6 MB each at 1080p
@@ -37,8 +37,16 @@ class TappedSource:
 
     def frames(self) -> Iterator[SourceFrame]:
         """See `Source.frames`."""
+        return self._pass_on(self._source.frames())
+
+    def stop(self) -> None:
+        """See `Stoppable.stop`."""
+        if isinstance(self._source, Stoppable):
+            self._source.stop()
+
+    def _pass_on(self, frames: Iterator[SourceFrame]) -> Iterator[SourceFrame]:
         try:
-            for frame in self._source.frames():
+            for frame in frames:
                 # Converted here, once: a decoder's frame must not be converted by two threads at a time.
                 converted = _converted(frame)
                 self._tap.put(converted)
@@ -46,6 +54,8 @@ class TappedSource:
         except Stopped:
             return  # the overlay has failed; its owner raises why
         finally:
+            if isinstance(frames, Generator):
+                frames.close()
             self.problem = self._source.problem
             self._tap.end()
 

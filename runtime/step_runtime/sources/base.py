@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from step_runtime.clip_buffer import SourceFrame
 
@@ -32,3 +32,11 @@ class Source(Protocol):
         Raises:
             StepError: nothing at all can be decoded.
         """
+
+
+@runtime_checkable
+class Stoppable(Protocol):
+    """What a source offers besides `Source` where a frame may not come for long."""
+
+    def stop(self) -> None:
+        """Ends `frames` at once, whatever it waits for; called from another thread."""

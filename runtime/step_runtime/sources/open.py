@@ -1,5 +1,6 @@
 """Telling sources apart: file, folder of videos, folder of frames, camera index, URL."""
 
+import functools
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -7,8 +8,10 @@ from pathlib import Path
 from step.errors import StepError
 from step.video_stream import is_url
 from step_runtime.sources.base import Source
-from step_runtime.sources.camera import CameraSource
+from step_runtime.sources.camera import CameraConnection
 from step_runtime.sources.frame_folder import FrameFolderSource, image_files
+from step_runtime.sources.live import DEFAULT_OPTIONS, LiveOptions, LiveSource
+from step_runtime.sources.stream import StreamConnection, shown_url
 from step_runtime.sources.video import VideoSource, video_name
 
 VIDEO_SUFFIXES = frozenset(
@@ -62,24 +65,42 @@ def _short_name(location: str | Path) -> str:
     return video_name(location)
 
 
-def open_source(location: str | Path, *, frames_fps: Fraction, name: str | None = None) -> Source:
+def open_source(
+    location: str | Path, *, frames_fps: Fraction, name: str | None = None, live: LiveOptions = DEFAULT_OPTIONS
+) -> Source:
     """Opens one entry of `find_sources`.
 
     Args:
         location: the entry.
         frames_fps: of a folder of frames.
         name: what results call it; its own name if None.
+        live: what to do when a stream or camera stands still or breaks.
 
     Raises:
         StepError: it cannot be opened.
     """
     source: Source
+    name = name or _short_name(location)
     if isinstance(location, Path):
         source = FrameFolderSource(location, fps=frames_fps)
+        source.name = name
     elif location.isdecimal():
-        source = CameraSource(int(location))
+        source = open_camera(int(location), name=name, live=live)
+    elif is_url(location):
+        source = open_stream(location, name=name, live=live)
     else:
         source = VideoSource(location)
-    if name is not None:
         source.name = name
     return source
+
+
+def open_stream(url: str, *, name: str, live: LiveOptions = DEFAULT_OPTIONS) -> LiveSource:
+    """Opens what is behind a URL; see `LiveSource`."""
+    connect = functools.partial(StreamConnection, url, stall_timeout_s=live.stall_timeout_s)
+    return LiveSource(name, shown=shown_url(url), connect=connect, options=live)
+
+
+def open_camera(index: int, *, name: str, live: LiveOptions = DEFAULT_OPTIONS) -> LiveSource:
+    """Opens a camera; see `LiveSource`."""
+    connect = functools.partial(CameraConnection, index)
+    return LiveSource(name, shown=f"camera {index}", connect=connect, options=live)

@@ -1,4 +1,4 @@
-"""Video files and network streams, decoded with PyAV."""
+"""Video files, decoded with PyAV; `stream` has what is behind URLs."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -18,17 +18,19 @@ def video_name(location: str) -> str:
 
 
 class VideoSource:
-    """A video file or URL; see `Source` for the attributes; `description` says codec, container, size and rate.
+    """A video file; see `Source` for the attributes; `description` says codec, container, size and rate.
 
     Args:
-        location: path or URL.
+        location: its path.
 
     Attributes:
         stated_frames: number of frames; 0 where the container does not say.
 
     Raises:
-        StepError: missing, unreachable, not a video, or without a video stream.
+        StepError: missing, not a video, or without a video stream.
     """
+
+    is_live = False
 
     def __init__(self, location: str) -> None:
         self.location = location
@@ -38,7 +40,6 @@ class VideoSource:
             self.interval_s = 1 / stream.rate
             self.slack_s = stream.slack_s
             self.duration_s = stream.duration_s
-            self.is_live = is_url(location) and stream.duration_s is None
             self.stated_frames = stream.stated_frames
             self.description = stream.description
 
@@ -54,7 +55,7 @@ class VideoSource:
                 for frame in stream.decode():
                     count += 1
                     end_s = frame.time_s + self.interval_s
-                    yield _source_frame(frame)
+                    yield source_frame(frame)
             except av.FFmpegError as error:
                 self.problem = f"{self.location}: broke at {float(end_s):.2f} s ({error.strerror})"
         if not count:
@@ -68,7 +69,8 @@ class VideoSource:
             self.problem = f"{self.location}: damaged: {missing} of {self.stated_frames} frames could not be decoded"
 
 
-def _source_frame(frame: DecodedFrame) -> SourceFrame:
+def source_frame(frame: DecodedFrame) -> SourceFrame:
+    """A decoder's frame as sources give it."""
     width, height = frame.picture.width, frame.picture.height
     if frame.turns % 2:
         width, height = height, width
