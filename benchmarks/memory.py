@@ -15,7 +15,7 @@ from pathlib import Path
 import av
 import numpy as np
 from step_runtime import Detector
-from step_runtime.record import record
+from step_runtime.record import RunOptions, record
 
 _RATE = 25
 _PAGES = Path("/proc/self/statm")
@@ -46,10 +46,7 @@ def main() -> None:
             detector,
             str(video),
             Path(folder) / "out",
-            every_s=arguments.every,
-            frames_fps=Fraction(30),
-            score_threshold=0.4,
-            overlay=True,
+            RunOptions(every_s=arguments.every),
         )
         elapsed_s = time.monotonic() - start_s
         done.set()

@@ -2,7 +2,6 @@
 
 import math
 import sys
-import time
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -10,7 +9,6 @@ from typing import cast
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from step.cli import OneLineCommand, print_error
@@ -21,10 +19,9 @@ from step_runtime.backends.select import BACKENDS, BackendName
 from step_runtime.detector import Detector
 from step_runtime.feature_reuse import plan_reuse
 from step_runtime.feature_windows import groups_between_keys
-from step_runtime.key_frame import KeyFrame
-from step_runtime.record import RunSummary, record
-from step_runtime.run_state import RunState
-from step_runtime.sources.base import Source
+from step_runtime.record import RunOptions, RunSummary, record
+from step_runtime.run_progress import RunProgress
+from step_runtime.sources.live import LiveOptions
 from step_runtime.sources.open import find_sources, source_names
 from step_runtime.trace import SILENT, Recorder
 from step_runtime.trace_file import write_trace
@@ -79,6 +76,19 @@ def _parse_every(_ctx: click.Context, _param: click.Parameter, value: str) -> Fr
 @click.option("--frames-fps", type=float, default=30.0, help="Frames per second of a folder of frames.")
 @click.option("--overlay/--no-overlay", default=True, help="Write overlay.mp4.")
 @click.option(
+    "--stall-timeout",
+    type=float,
+    default=10.0,
+    metavar="SECONDS",
+    help="Without a frame for so long, a stream or camera counts as broken.",
+)
+@click.option(
+    "--reconnect/--no-reconnect",
+    default=False,
+    help="Connect again when a live source breaks or ends, after growing pauses.  [default: end with an error]",
+    show_default=False,
+)
+@click.option(
     "--trace",
     "trace_file",
     type=click.Path(path_type=Path),
@@ -98,16 +108,21 @@ def main(
     score_threshold: float,
     frames_fps: float,
     overlay: bool,
+    stall_timeout: float,
+    reconnect: bool,
     trace_file: Path | None,
 ) -> None:
     """Detects people and their actions in SOURCE: a video file, a folder of videos or of frames, a camera index, a URL.
 
-    Writes detections.jsonl (people and actions), detections.csv (AVA result format) and overlay.mp4.
+    Writes detections.jsonl (people and actions), detections.csv (AVA result format), overlay.mp4 and run.json (whether
+    the run is finished); those of a live source grow while it runs.
     """
     if math.isnan(score_threshold) or not 0 <= score_threshold < 1:
         raise StepError(f"--score-threshold is {score_threshold}; it must be in [0, 1)")
     if not 0 < frames_fps <= _FASTEST_FPS:
         raise StepError(f"--frames-fps is {frames_fps}; it must be above 0, at most {_FASTEST_FPS}")
+    if not 0 < stall_timeout < math.inf:
+        raise StepError(f"--stall-timeout is {stall_timeout}; it must be above 0 seconds")
     if trace_file is not None:
         check_writable(trace_file)
     if reuse_backbone and loop == "fused":
@@ -139,19 +154,17 @@ def main(
             if len(locations) > 1:
                 folder = folder / name
             try:
-                with _ProgressBar(console, name) as bar:
-                    summary = record(
-                        detector,
-                        location,
-                        folder,
+                with RunProgress(console, name) as bar:
+                    live = LiveOptions(stall_timeout_s=stall_timeout, reconnect=reconnect, say=bar.say)
+                    options = RunOptions(
                         every_s=every,
                         frames_fps=rate,
                         score_threshold=score_threshold,
                         overlay=overlay,
-                        name=name,
                         reuse_backbone=reuse_backbone,
-                        progress=bar.update,
+                        live=live,
                     )
+                    summary = record(detector, location, folder, options, name=name, progress=bar.update)
             except StepError as error:
                 if len(locations) == 1:
                     raise
@@ -178,42 +191,6 @@ def main(
         sys.exit(1)
 
 
-class _ProgressBar:
-    """Position in the source, key frames per second and lag."""
-
-    def __init__(self, console: Console, name: str) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[status]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-        )
-        self._task = self._progress.add_task(escape(name), total=None, status="waiting for the first clip")
-        self._start_s = time.monotonic()
-        self._count = 0
-
-    def __enter__(self) -> "_ProgressBar":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self._progress.stop()
-
-    def update(self, source: Source, key_frame: KeyFrame, state: RunState) -> None:
-        self._count += 1
-        rate = self._count / (time.monotonic() - self._start_s)
-        dropped = f", {state.dropped_clips} dropped" if source.is_live else ""
-        self._progress.update(
-            self._task,
-            total=None if source.duration_s is None else float(source.duration_s),
-            completed=float(key_frame.time_s),
-            status=f"{rate:.2f} key frames/s, lag {key_frame.lag_s:.1f} s{dropped}",
-        )
-
-
 def _summary_table(summary: RunSummary, detector: Detector, model: Path, folder: Path) -> Table:
     """One screen: what ran, how fast, what was seen, where it lies."""
     state = summary.state
@@ -226,7 +203,11 @@ def _summary_table(summary: RunSummary, detector: Detector, model: Path, folder:
     table.add_row(
         "reader thread", f"{state.host_s / decoded_s:.3f} core-seconds a second of video, decoder threads not counted"
     )
-    table.add_row("lag", f"{summary.worst_lag_s:.1f} s at worst, {state.dropped_clips} clips dropped")
+    dropped = f"{state.dropped_clips} clips"
+    dropped += f" and {summary.dropped_frames} frames" if summary.dropped_frames else ""
+    table.add_row("lag", f"{summary.worst_lag_s:.1f} s at worst, {dropped} dropped")
+    if summary.reconnects:
+        table.add_row("connection", f"made again {summary.reconnects} times")
     table.add_row("people", f"{summary.people} boxes")
     for label, count in summary.actions.most_common(_ACTIONS_SHOWN):
         table.add_row("", f"{count} x {detector.config.class_name(label)}")

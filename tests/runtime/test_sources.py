@@ -7,9 +7,8 @@ import cv2
 import numpy as np
 import pytest
 from helpers import REAL_VIDEOS, numbered_picture, shared_path, shown_index
-from step_runtime.sources.camera import CameraSource
 from step_runtime.sources.frame_folder import FrameFolderSource
-from step_runtime.sources.open import find_sources, open_source, source_names
+from step_runtime.sources.open import find_sources, open_camera, open_source, open_stream, source_names
 from step_runtime.sources.video import VideoSource
 
 from step import StepError
@@ -163,12 +162,12 @@ def test_missing_file(tmp_path):
 
 def test_unreachable_url():
     with pytest.raises(StepError, match="http://127.0.0.1:9/video.mp4: cannot open: .*reachable"):
-        VideoSource("http://127.0.0.1:9/video.mp4")
+        open_stream("http://127.0.0.1:9/video.mp4", name="video")
 
 
 def test_missing_camera():
     with pytest.raises(StepError, match="camera 97: cannot open"):
-        CameraSource(97)
+        open_camera(97, name="camera97")
 
 
 @pytest.fixture

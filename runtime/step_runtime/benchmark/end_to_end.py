@@ -13,7 +13,7 @@ from typing import cast
 from step.errors import StepError
 from step_runtime.backends.select import BackendName
 from step_runtime.detector import Detector
-from step_runtime.record import record
+from step_runtime.record import RunOptions, record
 from step_runtime.sources.video import VideoSource
 
 _SCORE_APART, _BOX_APART = 1e-3, 5e-3  # of the same detection in two results; boxes in [0, 1]
@@ -129,10 +129,7 @@ def run_step_run(
         _detector(model, backend, threads),
         video,
         folder,
-        every_s=every_s,
-        frames_fps=Fraction(30),
-        score_threshold=0.4,
-        overlay=False,
+        RunOptions(every_s=every_s, overlay=False),
     )
     return RunFigures(summary.key_frames, summary.elapsed_s, summary.worst_lag_s)
 

@@ -82,7 +82,7 @@ class LiveOverlay:
         self._tracer = tracer
         self._frames: Channel[SourceFrame] = Channel(capacity=_FRAMES_WAITING, drop_oldest=True)
         self.tapped = TappedSource(source, self._frames)
-        self._writer = OverlayWriter(path, config=config, interval_s=source.interval_s, tracer=tracer)
+        self._writer = OverlayWriter(path, config=config, interval_s=source.interval_s, is_live=True, tracer=tracer)
         self._config = config
         self._score_threshold = score_threshold
         self._newest: tuple[Fraction, list[LabelledBox]] | None = None

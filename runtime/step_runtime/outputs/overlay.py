@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import av.video
 
 _ENCODERS = ("libx264", "libopenh264", "h264_videotoolbox", "h264_mf")
+# An index for each second instead of one at the end (https://ffmpeg.org/ffmpeg-formats.html#Fragmentation).
+_FRAGMENTS = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
 _READABLE_PX = 360  # smaller pictures are enlarged by a whole factor, so that labels can be read
 _LARGEST_PX = 1920  # as long as that does not make them larger than this
 _TIME_BASE = Fraction(1, 90000)  # MPEG's clock; every common frame rate is a whole number of ticks
@@ -39,14 +41,24 @@ class OverlayWriter:
         path: the mp4 to write.
         config: of the model.
         interval_s: the source's nominal frame interval.
+        is_live: whether the file can be played while it grows, and whatever ends it.
         tracer: is told what it does, and when.
     """
 
-    def __init__(self, path: Path, *, config: StepConfig, interval_s: Fraction, tracer: Tracer = SILENT) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        config: StepConfig,
+        interval_s: Fraction,
+        is_live: bool = False,
+        tracer: Tracer = SILENT,
+    ) -> None:
         self._tracer = tracer
         self._path = path
         self._config = config
         self._rate = 1 / interval_s
+        self._is_live = is_live
         self._reach_s = Fraction(config.clip_frames // 2, CLIP_FPS)  # how far from its key frame a tube is known
         self._key_frames: deque[tuple[KeyFrame, list[Person]]] = deque()
         self._container: av.container.OutputContainer | None = None
@@ -150,12 +162,14 @@ class OverlayWriter:
     def _open(self, width: int, height: int) -> None:
         import av
 
-        self._container = av.open(str(self._path), "w", format="mp4")
+        self._container = av.open(str(self._path), "w", format="mp4", options=_FRAGMENTS if self._is_live else {})
         stream = self._container.add_stream(_encoder(), rate=self._rate.limit_denominator(1001))
         assert isinstance(stream, av.video.VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.time_base = _TIME_BASE
         stream.options = {"crf": "23", "preset": "veryfast"}
+        if self._is_live:  # a fragment is written when the next one begins, with a key picture
+            stream.codec_context.gop_size = max(round(self._rate), 1)
         self._stream = stream
 
 

@@ -1,15 +1,17 @@
 """`detections.jsonl` and `detections.csv`."""
 
 import csv
+import io
 import json
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from step.clips import tube_offsets_s
 from step.config import StepConfig
 from step.evaluation.box_table import second_text
 from step_runtime.key_frame import KeyFrame
 from step_runtime.merging import Person
+from step_runtime.outputs.appended_file import AppendedFile
 
 _DECIMALS = 5
 
@@ -29,25 +31,29 @@ class TableWriter:
 
     def __init__(self, folder: Path, *, config: StepConfig) -> None:
         self._config = config
-        self._jsonl: TextIO = (folder / "detections.jsonl").open("w", encoding="utf-8")
-        # File names may hold bytes that are no UTF-8; they come out as they are.
-        self._csv: TextIO = (folder / "detections.csv").open(
-            "w", encoding="utf-8", errors="surrogateescape", newline=""
-        )
-        self._rows = csv.writer(self._csv, lineterminator="\n")
+        self._jsonl = AppendedFile(folder / "detections.jsonl")
+        self._csv = AppendedFile(folder / "detections.csv")
 
     def write(self, key_frame: KeyFrame, people: list[Person]) -> None:
-        """Adds one key frame."""
-        self._jsonl.write(json.dumps(_json_line(key_frame, people, self._config)) + "\n")
+        """Adds one key frame; both files have it when this returns.
+
+        Raises:
+            OSError: it cannot be written; neither file ends within a line.
+        """
+        text = io.StringIO(newline="")
+        rows = csv.writer(text, lineterminator="\n")
         detections = key_frame.detections
         second = second_text(float(key_frame.scheduled_s))
         for row in range(int(detections.counts[0])):
             box = [f"{value:.4g}" for value in detections.boxes[0, row]]
             label, score = detections.labels[0, row], detections.scores[0, row]
-            self._rows.writerow([key_frame.video, second, *box, label, f"{score:.4g}"])
+            rows.writerow([key_frame.video, second, *box, label, f"{score:.4g}"])
+        # File names may hold bytes that are no UTF-8; they come out as they are.
+        self._csv.append(text.getvalue().encode(errors="surrogateescape"))
+        self._jsonl.append((json.dumps(_json_line(key_frame, people, self._config)) + "\n").encode())
 
     def close(self) -> None:
-        """Flushes both files."""
+        """Closes both files."""
         self._jsonl.close()
         self._csv.close()
 
