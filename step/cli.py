@@ -43,8 +43,7 @@ class OneLineGroup(click.Group):
 
 
 def _in_one_line(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    # A polite request to end is answered like Ctrl-C: what was begun is cleaned up.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if _in_main_thread() else None
+    before = _answer_like_ctrl_c() if _in_main_thread() else {}
     try:
         return run(*args, **{**kwargs, "standalone_mode": False})
     except StepError as error:
@@ -57,9 +56,22 @@ def _in_one_line(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         print_error("interrupted")
         sys.exit(130)
     finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     sys.exit(1)
+
+
+def _answer_like_ctrl_c() -> dict[signal.Signals, Any]:
+    """A polite request to end, or a terminal that goes away, ends in order: what was begun is cleaned up.
+
+    What is ignored, as `nohup` has it, stays ignored. Returns the handlers that were there.
+    """
+    before: dict[signal.Signals, Any] = {}
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows knows no hang-up
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, signal.default_int_handler)
+    return before
 
 
 def _in_main_thread() -> bool:

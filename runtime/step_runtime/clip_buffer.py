@@ -106,6 +106,7 @@ class ClipBuffer:
 
     def finish(self) -> Iterator[Clip]:
         """The clips that the end of the source completes, their last frames repeated."""
+        self._completed_by = None
         if self._held:
             self._schedule_until(self._held[-1].time_s + self._interval_s)
         while self._keys:

@@ -166,6 +166,7 @@ class WindowBuffer:
 
     def finish(self) -> Iterator[Window]:
         """The windows that the end of the source completes."""
+        self._completed_by = None
         if self._shown is None:
             return
         end_s = self._shown.time_s + self._interval_s

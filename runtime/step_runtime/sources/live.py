@@ -15,7 +15,7 @@ from step_runtime.sources.arrival import ArrivalClock
 OPEN_TIMEOUT_S = 10.0
 _OPEN_GRACE_S = 2.0  # for what the library's own time limit does not cover, such as the name server
 _FRAMES_WAITING = 32  # 3 MB each at 1080p
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
+_LONGEST_PAUSE_S = 30.0
 _END_SLACK_S = Fraction(1)  # a recording that ends so near its stated end has ended, and did not break
 _CLOCK_TICKS = 1000
 
@@ -27,11 +27,13 @@ class LiveOptions:
     Attributes:
         stall_timeout_s: seconds without a frame after which it counts as broken.
         reconnect: connect again, after growing pauses, until the run is stopped; else the run ends with an error.
+        first_pause_s: seconds before it is connected to again; each failure doubles them, up to half a minute.
         say: is told in one line of each break and each new connection.
     """
 
     stall_timeout_s: float = 10.0
     reconnect: bool = False
+    first_pause_s: float = 1.0
     say: Callable[[str], None] = lambda _line: None
 
 
@@ -122,7 +124,7 @@ class LiveSource:
     def _read(self, stopped: threading.Event) -> Iterator[SourceFrame]:
         previous: SourceFrame | None = None
         started_at_s = 0.0  # when time 0 was due, on the monotonic clock
-        pause_s = _FIRST_PAUSE_S
+        pause_s = self._options.first_pause_s
         try:
             while True:
                 begin_s, base = time.monotonic(), previous
@@ -152,7 +154,7 @@ class LiveSource:
                     self._give_up(problem, has_frames=previous is not None)
                     return
                 if time.monotonic() - begin_s > 2 * pause_s:
-                    pause_s = _FIRST_PAUSE_S
+                    pause_s = self._options.first_pause_s
                 self._options.say(f"{problem}; connecting again in {pause_s:g} s")
                 if stopped.wait(pause_s):
                     return
@@ -185,6 +187,8 @@ class LiveSource:
     def _describe_end(self, broke: str | None, last: SourceFrame | None) -> str | None:
         """What is wrong with the end that came; None for a recording that was read to its end."""
         end_s = Fraction(0) if last is None else last.time_s + self.interval_s
+        if broke is not None and broke.startswith(self._shown):  # it could not be connected to again
+            return broke
         if broke is not None:
             return f"{self._shown}: broke at {float(end_s):.2f} s ({broke})"
         if self.duration_s is not None:
