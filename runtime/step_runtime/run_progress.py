@@ -47,7 +47,8 @@ class RunProgress:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        self._progress.stop()
+        if self._console.is_terminal:
+            self._progress.stop()
 
     def say(self, line: str) -> None:
         """A line of its own, above the bar."""
