@@ -3,14 +3,13 @@
 Written by `step_export`, read by `step_runtime`; this file is the only definition of `manifest.json`.
 """
 
-import json
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field, ValidationError
 
-from step.config import StepConfig
-from step.engines import ENGINES, EngineSet, find_foreign_engine
+from step.config import CLIP_FPS, StepConfig
+from step.engines import ENGINES, EngineSet, find_foreign_engine, is_engine_path
 from step.errors import StepError
 from step.files import atomic_path, sha256
 from step.flavours import Flavour
@@ -25,8 +24,10 @@ from step.graph_spec import (
     graph_specs,
     is_graph_name,
 )
+from step.json_files import read_json
 from step.records import Record
 from step.scratch import is_scratch_name, recover
+from step.shown import quoted
 
 SCHEMA_VERSION = 2
 _READABLE = (1, 2)  # the first had no engines
@@ -93,6 +94,16 @@ class Preprocessing(Record):
     layout: str = "B, F, H, W, C"
     dtype: str = "uint8"
     normalisation: str = "inside the graph: x * 2 / 255 - 1"
+
+    @classmethod
+    def of(cls, config: StepConfig) -> Self:
+        """What a model wants."""
+        return cls(
+            clip_frames=config.clip_frames,
+            fps=CLIP_FPS,
+            key_frame_index=config.clip_frames // 2 - 1,
+            image_size_px=config.image_size_px,
+        )
 
 
 class Thresholds(Record):
@@ -211,9 +222,9 @@ def _read(folder: Path) -> Manifest:
     if not path.is_file():
         raise StepError(f"{folder}: not a bundle (no {MANIFEST}); make one with: step-export model.pth -o {folder}")
     try:
-        raw = json.loads(path.read_text())
+        raw = read_json(path, advice="export the bundle again")
         version = raw["schema_version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise StepError(f"{path}: damaged manifest ({type(error).__name__}); export the bundle again") from error
     if type(version) is not int or version not in _READABLE:
         raise StepError(
@@ -228,10 +239,32 @@ def _read(folder: Path) -> Manifest:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise StepError(f"{path}: {where}: {first['msg']}; export the bundle again") from error
+    _check_statements(manifest, path)
     _check_graphs(manifest, path)
     for record in manifest.graphs.values():
         _check_file(folder / record.file, record.sha256)
     return manifest
+
+
+def _check_statements(manifest: Manifest, path: Path) -> None:
+    """What is said twice has to be the same: of the model, and for whoever reads the manifest alone."""
+    config = manifest.config
+    if manifest.preprocessing != Preprocessing.of(config):
+        raise StepError(f"{path}: preprocessing contradicts the model it states; export the bundle again")
+    if tuple(record.id for record in manifest.classes) != config.class_ids:
+        raise StepError(f"{path}: classes are not those of the model it states; export the bundle again")
+    for name, record in manifest.graphs.items():
+        if record.file != f"{name}.onnx":
+            raise StepError(
+                f"{path}: the file of graph {name!r} is {quoted(record.file)}; it has to be {name}.onnx; "
+                "export the bundle again"
+            )
+    for engines in manifest.engines.values():
+        for engine in engines.engines.values():
+            if not is_engine_path(engine.file):
+                raise StepError(
+                    f"{path}: an engine's file is {quoted(engine.file)}, where no build writes one; build them again"
+                )
 
 
 def _check_graphs(manifest: Manifest, path: Path) -> None:

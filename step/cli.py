@@ -12,12 +12,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from step.errors import StepError
+from step.shown import make_console, shown
 
 
 def print_error(message: str) -> None:
     """One line on standard error, never wrapped, so that it can be searched for and copied."""
-    line = " ".join(message.encode(errors="replace").decode().split())  # file names may hold what cannot be printed
-    Console(stderr=True, soft_wrap=True, highlight=False).print(Text.assemble(("error: ", "bold red"), line))
+    line = shown(" ".join(message.split()))
+    make_console(stderr=True, soft_wrap=True, highlight=False).print(Text.assemble(("error: ", "bold red"), line))
 
 
 def progress_bar(console: Console) -> Progress:

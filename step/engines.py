@@ -48,6 +48,13 @@ def is_engine_file_name(name: str) -> bool:
     return found is not None and is_graph_name(found["graph"])
 
 
+def is_engine_path(text: str) -> bool:
+    """Whether it is where a build puts an engine, from the bundle's folder on."""
+    place, _, rest = text.partition("/")
+    folder, _, file = rest.partition("/")
+    return place == ENGINES and is_engines_name(folder) and is_engine_file_name(file)
+
+
 class BuildOptions(Record):
     """What an engine build can be told; the same object travels to the build process and into the manifest.
 

@@ -91,7 +91,8 @@ class VideoStream:
                 raise StepError(f"{location}: the file is empty (0 bytes)")
         options = {"rtsp_transport": "tcp"} if location.lower().startswith("rtsp") else {}
         try:
-            self._container = av.open(location, options=options, timeout=timeouts_s)
+            # Titles and tags are in any encoding; nothing reads them.
+            self._container = av.open(location, options=options, timeout=timeouts_s, metadata_errors="replace")
         except av.FFmpegError as error:
             hint = "check that it is reachable" if is_url(location) else "not a video, or damaged"
             raise StepError(f"{shown}: cannot open: {error.strerror}; {hint}") from error
@@ -100,6 +101,12 @@ class VideoStream:
             self._container.close()
             raise StepError(f"{shown}: no video stream (found: {kinds})")
         self._video: av.video.VideoStream = self._container.streams.video[0]
+        if self._video.codec_context is None:
+            self._container.close()
+            raise StepError(
+                f"{shown}: FFmpeg has no decoder for its video here; convert it: ffmpeg -i IN -c:v libx264 OUT.mp4, or "
+                "copy it again, if it should be a common kind"
+            )
         self._video.thread_type = "AUTO"
         self.rate = Fraction(self._video.average_rate or self._video.guessed_rate or _FALLBACK_RATE)
         # AVI stores no timestamps, only a rate; what the demuxer makes up for it is not in order.

@@ -5,7 +5,6 @@ from typing import cast
 
 import click
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -13,6 +12,7 @@ from rich.table import Table
 from step.cli import OneLineCommand
 from step.engines import BuildOptions, EngineSet
 from step.flavours import FLAVOURS, Flavour
+from step.shown import make_console
 from step_export.build_options import BuildChoices, with_build_options
 from step_export.engine_writer import build_engines
 
@@ -40,7 +40,7 @@ def main(
 
 def build_with_bar(bundle: Path, options: BuildOptions, *, timing_cache: Path | None, device: int, force: bool) -> None:
     """`build_engines` with a progress bar and a summary on the terminal; raises what it raises."""
-    console = Console()
+    console = make_console()
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -27,7 +27,6 @@ from step.bundle import (
     write_manifest,
 )
 from step.clips import check_thresholds
-from step.config import CLIP_FPS
 from step.files import atomic_path, sha256
 from step.graph_spec import FUSED, ExportOptions, Precision, graph_specs
 from step.models.graphs import graph_modules
@@ -124,12 +123,7 @@ def export_bundle(
             model=detector.config.to_dict(),
             classes=tuple(ClassRecord(id=i, name=detector.config.class_name(i)) for i in detector.config.class_ids),
             anchors=tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in anchor_boxes(detector.config.anchor_mode).tolist()),
-            preprocessing=Preprocessing(
-                clip_frames=detector.config.clip_frames,
-                fps=CLIP_FPS,
-                key_frame_index=detector.config.clip_frames // 2 - 1,
-                image_size_px=detector.config.image_size_px,
-            ),
+            preprocessing=Preprocessing.of(detector.config),
             precision=settings.precision,
             num_steps=num_steps,
             batch=settings.batch,

@@ -6,7 +6,6 @@ from typing import cast
 
 import click
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -16,6 +15,7 @@ from step.engines import BuildOptions
 from step.errors import StepError
 from step.flavours import FLAVOURS, Flavour
 from step.graph_spec import Precision
+from step.shown import make_console
 from step_export.build_cli import build_with_bar
 from step_export.build_options import BuildChoices, with_build_options
 from step_export.engine_writer import load_library
@@ -109,7 +109,7 @@ def main(
         keep_fp32=keep_fp32,
         plugins=choices.plugins is not False,
     )
-    console = Console()
+    console = make_console()
     with console.status("starting") as status:
         manifest = export_bundle(checkpoint, bundle, settings, progress=lambda message: status.update(escape(message)))
     if manifest.parity is not None:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from step.bundle import ParityRow, Thresholds
 from step.graph_edits import make_float, round_halves
 from step.graph_spec import BACKBONE, DETECT, FUSED, ExportOptions, Precision, step_graph_name
 from step.models.detector import ClipFeatures, StepOutput, middle_boxes
+from step.onnx_files import load_onnx, one_line, onnxruntime_failures
 from step.ops.box_coding import make_boxes_valid
 from step.parity import Arrays
 from step.parity_check import ParityCheck
@@ -135,14 +135,12 @@ def _session(path: Path, precision: Precision) -> ort.InferenceSession:
         if precision == "fp32":
             return session
         del session  # the file loads; what is compared is its arithmetic
-        model = onnx.load(path)
+        model = load_onnx(path)
         round_halves(model)
         make_float(model)
         return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except ort.capi.onnxruntime_pybind11_state.Fail as error:
-        raise StepError(
-            f"ONNX Runtime {ort.__version__} cannot load {path.name}: {str(error).splitlines()[0]}"
-        ) from error
+    except onnxruntime_failures() as error:
+        raise StepError(f"ONNX Runtime {ort.__version__} cannot load {path.name}: {one_line(error)}") from error
 
 
 def _run(session: ort.InferenceSession, inputs: Arrays) -> Arrays:

@@ -9,6 +9,8 @@ import contextlib
 import ctypes
 import hashlib
 import os
+import stat
+import sys
 import tempfile
 from collections.abc import Mapping
 from functools import cache
@@ -37,16 +39,18 @@ def compile_ptx(source: str, defines: Mapping[str, str]) -> bytes:
     """
     options = [f"--gpu-architecture={ARCHITECTURE}", "--std=c++17", "--fmad=false"]
     options += [f"--define-macro={name}={value}" for name, value in sorted(defines.items())]
-    cached = cache_folder() / f"{_key(source, options)}.ptx"
-    ptx = _read_cache(cached)
+    folder = cache_folder()
+    cached = None if folder is None else folder / f"{_key(source, options)}.ptx"
+    ptx = None if cached is None else _read_cache(cached)
     if ptx is None:
         ptx = _compile(source, options)
-        _write_cache(cached, ptx)
+        if cached is not None:
+            _write_cache(cached, ptx)
     return ptx
 
 
-def cache_folder() -> Path:
-    """Where compiled kernels are kept: $STEP_PLUGINS_CACHE, or a folder of the user's cache."""
+def cache_folder() -> Path | None:
+    """Where compiled kernels are kept: $STEP_PLUGINS_CACHE, or one of the user's cache; None for users without."""
     named = os.environ.get("STEP_PLUGINS_CACHE")
     if named:
         return Path(named)
@@ -54,7 +58,7 @@ def cache_folder() -> Path:
     try:
         return (Path(home) if home else Path.home() / ".cache") / "step-trt" / "ptx"
     except RuntimeError:  # a container's user without a home
-        return Path(tempfile.gettempdir()) / "step-trt" / "ptx"
+        return None
 
 
 @cache
@@ -146,6 +150,8 @@ def _key(source: str, options: list[str]) -> str:
 
 def _read_cache(path: Path) -> bytes | None:
     """The PTX behind its own hash in the first line; None where there is none or where it was damaged."""
+    if not _is_private(path.parent):
+        return None
     try:
         digest, _, ptx = path.read_bytes().partition(b"\n")
     except OSError:
@@ -153,10 +159,26 @@ def _read_cache(path: Path) -> bytes | None:
     return ptx if digest == _digest_line(ptx) else None
 
 
+def _is_private(folder: Path) -> bool:
+    """Whether it is a folder, no link, of this user in which nobody else can put a kernel."""
+    if sys.platform == "win32":
+        return folder.is_dir()
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+    return is_ours and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
 def _write_cache(path: Path, ptx: bytes) -> None:
     """Under a temporary name first; a cache that cannot be written is only slower."""
     with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            path.parent.mkdir(mode=0o700)
+        if not _is_private(path.parent):
+            return
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
             try:
                 file.write(_digest_line(ptx) + b"\n" + ptx)

@@ -6,13 +6,13 @@ from pathlib import Path
 import click
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
 from step.bundle import read_bundle
 from step.cli import OneLineCommand, OneLineGroup, progress_bar
 from step.config import StepConfig
 from step.errors import StepError
 from step.files import atomic_path, check_outputs
+from step.shown import make_console
 from step.toy_model import CHECKPOINT, NAME, find_model
 from step_runtime.benchmark.measuring import MIN_RUNS, MIN_S, measure
 from step_runtime.benchmark.page import check_packages, write_page
@@ -89,7 +89,7 @@ def run(
         raise StepError(f"--seconds is {seconds}; it must be at least 0")
     if checkpoint is not None and not find_model(checkpoint).is_file():
         raise StepError(f"--checkpoint {checkpoint}: no such file; give the .pth that was exported")
-    console = Console()
+    console = make_console()
     everything = BENCH_BACKENDS if cuda_driver_is_present() else CPU_BACKENDS
     wanted = list(everything) if backends is None else [name.strip() for name in backends.split(",")]
     counts = _numbers("--batch", batches)
@@ -153,7 +153,7 @@ def compare_command(old: Path, new: Path) -> None:
     changes = compare(before, after)
     if not changes:
         raise StepError(f"{old} and {new} have no measured way in common")
-    console = Console()
+    console = make_console()
     for line in differences(before, after):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     console.print(changes_table(changes))

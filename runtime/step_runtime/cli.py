@@ -14,6 +14,7 @@ from rich.table import Table
 from step.cli import OneLineCommand, print_error
 from step.errors import StepError
 from step.files import check_writable
+from step.shown import make_console
 from step_runtime.backends.base import Loop
 from step_runtime.backends.select import BACKENDS, BackendName
 from step_runtime.detector import Detector
@@ -131,7 +132,7 @@ def main(
         groups_between_keys(every)
     rate = Fraction(frames_fps).limit_denominator(1001)
     locations = find_sources(source, frames_fps=rate)
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     problems: list[str] = []
     recorder = None if trace_file is None else Recorder()
     interrupted = False

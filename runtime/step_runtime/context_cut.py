@@ -1,29 +1,12 @@
 """The backbone's graph cut in two, features and context, so that each can be counted and timed (needs onnx)."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from step.errors import StepError
 from step.graph_spec import CONTEXT, FEATURES
 
 if TYPE_CHECKING:
     import onnx
-
-
-def load_graph(path: Path) -> "onnx.ModelProto":
-    """A graph to be cut or counted.
-
-    Raises:
-        StepError: it cannot be read.
-    """
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    try:
-        return onnx.load(path)
-    except (DecodeError, OSError) as error:
-        raise StepError(f"{path}: no ONNX graph that can be read: {error}; export the bundle again") from error
 
 
 def cut_context(model: "onnx.ModelProto", *, keep_cuts: bool = False) -> "tuple[onnx.ModelProto, onnx.ModelProto]":

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import click
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from step.cli import OneLineCommand
+from step.shown import make_console
 from step_runtime.doctor import Finding, Status, examine
 
 _WORDS: dict[Status, str] = {"ok": "ok", "absent": "no", "failed": "FAILED"}
@@ -24,7 +24,7 @@ def main(bundle: Path | None, video: str | None) -> None:
 
     Exit code 1 if the bundle cannot run or the video cannot be read.
     """
-    console = Console()
+    console = make_console()
     with console.status("looking"):
         findings = list(examine(bundle, video))
     if console.is_terminal:

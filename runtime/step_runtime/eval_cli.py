@@ -19,6 +19,7 @@ from step.evaluation.report import check_packages, write_class_csv, write_page
 from step.evaluation.scoring import FramesWithoutTruth, Score, ScoringOptions, score_files
 from step.evaluation.video_map import link_detections, true_tubes, video_ap
 from step.files import atomic_path, check_outputs
+from step.shown import make_console
 from step_runtime.backends.base import Loop
 from step_runtime.backends.select import BACKENDS, BackendName
 from step_runtime.dataset_run import DatasetFolder, write_results
@@ -124,7 +125,7 @@ def main(
     """
     if context.invoked_subcommand is not None:
         return
-    console = Console()
+    console = make_console()
     options = ScoringOptions(ious=ious, cap=cap, frames_without_truth=cast(FramesWithoutTruth, frames_without_truth))
     folder = None if data is None else open_data(data, split, console)
     if folder is not None:

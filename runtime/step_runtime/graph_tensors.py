@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx
 
 from step.graph_spec import BATCH, FLOAT32_ISLAND
+from step.onnx_files import load_onnx
 
 _SCOPES = "pkg.torch.onnx.name_scopes"  # torch's exporter: a list of module paths from the root to the node itself
 _ROOT = "detector."
@@ -57,7 +58,7 @@ def read_tensors(file: Path) -> list[GraphTensor]:
     What suppression and ranking decide is left out, with everything computed from it: a tie that falls the other way
     puts other values there, which is no error.
     """
-    graph = onnx.load(file).graph
+    graph = load_onnx(file).graph
     info = {entry.name: entry.type.tensor_type for entry in (*graph.value_info, *graph.output)}
     consumers: dict[str, set[str]] = {output.name: {""} for output in graph.output}
     for node in graph.node:

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import cast
 
 import click
-from rich.console import Console
 
 from step.bundle import read_bundle
 from step.cli import OneLineCommand, progress_bar
 from step.errors import StepError
 from step.graph_spec import Precision
+from step.shown import make_console
 from step_runtime.backends.base import Loop
 from step_runtime.backends.select import BACKENDS, BackendName
 from step_runtime.eval_data import open_data
@@ -62,7 +62,7 @@ def parity(
         precision: MapTolerance(default.mean if tolerance is None else tolerance, class_tolerance)
         for precision, default in DEFAULT_TOLERANCES.items()
     }
-    console = Console()
+    console = make_console()
     folder = open_data(data, split, console)
     with progress_bar(console) as bar:
         task = bar.add_task("starting")

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.markup import escape
 
 from step.bundle import Manifest, read_bundle
 from step.cli import OneLineCommand
 from step.errors import StepError
 from step.files import atomic_path, check_outputs
+from step.shown import make_console
 from step.toy_model import NAME
 from step_runtime.benchmark.known_gpus import known_gpu
 from step_runtime.benchmark.measuring import MIN_RUNS, MIN_S
@@ -63,7 +63,7 @@ def roofline_command(
     if precision is not None and gpu is None:
         raise StepError("--precision is for --gpu; on a CPU graphs are computed in fp32")
     peaks = None if gpu is None else measure_cuda_peaks() if gpu == "here" else known_gpu(gpu).peaks()
-    console = Console()
+    console = make_console()
     if peaks is None and (busy := _load()) > _MOST_LOAD:
         line = f"the machine is busy (load {busy:.1f}): times will be too long, and shares of the limit too small"
         console.print(line, soft_wrap=True, highlight=False)

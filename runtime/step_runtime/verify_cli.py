@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
@@ -16,6 +15,7 @@ from step.bundle import Manifest, ParityRow, read_bundle
 from step.cli import OneLineCommand
 from step.errors import StepError
 from step.graph_spec import FUSED
+from step.shown import make_console
 from step.verification_clips import verification_clips
 from step_runtime.graph_runners.base import GraphRunner
 from step_runtime.graph_runners.open import open_runner
@@ -69,7 +69,7 @@ def main(
     names = _backend_names(backends, manifest, checkpoint)
     graphs = _graphs_to_search(graph, manifest, bundle)
     with contextlib.ExitStack() as stack:
-        status = stack.enter_context(Console(stderr=True).status("loading"))
+        status = stack.enter_context(make_console(stderr=True).status("loading"))
         reference, candidate = (
             stack.enter_context(contextlib.closing(_open(name, bundle, manifest, checkpoint))) for name in names
         )
@@ -81,7 +81,7 @@ def main(
             report = _compare(reference, candidate, bundle, manifest, chosen, status=status)
     if json_file is not None:
         report.write(json_file)
-    console = Console()
+    console = make_console()
     if isinstance(report, ComparisonReport):
         console.print(report.table())
     else:

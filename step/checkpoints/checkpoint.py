@@ -7,6 +7,7 @@ import pickle
 import re
 import struct
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from step.config import StepConfig
 from step.errors import StepError
 from step.files import atomic_path
 from step.models.detector import StepDetector
+from step.shown import shown
 from step.toy_model import find_model
 
 FORMAT = "step-trt"
@@ -141,6 +143,7 @@ def read_torch_file(path: Path) -> dict[Any, Any]:
     """
     if not path.is_file():
         raise StepError(f"{path}: no such file; give the path of a checkpoint (.pth)")
+    _check_archive(path)
     try:
         with torch.serialization.safe_globals(_ALLOWED_GLOBALS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that a pickle is not torch's own shows in whether it can be read
@@ -158,6 +161,28 @@ def read_torch_file(path: Path) -> dict[Any, Any]:
     if not isinstance(content, dict):
         raise StepError(f"{path}: not a checkpoint: it holds a {type(content).__name__}, expected a dict of weights")
     return content
+
+
+def _check_archive(path: Path) -> None:
+    """The checksums that the file itself holds, which PyTorch does not look at; files of before 1.6 have none.
+
+    Source: https://docs.pytorch.org/docs/stable/notes/serialization.html ("Serialized file format for torch.save").
+
+    Raises:
+        StepError: one differs, or the archive unpacks to more than it is.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    damaged: str | None = None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+                raise StepError(f"{path}: refused: its parts are said to be larger than the file; copy it again")
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, *_DAMAGE) as error:
+        raise StepError(f"{path}: not a checkpoint or damaged ({path.stat().st_size} bytes); copy it again") from error
+    if damaged is not None:
+        raise StepError(f"{path}: damaged: the checksum of {shown(damaged)} in it differs; copy it again")
 
 
 def _refused_global(message: str) -> str | None:

@@ -20,7 +20,7 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], *, source: Path) 
         source: file that the error names.
 
     Raises:
-        StepError: missing, unexpected or wrong-shaped keys, or values that are no tensors.
+        StepError: missing, unexpected or wrong-shaped keys, values that are no tensors, or weights that are no numbers.
     """
     expected = module.state_dict()
     state = {str(key): value for key, value in state.items()}
@@ -38,12 +38,18 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], *, source: Path) 
     ]
     if problems:
         raise StepError(f"{source}: the weights do not fit the model: {'; '.join(problems)}")
+    odd = [key for key, value in state.items() if value.is_floating_point() and not bool(torch.isfinite(value).all())]
+    if odd:
+        more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
+        raise StepError(f"{source}: {odd[0]}{more} holds values that are no numbers (NaN or infinite); train again")
     module.load_state_dict(state)
 
 
 def _mismatch(key: str, value: object, expected: Tensor) -> str:
     if not isinstance(value, Tensor):
         return f"{key} (a {type(value).__name__}, not a tensor)"
+    if value.is_meta:
+        return f"{key} (a meta tensor, which has no values)"
     if value.layout != torch.strided or value.is_floating_point() != expected.is_floating_point():
         return f"{key} (a {value.layout} tensor of {value.dtype}, expected {expected.dtype})"
     if value.shape != expected.shape:

@@ -6,7 +6,6 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -19,6 +18,7 @@ from step.data.toy import generate
 from step.data.video_clip import VIDEO_SUFFIXES, videos_of
 from step.errors import StepError
 from step.evaluation.box_table import read_boxes
+from step.shown import make_console
 
 _PATH = click.Path(path_type=Path)
 _SEEDS = 2**32
@@ -37,7 +37,7 @@ def main() -> None:
 def prepare_command(truth: Path, output: Path, label_map: Path | None, exclude: Path | None) -> None:
     """Writes the ground truth of TRUTH, AVA's csv of any version, sorted, checked and in one form."""
     done = prepare(truth, output, label_map=label_map, exclude=exclude)
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console(highlight=False, soft_wrap=True)
     console.print(f"{output}: {done.rows} boxes in {done.key_frames} key frames of {done.videos} videos", markup=False)
     for reason, count in done.dropped.items():
         console.print(f"dropped {count} rows that {'are ' * (not reason.startswith('repeat'))}{reason}", markup=False)
@@ -69,7 +69,7 @@ def extract_command(videos: tuple[Path, ...], output: Path, truth: Path | None, 
     results = _extract_all(files, output, seconds, workers)
     frames, written = sum(done.frames for done in results), sum(done.written for done in results)
     there = sum(done.seconds for done in results) - written
-    Console(highlight=False, soft_wrap=True).print(
+    make_console(highlight=False, soft_wrap=True).print(
         f"{output}: {frames} frames of {len(results)} videos; {written} seconds written, {there} were there",
         markup=False,
     )
@@ -81,7 +81,7 @@ def extract_command(videos: tuple[Path, ...], output: Path, truth: Path | None, 
 @click.option("--label-map", type=_PATH, help="pbtxt of the classes that there may be.")
 def check_command(truth: Path, frames: Path | None, label_map: Path | None) -> None:
     """Looks for what is missing or wrong in the ground truth TRUTH and in the frames that its clips need."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console(highlight=False, soft_wrap=True)
     with console.status("reading") as status:
         problems = list(check(truth, frames, label_map=label_map, progress=lambda video: status.update(escape(video))))
     for problem in problems:
@@ -107,7 +107,7 @@ def toy_command(folder: Path, train: int, val: int, seed: int) -> None:
         generate(
             folder, videos=counts, seed=seed, progress=lambda done, total: bar.update(task, completed=done, total=total)
         )
-    Console(highlight=False, soft_wrap=True).print(
+    make_console(highlight=False, soft_wrap=True).print(
         f"{folder}: {train} training and {val} validation videos", markup=False
     )
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from step.config import CLIP_FPS
 from step.errors import StepError
 from step.files import atomic_path
+from step.json_files import read_json
 
 _JPEG_END = b"\xff\xd9"
 _INDEX = "index.json"
@@ -120,17 +121,18 @@ def read_index(root: Path, video: str) -> FrameIndex:
         StepError: the file that says it is damaged.
     """
     path = root / video / _INDEX
+    if not path.exists():
+        return FrameIndex()
+    advice = "remove it, and step-data extract makes it again"
+    content = read_json(path, advice=advice)
     try:
-        content = json.loads(path.read_text())
         counts = {int(second): int(count) for second, count in content["counts"].items()}
         last = content["last_second"]
         return FrameIndex(
             int(content["source_bytes"]), counts, None if last is None else int(last), bool(content["is_whole"])
         )
-    except FileNotFoundError:
-        return FrameIndex()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StepError(f"{path}: is damaged ({error}); remove it, and step-data extract makes it again") from error
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise StepError(f"{path}: is damaged ({error}); {advice}") from error
 
 
 def write_index(root: Path, video: str, index: FrameIndex) -> None:

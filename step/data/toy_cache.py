@@ -13,6 +13,7 @@ import step.data.toy
 import step.data.toy_figures
 from step.classes import AVA_CLASS_NAMES
 from step.data.toy import generate
+from step.errors import StepError
 from step.files import cannot_write
 
 VALIDATION_VIDEOS = 20
@@ -41,10 +42,19 @@ def toy_validation_set(progress: Callable[[int, int], None] = lambda _done, _tot
 
 
 def toy_folder() -> Path:
-    """Where `toy_validation_set` keeps it, whether it is there or not."""
+    """Where `toy_validation_set` keeps it, whether it is there or not.
+
+    Raises:
+        StepError: this user has no home.
+    """
     chosen = os.environ.get("STEP_DATA_CACHE")
     home = os.environ.get("XDG_CACHE_HOME")
-    root = Path(chosen) if chosen else (Path(home) if home else Path.home() / ".cache") / "step-trt" / "data"
+    try:
+        root = Path(chosen) if chosen else (Path(home) if home else Path.home() / ".cache") / "step-trt" / "data"
+    except RuntimeError as error:
+        raise StepError(
+            "this user has no home folder to keep the toy data in; name one: STEP_DATA_CACHE=/path"
+        ) from error
     return root / f"toy-{_version()}"
 
 

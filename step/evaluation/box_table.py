@@ -6,6 +6,8 @@ are shares of the frame's width and height. `video,second` alone names a key fra
 Source: https://research.google.com/ava/download.html ("CSV format"); SPEC.md, "Detections of a step".
 """
 
+import codecs
+import csv
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from step.errors import StepError
+from step.shown import quoted
 
 Last = Literal["score", "person"]
+_BLOCK_BYTES = 2**20
 _NAMES = ("video", "second", "x1", "y1", "x2", "y2", "class", "last")
 _SLACK = 1e-6  # corners are rounded to some digits
 _MOST_SECONDS = 1e7  # four months; what is beyond is no second of a video
@@ -107,10 +111,10 @@ def read_frames(path: Path) -> tuple[tuple[str, float], ...]:
     frames = []
     for number, line in enumerate(lines, 1):
         if line.strip():
-            columns = [column.strip().strip('"') for column in line.split(",")]
+            columns = _split(path, number, line)
             if len(columns) < 2:
-                raise StepError(f"{path}, line {number}: is {line!r}; a key frame is video,second")
-            frames.append(_empty_frame(path, number, ",".join(columns[:2])))
+                raise StepError(f"{path}, line {number}: is {quoted(line)}; a key frame is video,second")
+            frames.append(_empty_frame(path, number, columns[0].strip(), columns[1].strip()))
     return tuple(frames)
 
 
@@ -171,10 +175,11 @@ def _read_columns(path: Path) -> tuple[Any, list[tuple[int, str]]]:
     """An Arrow table of eight columns, and the rows of two columns: (number among all rows, text)."""
     try:
         import pyarrow as pa
-        from pyarrow import csv
+        from pyarrow import csv as arrow_csv
     except ModuleNotFoundError as error:
         raise StepError("reading AVA's csv needs pyarrow; install it with: pip install 'step-trt[eval]'") from error
     width = _width(path)
+    _check_utf8(path)
     short: list[tuple[int, str]] = []
     wrong: list[tuple[int, int]] = []
 
@@ -187,11 +192,11 @@ def _read_columns(path: Path) -> tuple[Any, list[tuple[int, str]]]:
 
     types = {name: pa.string() if name == "video" else pa.float64() for name in _NAMES}
     try:
-        table = csv.read_csv(
+        table = arrow_csv.read_csv(
             path,
-            read_options=csv.ReadOptions(column_names=list(_NAMES[:width]), use_threads=False),
-            parse_options=csv.ParseOptions(invalid_row_handler=other_row),
-            convert_options=csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=False),
+            read_options=arrow_csv.ReadOptions(column_names=list(_NAMES[:width]), use_threads=False),
+            parse_options=arrow_csv.ParseOptions(invalid_row_handler=other_row),
+            convert_options=arrow_csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=False),
         )
     except pa.ArrowInvalid as error:
         if "Empty CSV" in str(error):
@@ -216,7 +221,7 @@ def _width(path: Path) -> int:
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             for number, line in enumerate(file, 1):
-                count = len(line.split(",")) if line.strip() else 2
+                count = len(_split(path, number, line.rstrip("\r\n"))) if line.strip() else 2
                 if count in (7, 8):
                     return count
                 if count != 2:
@@ -231,14 +236,25 @@ def _width(path: Path) -> int:
     return 8
 
 
+def _check_utf8(path: Path) -> None:
+    """Before Arrow does, which prints a traceback of its own where the row is one that is looked at here."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    lines = 1
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                decoder.decode(block)
+                lines += block.count(b"\n")
+            decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        lines += error.object[: error.start].count(b"\n")
+        raise StepError(f"{path}, line {lines}: is not UTF-8 text; save the file as UTF-8") from error
+    except OSError as error:
+        raise StepError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
 def _conversion_message(path: Path, said: str) -> str:
     """Arrow's message on a value that is no number, with the line in the file and the column's name."""
-    if "UTF8" in said:
-        for number, content in enumerate(path.read_bytes().split(b"\n"), 1):
-            try:
-                content.decode()
-            except UnicodeDecodeError:
-                return f"{path}, line {number}: is not UTF-8 text; save the file as UTF-8"
     found = re.search(r"column #(\d+)(?:: Row #(\d+))?: .*invalid value '(.*)'", said, re.DOTALL)
     if found is None:
         return f"{path}: {' '.join(said.split())}"
@@ -247,8 +263,8 @@ def _conversion_message(path: Path, said: str) -> str:
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         columns = line.split(",")
         if len(columns) > int(found[1]) and columns[int(found[1])].strip().strip('"') == value.strip():
-            return f"{path}, line {number}: the {what} is {value!r}; it must be a number"
-    return f"{path}: a {what} is {value!r}; it must be a number"
+            return f"{path}, line {number}: the {what} is {quoted(value)}; it must be a number"
+    return f"{path}: a {what} is {quoted(value)}; it must be a number"
 
 
 def _line_numbers(path: Path, rows: int, short: list[tuple[int, str]]) -> NDArray[np.int64]:
@@ -275,7 +291,9 @@ def _empty_frames(path: Path, short: list[tuple[int, str]]) -> tuple[tuple[str, 
     if not short:
         return ()
     lines = _filled_lines(path)
-    return tuple(_empty_frame(path, lines[number - 1], text) for number, text in short)
+    return tuple(
+        _empty_frame(path, lines[number - 1], *_split(path, lines[number - 1], text)) for number, text in short
+    )
 
 
 def _filled_lines(path: Path) -> list[int]:
@@ -283,12 +301,19 @@ def _filled_lines(path: Path) -> list[int]:
     return [number for number, line in enumerate(path.read_bytes().split(b"\n"), 1) if line.strip()]
 
 
-def _empty_frame(path: Path, number: int, text: str) -> tuple[str, float]:
-    video, second = text.split(",")
+def _split(path: Path, number: int, line: str) -> list[str]:
+    """The columns of a row, of which quotes may hold commas."""
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error as error:
+        raise StepError(f"{path}, line {number}: is no row: {error}") from error
+
+
+def _empty_frame(path: Path, number: int, video: str, second: str) -> tuple[str, float]:
     try:
         value = float(second)
     except ValueError:
         value = float("nan")
     if not _are_seconds(np.array(value)):
-        raise StepError(f"{path}, line {number}: the second is {second!r}; it must be a number, at least 0")
+        raise StepError(f"{path}, line {number}: the second is {quoted(second)}; it must be a number, at least 0")
     return video, value

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from step.errors import StepError
 from step.evaluation.box_table import LARGEST_LABEL
+from step.shown import quoted
 
 _BLOCK = re.compile(r"""\b(?:item|label)\s*\{((?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^}"'])*)\}""", re.DOTALL)
+_MOST_DIGITS = 10
 _COMMENT = re.compile(r"^[ \t]*#.*$", re.MULTILINE)
 _ID = re.compile(r"\b(?:label_)?id:\s*(\d+)")
 _NAME = re.compile(r"""\bname:\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)')""")
@@ -35,12 +37,20 @@ def read_label_map(path: Path) -> dict[int, str]:
         found_id, found_name = _ID.search(block[1]), _NAME.search(block[1])
         if found_id is None or found_name is None:
             raise StepError(f"{path}, line {line}: a class without {'id' if found_id is None else 'name'}")
-        label = int(found_id[1])
+        label = int(found_id[1]) if len(found_id[1]) < _MOST_DIGITS else LARGEST_LABEL + 1
         if not 1 <= label <= LARGEST_LABEL:
-            raise StepError(f"{path}, line {line}: the class is {label}; ids are 1 to {LARGEST_LABEL}")
+            raise StepError(f"{path}, line {line}: the class is {found_id[1][:20]}; ids are 1 to {LARGEST_LABEL}")
         if label in names:
             raise StepError(f"{path}, line {line}: class {label} stands there twice")
         names[label] = found_name[1] if found_name[1] is not None else found_name[2]
+    # What belongs to no class is half of one: the file was cut, or edited by hand.
+    rest = _BLOCK.sub(lambda block: "\n" * block[0].count("\n"), text)
+    rest = re.sub(r"#.*", "", rest)
+    if rest.strip():
+        before, line = rest[: len(rest) - len(rest.lstrip())], rest.strip().splitlines()[0]
+        raise StepError(
+            f"{path}, line {before.count(chr(10)) + 1}: {quoted(line)} is no whole class; was the file cut? copy it again"
+        )
     if not names:
         raise StepError(f"{path}: holds no class; a label map is pbtxt: item {{ name: ... id: ... }}")
     return names

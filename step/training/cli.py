@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from step.cli import OneLineCommand, OneLineGroup, progress_bar
 from step.errors import StepError
 from step.files import atomic_path
+from step.shown import make_console
 from step.training.config import TrainingConfig, read_config
+from step.training.yaml_file import parse_yaml
 
 _PATH = click.Path(path_type=Path)
 
@@ -93,7 +93,7 @@ def _print_memory(config: TrainingConfig) -> None:
     for name, value in vars(found).items():
         table.add_row(name, f"{value / 2**30:.2f}")
     table.add_row("at least", f"{found.total / 2**30:.2f}")
-    Console().print(table)
+    make_console().print(table)
 
 
 def _train(
@@ -117,7 +117,7 @@ def _train(
         from step.training.training_data import open_data
     except ModuleNotFoundError as error:
         raise StepError(f"training needs {error.name}; install it with: pip install 'step-trt[train]'") from error
-    console = Console()
+    console = make_console()
     if output.exists() and not output.is_dir():
         raise StepError(f"-o {output}: is a file; name a folder")
     if resume is None and checkpoint.numbered(output / "checkpoints"):
@@ -156,8 +156,8 @@ def _changes(pairs: tuple[str, ...], data: Path | None) -> dict[str, Any]:
         if not separator or not name:
             raise StepError(f"--set {pair}: give KEY=VALUE, such as optimizer.batch=4")
         try:
-            changes[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            changes[name] = parse_yaml(value)
+        except ValueError as error:
             raise StepError(f"--set {pair}: {value!r} is no YAML value; give KEY=VALUE, a list as [7,10]") from error
     return changes | ({} if data is None else {"data.folder": str(data)})
 

@@ -7,12 +7,13 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from step.classes import AVA_CLASS_NAMES, CHALLENGE_CLASS_IDS
 from step.config import PoolMode, StepConfig, TemporalMode
 from step.errors import StepError
+from step.shown import quoted
+from step.training.yaml_file import read_yaml
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -229,14 +230,10 @@ def read_config(source: str, *, kind: str, changes: dict[str, Any] | None = None
     if not path.exists() and (CONFIG_FOLDER / path.name).is_file() and path.name == source:
         path = CONFIG_FOLDER / source
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
     except FileNotFoundError as error:
         ours = ", ".join(sorted(each.name for each in CONFIG_FOLDER.glob("*.yaml")))
         raise StepError(f"{source}: no such file; give a YAML file or one of {ours}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise StepError(f"{source}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise StepError(f"{source}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise StepError(f"{source}: expected keys and values, found {type(content).__name__}")
     for name, value in (changes or {}).items():
@@ -279,4 +276,4 @@ def _told(error: ValidationError) -> str:
         return str(first["msg"]).removeprefix("Value error, ")
     if name in TrainingConfig.model_fields and isinstance(first["input"], dict):  # a section, too long to repeat
         return f"{name}: {first['msg'].removeprefix('Value error, ')}"
-    return f"{name} is {first['input']!r}: {first['msg'].removeprefix('Value error, ')}"
+    return f"{name} is {quoted(first['input'])}: {first['msg'].removeprefix('Value error, ')}"

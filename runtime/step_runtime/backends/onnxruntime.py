@@ -30,10 +30,11 @@ from step.graph_spec import (
     TensorSpec,
     step_graph_name,
 )
+from step.onnx_files import load_onnx, one_line, onnxruntime_failures
 from step.parity import held_to
 from step_runtime.backends.base import Features, Finished, Loop
 from step_runtime.backends.turns import MOST_BATCHES, Turns
-from step_runtime.context_cut import cut_context, load_graph
+from step_runtime.context_cut import cut_context
 from step_runtime.gpus import cuda_driver_is_present
 from step_runtime.trace import SILENT, Tracer
 
@@ -210,8 +211,8 @@ class OnnxRuntimeBackend:
         try:
             with self._tracer.span(name):
                 session.run_with_iobinding(binding, self._run_options(name, batch))
-        except (ort.capi.onnxruntime_pybind11_state.RuntimeException, RuntimeError) as error:
-            raise StepError(f"ONNX Runtime failed in {name}: {str(error).splitlines()[0]}") from error
+        except onnxruntime_failures() as error:
+            raise StepError(f"ONNX Runtime failed in {name}: {one_line(error)}") from error
         values.update(outputs)
         return outputs
 
@@ -283,13 +284,8 @@ def open_session(
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": memory_id, "use_tf32": int(tf32)}))
     try:
         session = ort.InferenceSession(model, options, providers=providers)
-    except (
-        ort.capi.onnxruntime_pybind11_state.Fail,
-        ort.capi.onnxruntime_pybind11_state.InvalidProtobuf,
-        ort.capi.onnxruntime_pybind11_state.InvalidGraph,
-        ort.capi.onnxruntime_pybind11_state.NotImplemented,
-    ) as error:
-        reason = str(error).splitlines()[0]
+    except onnxruntime_failures() as error:
+        reason = one_line(error)
         label = model if isinstance(model, Path) else "a changed graph"
         raise StepError(f"{label}: ONNX Runtime {ort.__version__} cannot load it: {reason}") from error
     # The library falls back to the CPU without raising, so it is asked what it took.
@@ -304,7 +300,7 @@ def open_session(
 
 def _cut_backbone(path: Path) -> dict[str, bytes]:
     """Graphs that follow each other."""
-    backbone, context = cut_context(load_graph(path), keep_cuts=True)
+    backbone, context = cut_context(load_onnx(path), keep_cuts=True)
     return {BACKBONE: backbone.SerializeToString(), CONTEXT: context.SerializeToString()}
 
 

@@ -13,6 +13,7 @@ from step.bundle import Manifest
 from step.detections import Detections
 from step.errors import StepError
 from step.graph_spec import BACKBONE, CONTEXT, DETECT, FEATURES, FUSED, step_graph_name
+from step.onnx_files import load_onnx
 from step_runtime.backends.base import Array, Features, Finished, Loop
 from step_runtime.backends.turns import Turns
 from step_runtime.context_cut import cut_context
@@ -71,7 +72,6 @@ class OpenVinoBackend:
             import onnx
             import onnx.inliner
             import openvino
-            from google.protobuf.message import DecodeError
         except ModuleNotFoundError as error:
             raise StepError(f"{error.name} is not installed; pip install 'step-trt[openvino]'") from error
         self.config = manifest.config
@@ -88,14 +88,14 @@ class OpenVinoBackend:
         for name in names:
             path = folder / manifest.graphs[name].file
             try:
-                parts = {name: onnx.load(path)}
+                parts = {name: load_onnx(path)}
                 if name == BACKBONE and manifest.config.context and tracer.is_on:
                     parts[BACKBONE], parts[CONTEXT] = cut_context(parts[BACKBONE], keep_cuts=True)
                 for part, model in parts.items():
                     read = core.read_model(onnx.inliner.inline_local_functions(model).SerializeToString())
                     self._requests[part] = core.compile_model(read, "CPU", options).create_infer_request()
-            except (DecodeError, RuntimeError, ValueError, OSError) as error:
-                reason = str(error).strip().splitlines()[-1]
+            except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
+                reason = next(reversed(str(error).strip().splitlines()), type(error).__name__)
                 raise StepError(f"{path}: OpenVINO {openvino.__version__} cannot load it: {reason}") from error
         self.device = f"CPU, OpenVINO {openvino.__version__.partition('-')[0]}"
 

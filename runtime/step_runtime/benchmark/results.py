@@ -1,6 +1,5 @@
 """A benchmark's results: rows with their statistics, and where they come from, as JSON."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -9,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from step.errors import StepError
 from step.files import atomic_path
+from step.json_files import read_json
 from step_runtime.benchmark.machine import machine, same_machine, versions
 from step_runtime.benchmark.measuring import Row
 from step_runtime.benchmark.statistics import median_ratio, percentile
@@ -120,12 +120,7 @@ class Results(BaseModel):
         Raises:
             StepError: no such file, not one of step-bench, or of another schema.
         """
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise StepError(f"{path}: cannot be read: {error.strerror or error}") from error
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise StepError(f"{path}: not JSON: {error}") from error
+        content = read_json(path, advice="measure again")
         found = content.get("schema_version") if isinstance(content, dict) else None
         if found != SCHEMA:
             raise StepError(f"{path}: has schema {found}, this step-bench reads {SCHEMA}; measure again")

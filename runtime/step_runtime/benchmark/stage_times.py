@@ -16,13 +16,13 @@ from step.bundle import Manifest
 from step.config import StepConfig
 from step.errors import StepError
 from step.graph_spec import BACKBONE, CONTEXT, DETECT, FUSED, step_graph_name
+from step.onnx_files import load_onnx, one_line, onnxruntime_failures
 from step.parity import Arrays
 from step_runtime.benchmark.measuring import MIN_RUNS, MIN_S
 from step_runtime.benchmark.product_graph import product_graph
 from step_runtime.benchmark.stages import load_stages
 from step_runtime.benchmark.statistics import percentile
 from step_runtime.benchmark.work import check_batch
-from step_runtime.context_cut import load_graph
 
 if TYPE_CHECKING:
     import onnx
@@ -154,7 +154,7 @@ def stage_inputs(
     config = manifest.config
     frames = np.random.RandomState(0).randint(0, 256, _frames_shape(config, batch), np.uint8)
     values: Arrays = {"frames": frames}
-    whole = load_graph(folder / manifest.graphs[BACKBONE].file)
+    whole = load_onnx(folder / manifest.graphs[BACKBONE].file)
     cuts = list(models[CONTEXT].graph.input) if CONTEXT in models else []
     whole.graph.output.extend(cuts)
     anchors_px = anchor_tubes(config.anchor_mode, frames=config.chunk_frames, image_size_px=config.image_size_px)
@@ -213,19 +213,18 @@ def _load(
 
 
 def _onnxruntime_call(stage: str, model: "onnx.ModelProto", inputs: Arrays, threads: int | None) -> Call:
-    import onnxruntime as ort
 
     from step_runtime.backends.onnxruntime import open_session, session_options
 
     session = open_session(model.SerializeToString(), options=session_options(threads), device="cpu")
     names = [output.name for output in session.get_outputs()]
-    failures = (ort.capi.onnxruntime_pybind11_state.RuntimeException, RuntimeError)
+    failures = onnxruntime_failures()
 
     def call() -> Arrays:
         try:
             return dict(zip(names, session.run(names, inputs), strict=True))
         except failures as error:
-            raise StepError(f"ONNX Runtime failed in {stage}: {str(error).splitlines()[0]}") from error
+            raise StepError(f"ONNX Runtime failed in {stage}: {one_line(error)}") from error
 
     return call
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from step.bundle import Manifest
 from step.errors import StepError
 from step.graph_spec import BACKBONE, CONTEXT, DETECT, FUSED, step_graph_name
-from step_runtime.context_cut import cut_context, load_graph
+from step.onnx_files import load_onnx
+from step_runtime.context_cut import cut_context
 
 if TYPE_CHECKING:
     import onnx
@@ -31,7 +32,7 @@ def load_stages(folder: Path, manifest: Manifest) -> "dict[str, onnx.ModelProto]
     if BACKBONE not in manifest.graphs:
         raise StepError(f"{folder}: has no step-loop graphs, which the stages are; export it with: --graphs all")
     require_onnx()
-    models = {name: load_graph(folder / record.file) for name, record in manifest.graphs.items()}
+    models = {name: load_onnx(folder / record.file) for name, record in manifest.graphs.items()}
     if manifest.config.context:
         models[BACKBONE], models[CONTEXT] = cut_context(models[BACKBONE])
     names = [*stage_names(manifest), *([FUSED] if FUSED in models else [])]

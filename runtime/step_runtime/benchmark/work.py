@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from step.bundle import Manifest
 from step.errors import StepError
+from step.onnx_files import load_onnx
 from step_runtime.benchmark.stages import load_stages, require_onnx
-from step_runtime.context_cut import load_graph
 
 if TYPE_CHECKING:
     import onnx
@@ -52,7 +52,7 @@ def graph_work(path: Path, *, batch: int = 1) -> GraphWork:
         StepError: onnx is not installed, or the file is no graph.
     """
     require_onnx()
-    return model_work(load_graph(path), batch=batch)
+    return model_work(load_onnx(path), batch=batch)
 
 
 def stage_work(folder: Path, manifest: Manifest, *, batch: int = 1) -> dict[str, GraphWork]:

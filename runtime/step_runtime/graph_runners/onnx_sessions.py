@@ -7,6 +7,7 @@ import numpy as np
 import onnxruntime as ort
 
 from step.errors import StepError
+from step.onnx_files import one_line, onnxruntime_failures
 from step.parity import Arrays
 from step_runtime.backends.onnxruntime import open_session
 from step_runtime.backends.turns import Turns
@@ -40,8 +41,8 @@ class OnnxSessions:
             cast = {wanted.name: inputs[wanted.name].astype(_DTYPES[wanted.type]) for wanted in session.get_inputs()}
         try:
             return dict(zip(names, session.run(names, cast), strict=True))
-        except (ort.capi.onnxruntime_pybind11_state.RuntimeException, RuntimeError) as error:
-            raise StepError(f"ONNX Runtime failed in {graph}: {str(error).splitlines()[0]}") from error
+        except onnxruntime_failures() as error:
+            raise StepError(f"ONNX Runtime failed in {graph}: {one_line(error)}") from error
 
     def close(self) -> None:
         """Frees the sessions."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from step.bundle import Manifest
+from step.onnx_files import load_onnx
 from step.parity import Arrays
 from step_runtime.graph_runners.onnx_sessions import OnnxSessions
 
@@ -34,11 +35,9 @@ class OnnxRuntimeRunner:
     def _load(self, graph: str, extra_outputs: Sequence[str]) -> Path | bytes:
         if not extra_outputs:
             return self._files[graph]
-        import onnx  # a plain comparison needs no onnx
+        from step.graph_edits import mark_outputs  # a plain comparison needs no onnx
 
-        from step.graph_edits import mark_outputs
-
-        model = onnx.load(self._files[graph])
+        model = load_onnx(self._files[graph])
         mark_outputs(model, extra_outputs)
         content: bytes = model.SerializeToString()
         return content

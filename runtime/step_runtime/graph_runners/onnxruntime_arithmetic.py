@@ -8,12 +8,11 @@ itself stay. These two runners say what half costs where there is no GPU.
 from collections.abc import Sequence
 from pathlib import Path
 
-import onnx
-
 from step.bundle import Manifest
 from step.errors import StepError
 from step.graph_edits import make_float, mark_outputs, round_halves
 from step.graph_spec import Precision
+from step.onnx_files import load_onnx
 from step.parity import Arrays
 from step_runtime.graph_runners.onnx_sessions import OnnxSessions
 
@@ -48,7 +47,7 @@ class OnnxRuntimeArithmeticRunner:
         self._sessions.close()
 
     def _load(self, graph: str, extra_outputs: Sequence[str]) -> bytes:
-        model = onnx.load(self._files[graph])
+        model = load_onnx(self._files[graph])
         if self.precision == "fp16":
             round_halves(model)
         make_float(model)

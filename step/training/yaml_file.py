@@ -1,0 +1,78 @@
+"""Reading YAML that people write."""
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from step.errors import StepError
+
+_MOST_BYTES = 2**20
+_MOST_VALUES = 100_000
+
+
+def read_yaml(path: Path) -> Any:
+    """The value in a YAML file of plain values.
+
+    Raises:
+        FileNotFoundError: no such file.
+        StepError: it cannot be read, is no YAML, or see `parse_yaml`.
+    """
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise StepError(f"{path}: has {path.stat().st_size} bytes; a configuration has {_MOST_BYTES} at most")
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StepError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise StepError(f"{path}: not YAML: byte {error.start} is no UTF-8; save it as UTF-8") from error
+    try:
+        return parse_yaml(text)
+    except ValueError as error:
+        raise StepError(f"{path}: not YAML: {error}") from error
+
+
+def parse_yaml(text: str) -> Any:
+    """The value of a text.
+
+    Raises:
+        ValueError: it is no YAML, has a key twice, is nested too deeply, or repeats so much that it has no end.
+    """
+    try:
+        value = yaml.load(text, Loader=_UniqueKeyLoader)
+        _count(value, [_MOST_VALUES])
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    except (OverflowError, TypeError, AttributeError) as error:  # of odd dates, numbers and merges
+        raise ValueError(f"a value cannot be read: {error}") from error
+    return value
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """PyYAML takes the last of several values of a key without a word."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)] if _is_mapping(node) else []
+        for index, name in enumerate(names):
+            if name in names[:index] and name != "<<":
+                line = node.start_mark.line + 1
+                raise ValueError(f"the key {name!r} stands twice in what begins in line {line}")
+        return dict(super().construct_mapping(node, deep=deep))
+
+
+def _is_mapping(node: Any) -> bool:
+    return isinstance(node, yaml.MappingNode)
+
+
+def _count(value: Any, left: list[int]) -> None:
+    """Aliases make a few lines many values; whoever looks at each of them would never end."""
+    left[0] -= 1
+    if left[0] < 0:
+        raise ValueError(f"it stands for more than {_MOST_VALUES} values")
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, (list, set, tuple)) else ():
+        _count(inner, left)
