@@ -47,10 +47,9 @@ def read_label_map(path: Path) -> dict[int, str]:
     rest = _BLOCK.sub(lambda block: "\n" * block[0].count("\n"), text)
     rest = re.sub(r"#.*", "", rest)
     if rest.strip():
-        before, line = rest[: len(rest) - len(rest.lstrip())], rest.strip().splitlines()[0]
-        raise StepError(
-            f"{path}, line {before.count(chr(10)) + 1}: {quoted(line)} is no whole class; was the file cut? copy it again"
-        )
+        number = rest[: len(rest) - len(rest.lstrip())].count("\n") + 1
+        told = f"{quoted(rest.strip().splitlines()[0])} is no whole class"
+        raise StepError(f"{path}, line {number}: {told}; was the file cut? copy it again")
     if not names:
         raise StepError(f"{path}: holds no class; a label map is pbtxt: item {{ name: ... id: ... }}")
     return names
