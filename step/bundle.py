@@ -225,7 +225,7 @@ def _read(folder: Path) -> Manifest:
         raw = read_json(path, advice="export the bundle again")
         version = raw["schema_version"]
     except (KeyError, TypeError) as error:
-        raise StepError(f"{path}: damaged manifest ({type(error).__name__}); export the bundle again") from error
+        raise StepError(f"{path}: is damaged: it states no schema version; export the bundle again") from error
     if type(version) is not int or version not in _READABLE:
         raise StepError(
             f"{path}: bundle schema version {version!r}, this step-trt reads {' and '.join(map(str, _READABLE))}; "

@@ -21,16 +21,16 @@ def read_json(path: Path, *, advice: str) -> Any:
     """
     try:
         if path.stat().st_size > _MOST_BYTES:
-            raise StepError(f"{path}: has {path.stat().st_size} bytes, which is none of ours; {advice}")
+            raise StepError(f"{path}: is damaged: it has {path.stat().st_size} bytes; {advice}")
         text = path.read_bytes().decode()
     except OSError as error:
         raise StepError(f"{path}: cannot be read: {error.strerror or error}; {advice}") from error
     except UnicodeDecodeError as error:
-        raise StepError(f"{path}: not JSON: byte {error.start} is no UTF-8; {advice}") from error
+        raise StepError(f"{path}: is damaged: byte {error.start} is no UTF-8; {advice}") from error
     try:
         return parse_json(text)
     except ValueError as error:
-        raise StepError(f"{path}: not JSON: {error}; {advice}") from error
+        raise StepError(f"{path}: is damaged: no JSON of ours: {error}; {advice}") from error
 
 
 def parse_json(text: str) -> Any:

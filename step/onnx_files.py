@@ -1,4 +1,4 @@
-"""Reading ONNX graphs that may be damaged, and how the libraries fail on them (needs onnx or ONNX Runtime when called)."""
+"""Reading ONNX graphs that may be damaged, and how libraries fail on them (onnx and ONNX Runtime where called for)."""
 
 import functools
 from pathlib import Path

@@ -41,7 +41,7 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], *, source: Path) 
     odd = [key for key, value in state.items() if value.is_floating_point() and not bool(torch.isfinite(value).all())]
     if odd:
         more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
-        raise StepError(f"{source}: {odd[0]}{more} holds values that are no numbers (NaN or infinite); train again")
+        raise StepError(f"{source}: {odd[0]}{more} holds values that are not finite; train it again")
     module.load_state_dict(state)
 
 

@@ -19,6 +19,7 @@ from step.evaluation.mistakes import Mistake, worst_false_negatives, worst_false
 from step.evaluation.report_figures import draw_bars, draw_confusion, draw_curves
 from step.evaluation.scoring import Score
 from step.files import atomic_path
+from step.shown import spreadsheet_cell
 
 KeyFramePicture = Callable[[str, int], NDArray[np.uint8]]
 _MOST_MISTAKES, _MOST_OF_CLASS = 18, 3
@@ -34,7 +35,8 @@ def write_class_csv(score: Score, path: Path) -> None:
         for label, result in next(iter(score.results.values())).items():
             name = score.names.get(label) or class_name(label)
             values = (f"{classes[label].average_precision:.8f}" for classes in score.results.values())
-            rows.writerow([label, name, class_group(label), result.num_truth, len(result.rows), *values])
+            cells = [label, spreadsheet_cell(name), class_group(label), result.num_truth, len(result.rows)]
+            rows.writerow([*cells, *values])
 
 
 def write_page(score: Score, path: Path, *, picture: KeyFramePicture | None = None) -> None:

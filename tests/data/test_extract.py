@@ -136,7 +136,7 @@ def test_bad_videos(video, tmp_path):
 def test_a_damaged_index(video, tmp_path):
     extract(video, tmp_path)
     (tmp_path / "v" / "index.json").write_text("{")
-    with pytest.raises(StepError, match="index.json: is damaged .* remove it"):
+    with pytest.raises(StepError, match="index.json: is damaged: .* remove it"):
         extract(video, tmp_path)
     (tmp_path / "v" / "index.json").write_text(json.dumps({"counts": []}))
     with pytest.raises(StepError, match="index.json: is damaged"):

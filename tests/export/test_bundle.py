@@ -186,19 +186,33 @@ def test_a_missing_file_is_refused(copied_bundle):
         read_bundle(copied_bundle)
 
 
+def _with_file(raw, file):
+    return raw | {"graphs": raw["graphs"] | {"detect": raw["graphs"]["detect"] | {"file": file}}}
+
+
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
         (lambda raw: raw | {"schema_version": 3}, "schema version 3, this step-trt reads 1 and 2; upgrade"),
-        (lambda raw: {k: v for k, v in raw.items() if k != "schema_version"}, "damaged manifest"),
+        (lambda raw: {k: v for k, v in raw.items() if k != "schema_version"}, "is damaged"),
         (lambda raw: {k: v for k, v in raw.items() if k != "anchors"}, "anchors"),
         (lambda raw: raw | {"precision": "int4"}, "precision"),
-        (lambda raw: raw["graphs"], "damaged manifest"),
+        (lambda raw: raw["graphs"], "is damaged"),
         (lambda raw: raw | {"schema_version": True}, "schema version True"),
         (lambda raw: raw | {"num_steps": 9}, "num_steps is 9"),
         (lambda raw: raw | {"num_steps": 2}, "does not fit the model"),
         (lambda raw: raw | {"graphs": {k: v for k, v in raw["graphs"].items() if k != "step2"}}, "'step2' is missing"),
-        (lambda raw: raw | {"model": raw["model"] | {"image_size_px": 80}}, "does not fit the model"),
+        (lambda raw: raw | {"model": raw["model"] | {"image_size_px": 80}}, "preprocessing contradicts the model"),
+        (
+            lambda raw: raw | {"preprocessing": raw["preprocessing"] | {"fps": 25}},
+            "preprocessing contradicts the model",
+        ),
+        (lambda raw: raw | {"classes": raw["classes"][1:]}, "classes are not those of the model"),
+        (
+            lambda raw: _with_file(raw, "../detect.onnx"),
+            r"the file of graph 'detect' is '../detect.onnx'; it has to be",
+        ),
+        (lambda raw: _with_file(raw, "x" * 300), r"the file of graph 'detect' is 'x{199}...; it has to be detect.onnx"),
         (lambda raw: raw | {"model": raw["model"] | {"image_size_px": "wide"}}, "image_size_px is 'wide'"),
     ],
 )
@@ -220,7 +234,10 @@ def test_a_bundle_of_the_first_schema_is_read(copied_bundle):
 
 def test_a_manifest_that_is_no_json(copied_bundle):
     (copied_bundle / MANIFEST).write_text("{")
-    with pytest.raises(StepError, match="damaged manifest"):
+    with pytest.raises(StepError, match="manifest.json: is damaged: no JSON of ours: .*; export the bundle again"):
+        read_bundle(copied_bundle)
+    (copied_bundle / MANIFEST).write_text("[" * 100_000)
+    with pytest.raises(StepError, match="is damaged"):
         read_bundle(copied_bundle)
 
 

@@ -1,6 +1,7 @@
 """Compiling to PTX without a GPU, the cache, and what ptxas makes of every variant."""
 
 import functools
+import hashlib
 import re
 import shutil
 import subprocess
@@ -104,7 +105,26 @@ def test_a_user_without_a_home(monkeypatch):
     for name in ("STEP_PLUGINS_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(nvrtc.Path, "home", nowhere)
-    assert nvrtc.cache_folder().parts[-2:] == ("step-trt", "ptx")
+    assert nvrtc.cache_folder() is None  # and none is taken from a place that others write to
+    nvrtc.compile_ptx("class_nms.cu", A_DEFINE)
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o777])
+def test_a_folder_that_others_can_write_to(cache_folder, mode):
+    """What lies there may be anybody's."""
+    ptx = nvrtc.compile_ptx("class_nms.cu", A_DEFINE)
+    assert cache_folder.stat().st_mode & 0o777 == 0o700
+    (cached,) = cache_folder.iterdir()
+    foreign = b"// not ours"
+    cached.write_bytes(b"// sha256 " + hashlib.sha256(foreign).hexdigest().encode() + b"\n" + foreign)
+    assert nvrtc.compile_ptx("class_nms.cu", A_DEFINE) == foreign
+    cache_folder.chmod(mode)
+    assert nvrtc.compile_ptx("class_nms.cu", A_DEFINE) == ptx
+    assert cached.read_bytes().endswith(foreign)  # nor is anything put there
+    cache_folder.chmod(0o700)
+    real = cache_folder.rename(cache_folder.with_name("real"))
+    cache_folder.symlink_to(real)
+    assert nvrtc.compile_ptx("class_nms.cu", A_DEFINE) == ptx
 
 
 def test_a_source_that_does_not_compile(cache_folder):
