@@ -9,6 +9,7 @@ Every program has a process of its own, which keeps its model; only one works at
 import contextlib
 import functools
 import multiprocessing
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -34,6 +35,7 @@ from step.bundle import read_bundle
 from step.cli import OneLineCommand, progress_bar
 from step.errors import StepError
 from step.files import atomic_path, check_outputs
+from step.parent import end_with_parent
 from step.toy_model import NAME
 
 NAIVE = "naive demo"
@@ -123,7 +125,9 @@ def main(
 @contextlib.contextmanager
 def _in_a_process(run: Callable[..., RunFigures]) -> Iterator[RunOnce]:
     """The same function in a process that is started for it, at its first call."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        1, mp_context=multiprocessing.get_context("spawn"), initializer=end_with_parent, initargs=(os.getpid(),)
+    ) as pool:
         yield lambda every_s, folder: pool.submit(run, every_s, folder).result()
 
 

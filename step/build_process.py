@@ -9,13 +9,13 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from step.engines import BuildOptions
 from step.errors import StepError
+from step.parent import child_command
 from step.records import Record
 
 _CANCEL_WAIT_S = 10.0
@@ -97,7 +97,7 @@ def run_build(request: BuildRequest, progress: Callable[[str, float], None]) -> 
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as stderr,
         subprocess.Popen(
-            [sys.executable, "-m", "step_export.build_worker"],
+            child_command("step_export.build_worker"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,

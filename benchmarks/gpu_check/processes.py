@@ -9,6 +9,8 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from step.parent import child_command
+
 _END_WAIT_S = 2.0
 
 
@@ -35,7 +37,7 @@ class Processes:
             OSError: the log cannot be written, or no process can be started.
         """
         with log.open("w") as file:
-            process = self._start([sys.executable, *words], file.fileno())
+            process = self._start(child_command(*words[1:]), file.fileno())
             if process is None:
                 return 0, True
             try:

@@ -101,3 +101,7 @@ def _engine_table(engines: EngineSet) -> Table:
 
 def _megabytes(count: int | None) -> str:
     return "?" if count is None else f"{count / 1e6:.1f}"
+
+
+if __name__ == "__main__":
+    main()

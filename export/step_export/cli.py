@@ -157,3 +157,7 @@ def _summary(manifest: Manifest, bundle: Path) -> str:
         f"{bundle}: {manifest.precision}, {manifest.num_steps} steps, {', '.join(manifest.graphs)} "
         f"({size_mb:.0f} MB), {verified}. Run it: step-run VIDEO --model {bundle}"
     )
+
+
+if __name__ == "__main__":
+    main()

@@ -18,6 +18,7 @@ from step.data.toy import generate
 from step.data.video_clip import VIDEO_SUFFIXES, videos_of
 from step.errors import StepError
 from step.evaluation.box_table import read_boxes
+from step.parent import end_with_parent
 from step.shown import make_console
 
 _PATH = click.Path(path_type=Path)
@@ -146,7 +147,12 @@ def _extract_all(
 ) -> list[Extracted]:
     """In processes, a video each; the first failure ends it, and what was extracted stays."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    pool = ProcessPoolExecutor(min(workers, len(files)), mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(
+        min(workers, len(files)),
+        mp_context=get_context("spawn"),
+        initializer=end_with_parent,
+        initargs=(os.getpid(),),
+    )
     with Progress(*columns, transient=True) as bar:
         task = bar.add_task("videos", total=len(files))
 

@@ -1,11 +1,14 @@
 """Batches of clips, loaded by worker processes whose errors arrive as they are."""
 
+import functools
+import os
 from collections.abc import Iterator
 from typing import Any, cast
 
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from step.errors import StepError
+from step.parent import end_with_parent
 from step.training.augmentation import AugmentedSample
 from step.training.batch import Batch, collate
 
@@ -43,11 +46,16 @@ def load_batches(
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=pin_memory,
+        worker_init_fn=functools.partial(_begin_worker, os.getpid()),
     )
     for batch in loader:
         if isinstance(batch, StepError):
             raise batch
         yield batch
+
+
+def _begin_worker(parent_id: int, _worker: int) -> None:
+    end_with_parent(parent_id)
 
 
 def _collate(samples: list[AugmentedSample | StepError]) -> Batch | StepError:

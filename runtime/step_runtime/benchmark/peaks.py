@@ -7,13 +7,13 @@ of such products, and no library's convolutions can be expected to beat all libr
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from step.errors import StepError
+from step.parent import child_command
 from step_runtime.benchmark.machine import machine
 from step_runtime.benchmark.peak_worker import CUDA_PRECISIONS, PRECISIONS
 
@@ -150,7 +150,7 @@ def _product(library: str, precision: str, answer: dict[str, Any]) -> Product:
 
 def _run_worker(library: str, precision: str, threads: int, seconds: float) -> dict[str, Any]:
     """What the worker says, or "error" with how it ended."""
-    command = [sys.executable, "-m", "step_runtime.benchmark.peak_worker", library, precision]
+    command = child_command("step_runtime.benchmark.peak_worker", library, precision)
     command += ["--threads", str(threads), "--seconds", str(seconds)]
     variables = os.environ | dict.fromkeys(_THREAD_VARIABLES, str(threads))
     try:

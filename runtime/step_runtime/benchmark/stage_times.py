@@ -1,6 +1,7 @@
 """Time of each stage of a clip, run alone and in turns: A B C A B C ..., on one library after the other."""
 
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -17,6 +18,7 @@ from step.config import StepConfig
 from step.errors import StepError
 from step.graph_spec import BACKBONE, CONTEXT, DETECT, FUSED, step_graph_name
 from step.onnx_files import load_onnx, one_line, onnxruntime_failures
+from step.parent import end_with_parent
 from step.parity import Arrays
 from step_runtime.benchmark.measuring import MIN_RUNS, MIN_S
 from step_runtime.benchmark.product_graph import product_graph
@@ -73,7 +75,9 @@ def time_stages_apart(
     Raises:
         StepError: see `time_stages`, or the process was ended.
     """
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        1, mp_context=multiprocessing.get_context("spawn"), initializer=end_with_parent, initargs=(os.getpid(),)
+    ) as pool:
         timing = pool.submit(
             time_stages,
             folder,

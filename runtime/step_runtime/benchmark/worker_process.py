@@ -5,12 +5,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Self
 
 from step.errors import StepError
+from step.parent import child_command
 from step_runtime.benchmark.ways import Way
 
 
@@ -29,7 +29,7 @@ class WorkerProcess:
         self._errors, name = tempfile.mkstemp(prefix="step-bench-", suffix=".log")
         self._error_file = Path(name)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "step_runtime.benchmark.worker"],
+            child_command("step_runtime.benchmark.worker"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
