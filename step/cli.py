@@ -12,7 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from step.errors import StepError
+from step.memory import is_memory_shortage
 from step.shown import make_console, shown
+
+_MOST_SAID = 200
 
 
 def print_error(message: str) -> None:
@@ -53,6 +56,11 @@ def _in_one_line(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         click.echo(error.format_message(), err=True)
     except click.ClickException as error:
         print_error(error.format_message())
+    except (MemoryError, RuntimeError, OSError, ImportError, SystemError) as error:
+        if not is_memory_shortage(error):
+            raise
+        said = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        print_error(f"not enough memory: {said[:_MOST_SAID]}; free some, raise the limit, or give smaller batches")
     except click.Abort:
         print_error("interrupted")
         sys.exit(130)

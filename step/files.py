@@ -13,6 +13,7 @@ from pathlib import Path
 
 from step.errors import StepError
 from step.exchange import exchange
+from step.memory import is_memory_shortage
 from step.scratch import Scratch, scratch_folder, wait_until_free
 
 
@@ -178,6 +179,8 @@ def cannot_write(target: Path, error: OSError) -> StepError:
     """The one-line message for a file that could not be written."""
     in_the_way = isinstance(error, (FileExistsError, NotADirectoryError))
     reason = "a file is in the way" if in_the_way else os.strerror(error.errno) if error.errno else str(error)
+    if is_memory_shortage(error):
+        return StepError(f"cannot write {target}: {reason}; free memory, then run it again")
     return StepError(f"cannot write {target}: {reason}; free space or choose another place")
 
 

@@ -20,6 +20,7 @@ from step.checkpoints.state import load_state
 from step.config import StepConfig
 from step.errors import StepError
 from step.files import atomic_path
+from step.memory import is_memory_shortage
 from step.models.detector import StepDetector
 from step.shown import shown
 from step.toy_model import find_model
@@ -132,6 +133,8 @@ def write_torch_file(content: dict[str, Any], path: Path) -> None:
         try:
             torch.save(content, temporary)
         except RuntimeError as error:  # what torch's own file writer makes of a failed write
+            if is_memory_shortage(error):
+                raise
             raise StepError(f"cannot write {path}: is the disk full? free space or choose another place") from error
 
 
@@ -157,7 +160,10 @@ def read_torch_file(path: Path) -> dict[Any, Any]:
             ) from error
         raise StepError(f"{path}: not a checkpoint or damaged ({path.stat().st_size} bytes); copy it again") from error
     except _DAMAGE as error:
-        raise StepError(f"{path}: not a checkpoint or damaged ({path.stat().st_size} bytes); copy it again") from error
+        size = path.stat().st_size
+        if is_memory_shortage(error):
+            raise StepError(f"{path}: not enough memory to read it, or damaged ({size} bytes); free memory") from error
+        raise StepError(f"{path}: not a checkpoint or damaged ({size} bytes); copy it again") from error
     if not isinstance(content, dict):
         raise StepError(f"{path}: not a checkpoint: it holds a {type(content).__name__}, expected a dict of weights")
     return content

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from step.clips import tube_offsets_s
 from step.config import CLIP_FPS, StepConfig
 from step.errors import StepError
+from step.memory import is_memory_shortage
 from step_runtime.clip_buffer import SourceFrame
 from step_runtime.key_frame import KeyFrame
 from step_runtime.merging import Person
@@ -122,8 +123,9 @@ class OverlayWriter:
         try:
             yield
         except av.FFmpegError as error:
+            what = "memory" if is_memory_shortage(error) else "space, choose another --out"
             raise StepError(
-                f"cannot write {self._path}: {error.strerror}; free space, choose another --out, or give --no-overlay"
+                f"cannot write {self._path}: {error.strerror}; free {what}, or give --no-overlay"
             ) from error
 
     def _boxes_at(self, time_s: Fraction) -> list[LabelledBox]:
