@@ -341,7 +341,7 @@ class FakeContext:
 def add_fake_engines(bundle: Path, flavour="tensorrt", **changes) -> None:
     """Enters engines into a bundle's manifest whose files name the bundle's own graphs."""
     manifest = read_bundle(bundle)
-    folder = bundle / "engines" / f"{flavour}-fake"
+    folder = bundle / "engines" / f"{flavour}-00000000"
     folder.mkdir(parents=True, exist_ok=True)
     records = {}
     for name, graph in manifest.graphs.items():

@@ -93,7 +93,7 @@ def test_auto_says_why_it_passed_engines_over(with_fake_gpu, tiny_bundle, tmp_pa
 def test_damaged_engines(without_gpu, tiny_bundle, tmp_path):
     shutil.copytree(tiny_bundle, tmp_path / "b")
     add_fake_engines(tmp_path / "b")
-    (tmp_path / "b/engines/tensorrt-fake/fused.engine").write_text("short")
+    (tmp_path / "b/engines/tensorrt-00000000/fused.engine").write_text("short")
     finding = _lines(tmp_path / "b")["bundle", "tensorrt engines"]
     assert finding.status == "absent"
     assert "they are damaged" in finding.text

@@ -138,7 +138,7 @@ def test_rtx_keeps_what_it_compiled_in_the_bundle(bundle, tiny_clips):
     backend, trt = _open(bundle, FakeCuda(), flavour="tensorrt-rtx")
     backend.submit(tiny_clips[:1]).result()
     backend.close()
-    file = bundle / "engines/tensorrt-rtx-fake/fused.sm89.cache"
+    file = bundle / "engines/tensorrt-rtx-00000000/fused.sm89.cache"
     assert file.read_bytes() == b"compiled kernels"
     _, trt = _open(bundle, FakeCuda(), flavour="tensorrt-rtx")
     assert trt.loaded_caches == [b"compiled kernels"]
@@ -463,7 +463,7 @@ def test_a_library_that_does_not_start(bundle):
 
 def test_an_engine_that_the_library_refuses(bundle, tmp_path):
     shutil.copytree(bundle, tmp_path / "b")
-    next((tmp_path / "b/engines/tensorrt-fake").rglob("fused.engine")).write_bytes(b"nonsense|1")
+    next((tmp_path / "b/engines/tensorrt-00000000").rglob("fused.engine")).write_bytes(b"nonsense|1")
     cuda = FakeCuda()
     with pytest.raises(StepError, match=r"tensorrt 11\.4\.0\.106 cannot load it: the plan is damaged"):
         _open(tmp_path / "b", cuda)
