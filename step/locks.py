@@ -9,7 +9,12 @@ from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 
+from step.errors import StepError
+
+WRITER_LOCK = ".writer.lock"
+
 _PAUSE_S = 0.02
+_MOST_DIGITS = 20
 _TAKEN = (errno.EWOULDBLOCK, errno.EACCES)
 
 
@@ -40,6 +45,27 @@ def wait_for_lock(descriptor: int, *, most_s: float) -> Locked:
     while (answer := try_lock(descriptor)) is Locked.TAKEN and time.monotonic() < end_s:
         time.sleep(_PAUSE_S)
     return answer
+
+
+@contextlib.contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Holds a folder that a long run writes to; its file stays there, since a lock that is removed can be held twice.
+
+    Raises:
+        StepError: another process holds it.
+        OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / WRITER_LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        if try_lock(descriptor) is Locked.TAKEN:
+            holder = os.read(descriptor, _MOST_DIGITS).decode(errors="replace").strip() or "another"
+            raise StepError(f"{folder}: process {holder} is writing there; wait for it or choose another place")
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

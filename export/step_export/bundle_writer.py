@@ -2,7 +2,7 @@
 
 import contextlib
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,10 +11,12 @@ import onnx
 import onnx.inliner
 import onnxruntime as ort
 import torch
+from filelock import FileLock, Timeout
 
 from step import StepDetector, StepError, load_checkpoint
 from step.anchors import anchor_boxes
 from step.bundle import (
+    ENGINES_LOCK,
     MANIFEST,
     ClassRecord,
     GraphRecord,
@@ -99,6 +101,8 @@ def export_bundle(
     if bundle.exists() and not (bundle / MANIFEST).is_file():
         raise StepError(f"{bundle}: exists and is not a bundle, so it is not replaced; choose another -o")
     _check_nothing_foreign(bundle)
+    with _nobody_builds_in(bundle):
+        pass  # for before long work
     progress(f"loading {checkpoint.name}")
     detector = load_checkpoint(checkpoint)
     _check_finite(detector, checkpoint)
@@ -114,7 +118,7 @@ def export_bundle(
     thresholds = Thresholds(
         score_threshold=settings.score_threshold, nms_iou=settings.nms_iou, max_detections=settings.max_detections
     )
-    with atomic_path(bundle) as folder:
+    with contextlib.ExitStack() as held, atomic_path(bundle) as folder:
         folder.mkdir()
         files = _write_graphs(detector, options, settings, folder, progress)
         parity = _verify(files, detector, options, thresholds, progress) if settings.verify else None
@@ -136,6 +140,7 @@ def export_bundle(
             keep_fp32=settings.keep_fp32,
         )
         write_manifest(manifest, folder)
+        held.enter_context(_nobody_builds_in(bundle))
         _check_nothing_foreign(bundle)  # all of the older one goes, and it was a while ago
     return manifest
 
@@ -147,6 +152,25 @@ def tool_versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # put there without being installed
             versions[name] = importlib.metadata.version(name)
     return versions | {"onnxruntime": ort.__version__}  # its distribution has several names
+
+
+@contextlib.contextmanager
+def _nobody_builds_in(bundle: Path) -> Iterator[None]:
+    """Keeps engines from being built in an older bundle; they would go with it."""
+    if not bundle.is_dir():
+        yield
+        return
+    lock = FileLock(bundle / ENGINES_LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise StepError(
+            f"{bundle}: is not replaced, because engines are being built in it; wait for step-build or end it"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _check_nothing_foreign(bundle: Path) -> None:

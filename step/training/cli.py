@@ -1,5 +1,6 @@
 """`step-train detect|classify`: trains a detector, or pre-trains its classifier."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,8 @@ from rich.table import Table
 
 from step.cli import OneLineCommand, OneLineGroup, progress_bar
 from step.errors import StepError
-from step.files import atomic_path
+from step.files import atomic_path, cannot_write
+from step.locks import sole_writer
 from step.shown import make_console
 from step.training.config import TrainingConfig, read_config
 from step.training.yaml_file import parse_yaml
@@ -129,25 +131,31 @@ def _train(
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which CUDA's products ask for
         torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
     fabric = open_fabric(accelerator, devices, config.precision)
-    with progress_bar(console) as bar:
-        task = bar.add_task("decoding clips", total=None)
-        parts = open_data(config, progress=lambda done, total: bar.update(task, completed=done, total=total))
-    if release_format:
-        release_content(StepDetector.from_config(config.step_config()))  # that it can be, before hours of training
-    trainer = Trainer(config=config, data=parts, folder=output, fabric=fabric, console=console, start=start)
-    if fabric.is_global_zero:
-        with atomic_path(output / "config.yaml") as path:
-            path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-    scores = trainer.run()
-    best = output / "checkpoints" / checkpoint.BEST
-    means = ", ".join(f"step {step} {score.mean_ap(0.5):.4f}" for step, score in scores.items())
-    if fabric.is_global_zero:
-        model = load_checkpoint(best)
-        save_checkpoint(model, output / "model.pth")  # without what training goes on from
+    with contextlib.ExitStack() as held:
+        if fabric.is_global_zero:
+            try:
+                held.enter_context(sole_writer(output))
+            except OSError as error:
+                raise cannot_write(output, error) from error
+        with progress_bar(console) as bar:
+            task = bar.add_task("decoding clips", total=None)
+            parts = open_data(config, progress=lambda done, total: bar.update(task, completed=done, total=total))
         if release_format:
-            write_torch_file(release_content(model), output / "model_release.pth")
-        told = f"frame-mAP@0.5: {means}; the best model: {output / 'model.pth'}"
-        console.print(told, soft_wrap=True, highlight=False)
+            release_content(StepDetector.from_config(config.step_config()))  # that it can be, before hours of training
+        trainer = Trainer(config=config, data=parts, folder=output, fabric=fabric, console=console, start=start)
+        if fabric.is_global_zero:
+            with atomic_path(output / "config.yaml") as path:
+                path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+        scores = trainer.run()
+        best = output / "checkpoints" / checkpoint.BEST
+        means = ", ".join(f"step {step} {score.mean_ap(0.5):.4f}" for step, score in scores.items())
+        if fabric.is_global_zero:
+            model = load_checkpoint(best)
+            save_checkpoint(model, output / "model.pth")  # without what training goes on from
+            if release_format:
+                write_torch_file(release_content(model), output / "model_release.pth")
+            told = f"frame-mAP@0.5: {means}; the best model: {output / 'model.pth'}"
+            console.print(told, soft_wrap=True, highlight=False)
 
 
 def _changes(pairs: tuple[str, ...], data: Path | None) -> dict[str, Any]:

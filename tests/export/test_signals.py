@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from step.bundle import MANIFEST, read_bundle
+from step.checkpoints.checkpoint import read_torch_file
 from step.scratch import sweep
+from step.training import checkpoint
 
 # Runs a command that signals itself before one of its calls, or says at its end how many there were.
 _COMMAND = """
@@ -36,7 +38,7 @@ step.files.exchange = watched(step.files.exchange)
 sys.argv = [module, *words]
 importlib.import_module(module).main()
 """
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
 
 
 def _run(number: int, sent: signal.Signals, module: str, *words: object) -> subprocess.CompletedProcess[str]:
@@ -92,6 +94,85 @@ def test_run(sent, make_video, tiny_bundle, tmp_path):
             break
     assert number > 5
     assert seen == {old.stem, new.stem}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("sent", _SIGNALS)
+def test_evaluation(sent, tmp_path):
+    """The JSON that `step-eval` replaces is the old or the new one."""
+    truth, results = tmp_path / "t.csv", tmp_path / "r.csv"
+    truth.write_text("v1,0902,0.1,0.1,0.5,0.5,12,0\n")
+    results.write_text("v1,0902,0.1,0.1,0.5,0.5,12,0.9\n")
+    number, seen = 0, set()
+    while True:
+        number += 1
+        (tmp_path / str(number)).mkdir()
+        target = tmp_path / str(number) / "out.json"
+        target.write_text('{"old": true}')
+        words = ["--results", results, "--truth", truth, "--json", target]
+        done = _run(number, sent, "step_runtime.eval_cli", *words)
+        seen.add("old" in json.loads(target.read_text()))
+        sweep(target.parent)
+        assert os.listdir(target.parent) == ["out.json"]  # noqa: PTH208
+        if done.returncode == 0:
+            break
+        assert done.returncode == (-sent if sent is signal.SIGKILL else 130), done.stderr
+    assert number > 3
+    assert seen == {False, True}
+
+
+# What training does after an update, without the training: checkpoints are written, the best is replaced, old ones go.
+_CHECKPOINTS = """
+import sys, torch
+from pathlib import Path
+from step import StepConfig, StepDetector
+from step.training import checkpoint
+from step.training.config import read_config
+
+def main():
+    torch.manual_seed(0)
+    folder = Path(sys.argv[1])
+    folder.mkdir(exist_ok=True)
+    config = read_config("toy_detect.yaml", kind="detect")
+    model = StepDetector.from_config(StepConfig(width=0.125, image_size_px=64, fc_dim=16, num_steps=1))
+    for update in map(int, sys.argv[2:]):
+        progress = checkpoint.Progress(update=update)
+        for name in (f"{update:07d}.pth", checkpoint.BEST):
+            checkpoint.save(folder, name, model, config, progress, {"optimizer": {}})
+        checkpoint.prune(folder, keep=2)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("sent", _SIGNALS)
+def test_checkpoints(sent, tmp_path, monkeypatch):
+    """Whatever interrupts, every checkpoint is whole and the latest are there."""
+    (tmp_path / "writes_checkpoints.py").write_text(_CHECKPOINTS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    first = tmp_path / "first"
+    assert _run(0, sent, "writes_checkpoints", first, 1, 2).returncode == 0
+    number, best = 0, set()
+    while True:
+        number += 1
+        folder = tmp_path / str(number)
+        shutil.copytree(first, folder)
+        done = _run(number, sent, "writes_checkpoints", folder, 3, 4)
+        sweep(folder)
+        updates = [int(path.stem) for path in checkpoint.numbered(folder)]
+        assert updates[-2:] in ([1, 2], [2, 3], [3, 4])
+        for path in folder.iterdir():
+            found = read_torch_file(path)["training"]["progress"]["update"]
+            if path.name == checkpoint.BEST:
+                best.add(found)
+            else:
+                assert found == int(path.stem)
+        shutil.rmtree(folder)
+        if done.returncode == 0:
+            break
+    assert number > 10
+    assert best == {2, 3, 4}
 
 
 def _video_of(out: Path) -> str:
