@@ -7,12 +7,15 @@ an example of its own.
 import contextlib
 import copy
 import json
+import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.errors import HypothesisWarning
 
 from step import StepError
 
@@ -26,7 +29,15 @@ _ODD_VALUES: tuple[Any, ...] = (
 )
 
 
-def damaged_bytes(content: bytes, *, most: int = 4) -> st.SearchStrategy[bytes]:
+@dataclass(frozen=True)
+class Damaged:
+    """A content, and how it came to be, which a failed test shows."""
+
+    content: bytes = field(repr=False)
+    changes: object
+
+
+def damaged_bytes(content: bytes, *, most: int = 4) -> st.SearchStrategy[Damaged]:
     """The content with a few places changed; some more often at its beginning, where headers are."""
     places = st.one_of(st.integers(0, len(content)), st.integers(0, min(len(content), 512)))
     values = st.one_of(
@@ -34,7 +45,7 @@ def damaged_bytes(content: bytes, *, most: int = 4) -> st.SearchStrategy[bytes]:
     )
     change = st.tuples(st.sampled_from(["flip", "put in", "drop", "double", "cut"]), places, values, st.integers(1, 64))
 
-    def apply(changes: list[tuple[str, int, bytes, int]]) -> bytes:
+    def apply(changes: list[tuple[str, int, bytes, int]]) -> Damaged:
         found = content
         for kind, place, value, count in changes:
             head, tail = found[:place], found[place:]
@@ -48,12 +59,12 @@ def damaged_bytes(content: bytes, *, most: int = 4) -> st.SearchStrategy[bytes]:
                 found = head + tail[:count] * 2 + tail[count:]
             else:
                 found = head
-        return found
+        return Damaged(found, changes)
 
     return st.lists(change, min_size=1, max_size=most).map(apply)
 
 
-def damaged_json(text: str) -> st.SearchStrategy[bytes]:
+def damaged_json(text: str) -> st.SearchStrategy[Damaged]:
     """The value with one or two parts replaced, removed or doubled, or its text damaged."""
     value = json.loads(text)
     paths = _paths(value)
@@ -61,11 +72,11 @@ def damaged_json(text: str) -> st.SearchStrategy[bytes]:
         st.sampled_from(paths), st.sampled_from(["replace", "remove", "add"]), st.sampled_from(_ODD_VALUES)
     )
 
-    def apply(changes: list[tuple[tuple[Any, ...], str, Any]]) -> bytes:
+    def apply(changes: list[tuple[tuple[Any, ...], str, Any]]) -> Damaged:
         found = copy.deepcopy(value)
         for path, kind, odd in changes:
             found = _changed(found, path, kind, odd)
-        return json.dumps(found).encode()
+        return Damaged(json.dumps(found).encode(), changes)
 
     return st.one_of(st.lists(change, min_size=1, max_size=2).map(apply), damaged_bytes(text.encode()))
 
@@ -98,7 +109,7 @@ def _changed(value: Any, path: tuple[Any, ...], kind: str, odd: Any) -> Any:
 def survives(
     read: Callable[[Path], Any],
     path: Path,
-    contents: st.SearchStrategy[bytes],
+    contents: st.SearchStrategy[Damaged],
     *,
     examples: int,
     known: tuple[bytes, ...] = (),
@@ -113,13 +124,13 @@ def survives(
         known: what was found to fail once.
     """
 
-    def check(content: bytes) -> None:
-        path.write_bytes(content)
+    def check(damaged: Damaged) -> None:
+        path.write_bytes(damaged.content)
         with contextlib.suppress(StepError):
             read(path)
 
     for content in known:
-        check(content)
+        check(Damaged(content, "known"))
     options = settings(
         max_examples=examples,
         deadline=None,
@@ -127,4 +138,6 @@ def survives(
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    options(given(contents)(check))()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", HypothesisWarning)  # of a failure whose changes are long to tell
+        options(given(contents)(check))()

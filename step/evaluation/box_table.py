@@ -103,7 +103,7 @@ def read_frames(path: Path) -> tuple[tuple[str, float], ...]:
         StepError: no such file, or the first line that is wrong.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError as error:
         raise StepError(f"{path}: no such file") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -260,7 +260,7 @@ def _conversion_message(path: Path, said: str) -> str:
         return f"{path}: {' '.join(said.split())}"
     name, value = _NAMES[int(found[1])], found[3]
     what = {"class": "class id", "last": "score or person id"}.get(name, name)
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), 1):
         columns = line.split(",")
         if len(columns) > int(found[1]) and columns[int(found[1])].strip().strip('"') == value.strip():
             return f"{path}, line {number}: the {what} is {quoted(value)}; it must be a number"
@@ -271,8 +271,8 @@ def _line_numbers(path: Path, rows: int, short: list[tuple[int, str]]) -> NDArra
     """Where each row stands; blank lines and rows of two columns stand between them."""
     blank = np.zeros(0, np.int64)
     content = path.read_bytes()
-    if b"\n\n" in content or b"\r\n\r\n" in content or content[:1] in (b"\n", b"\r"):
-        lines = content.split(b"\n")
+    if re.search(rb"\A[\r\n]|\n\n|\r\r|\n\r", content):
+        lines = content.splitlines()
         blank = np.flatnonzero([not line.strip() for line in lines]) + 1
     numbers = np.arange(1, rows + len(short) + len(blank) + 1, dtype=np.int64)
     filled = np.setdiff1d(numbers, blank, assume_unique=True)[: rows + len(short)]
@@ -298,7 +298,7 @@ def _empty_frames(path: Path, short: list[tuple[int, str]]) -> tuple[tuple[str, 
 
 def _filled_lines(path: Path) -> list[int]:
     """Line numbers of the rows: Arrow does not count blank lines."""
-    return [number for number, line in enumerate(path.read_bytes().split(b"\n"), 1) if line.strip()]
+    return [number for number, line in enumerate(path.read_bytes().splitlines(), 1) if line.strip()]
 
 
 def _split(path: Path, number: int, line: str) -> list[str]:

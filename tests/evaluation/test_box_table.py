@@ -103,3 +103,22 @@ def test_frames(tmp_path):
     path.write_text("a,0902\nb\n")
     with pytest.raises(StepError, match="line 2: is 'b'; a key frame is video,second"):
         read_frames(path)
+
+
+def test_quoted_names_with_commas(tmp_path):
+    path = tmp_path / "r.csv"
+    path.write_text('"a,b",0902,0.1,0.1,0.5,0.5,12,0.9\n"c,d",0903\n')
+    table = read_boxes(path, last="score")
+    assert table.videos == ("a,b",)
+    assert table.empty == (("c,d", 903.0),)
+    assert read_frames(path) == (("a,b", 902.0), ("c,d", 903.0))
+
+
+def test_rows_that_are_no_utf8(tmp_path, capfd):
+    """Whatever their length: Arrow prints a traceback where one of another length is."""
+    path = tmp_path / "r.csv"
+    for row in (b"v\xe9,0902,0.1\n", b"v\xe9,0902,0.1,0.1,0.5,0.5,12,0.9\n"):
+        path.write_bytes(b"v,0902,0.1,0.1,0.5,0.5,12,0.9\n" + row)
+        with pytest.raises(StepError, match="r.csv, line 2: is not UTF-8 text; save the file as UTF-8"):
+            read_boxes(path, last="score")
+    assert capfd.readouterr().err == ""

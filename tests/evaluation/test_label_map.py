@@ -36,3 +36,26 @@ def test_wrong_maps(text, message, tmp_path):
     path.write_text(text)
     with pytest.raises(StepError, match=message):
         read_label_map(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('item { name: "walk" id: 14 }\nitem {\n  name: "sit"\n', 2),
+        ('item { name: "walk" id: 14 }\n\n  id: 3 }\n', 3),
+        ('item { name: "walk" id: 14 }\nitem { name: "si', 2),
+        ('xitem { name: "walk" id: 14 }\nitem { name: "sit" id: 11 }', 1),
+    ],
+)
+def test_half_of_a_class_is_an_error(text, line, tmp_path):
+    path = tmp_path / "map.pbtxt"
+    path.write_text(text)
+    with pytest.raises(StepError, match=rf"map.pbtxt, line {line}: '.*' is no whole class; was the file cut\?"):
+        read_label_map(path)
+
+
+def test_an_id_of_ten_thousand_digits(tmp_path):
+    path = tmp_path / "map.pbtxt"
+    path.write_text('item { name: "walk" id: ' + "1" * 10_000 + " }")
+    with pytest.raises(StepError, match="line 1: the class is 1{20}; ids are 1 to 65535"):
+        read_label_map(path)

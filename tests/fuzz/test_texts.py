@@ -30,7 +30,11 @@ CONFIG = Path(__file__).parents[2] / "step" / "training" / "configs" / "toy_dete
 @pytest.mark.parametrize("examples", [600, pytest.param(10_000, marks=MANY)])
 @pytest.mark.parametrize("last", ["score", "person"])
 def test_boxes(last, examples, tmp_path):
-    known = (b'v,0902,0.1,0.1,0.5,0.5,12,0.9\n"a,b",0902\n', b"v,0902,0.1,0.1,0.5,0.5,12,0.9\nv\xe9,0902,0.1\n")
+    known = (
+        b'v,0902,0.1,0.1,0.5,0.5,12,0.9\n"a,b",0902\n',
+        b"v,0902,0.1,0.1,0.5,0.5,12,0.9\nv\xe9,0902,0.1\n",
+        b"v,0902\r\rw,1,2\r",
+    )
     survives(
         lambda path: read_boxes(path, last=last),
         tmp_path / "r.csv",

@@ -26,9 +26,9 @@ def test_one_writer(tmp_path):
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(StepError, match=f"run: process {holder.pid} is writing there; wait for it or choose"):
-        with sole_writer(tmp_path / "run"):
-            pass
+    said = f"run: process {holder.pid} is writing there; wait for it or choose"
+    with pytest.raises(StepError, match=said), sole_writer(tmp_path / "run"):
+        pass
     holder.kill()  # its lock ends with it
     holder.communicate()
     with sole_writer(tmp_path / "run"):
