@@ -34,7 +34,7 @@ def onnxruntime_failures() -> tuple[type[Exception], ...]:
 
     found = vars(ort.capi.onnxruntime_pybind11_state).values()
     own = tuple(kind for kind in found if isinstance(kind, type) and issubclass(kind, Exception))
-    return (*own, RuntimeError)
+    return (*own, RuntimeError, UnicodeDecodeError)  # the last where its message repeats what is no text
 
 
 def one_line(error: BaseException) -> str:
