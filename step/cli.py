@@ -56,14 +56,14 @@ def _in_one_line(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         click.echo(error.format_message(), err=True)
     except click.ClickException as error:
         print_error(error.format_message())
+    except click.Abort:
+        print_error("interrupted")
+        sys.exit(130)
     except (MemoryError, RuntimeError, OSError, ImportError, SystemError) as error:
         if not is_memory_shortage(error):
             raise
         said = next(iter(str(error).strip().splitlines()), type(error).__name__)
         print_error(f"not enough memory: {said[:_MOST_SAID]}; free some, raise the limit, or give smaller batches")
-    except click.Abort:
-        print_error("interrupted")
-        sys.exit(130)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

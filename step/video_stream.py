@@ -95,7 +95,10 @@ class VideoStream:
             self._container = av.open(location, options=options, timeout=timeouts_s, metadata_errors="replace")
         except av.FFmpegError as error:
             hint = "check that it is reachable" if is_url(location) else "not a video, or damaged"
-            raise StepError(f"{shown}: cannot open: {error.strerror}; {hint}") from error
+            # Its own word for a time limit of ours is "Immediate exit requested".
+            timed_out = isinstance(error, av.error.ExitError)
+            reason = f"no answer in {timeouts_s[0]:g} s" if timed_out else error.strerror
+            raise StepError(f"{shown}: cannot open: {reason}; {hint}") from error
         if not self._container.streams.video:
             kinds = ", ".join(sorted({stream.type for stream in self._container.streams})) or "nothing"
             self._container.close()
