@@ -305,7 +305,7 @@ def run_worker(tmp_path, monkeypatch):
         shell = tmp_path / "python"
         shell.write_text(f"#!/bin/sh\nread request\n{script}\n")
         shell.chmod(0o755)
-        monkeypatch.setattr(build_process.sys, "executable", str(shell))
+        monkeypatch.setattr(sys, "executable", str(shell))
         return build_process.run_build(BuildRequest(options=TENSORRT, **files), lambda _phase, _fraction: None)
 
     return run

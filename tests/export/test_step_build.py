@@ -159,7 +159,7 @@ def test_a_crash_of_the_library_is_a_message(name, message, fused_bundle, tmp_pa
     crash.write_text(f"#!/bin/sh\nread line\nkill -{name} $$\n")
     crash.chmod(0o755)
     before = _content(fused_bundle)
-    monkeypatch.setattr(build_process.sys, "executable", str(crash))
+    monkeypatch.setattr(sys, "executable", str(crash))
     with pytest.raises(StepError, match=message):
         build_engines(fused_bundle, RTX)
     assert _content(fused_bundle) == before

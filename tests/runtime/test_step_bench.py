@@ -301,7 +301,7 @@ def test_compare(bench, tmp_path):
         bench("compare", tmp_path / "old.json", tmp_path / "new.json"), "has schema 0, this step-bench reads 2"
     )
     (tmp_path / "old.json").write_text("{")
-    assert_one_error(bench("compare", tmp_path / "old.json", tmp_path / "new.json"), "not JSON")
+    assert_one_error(bench("compare", tmp_path / "old.json", tmp_path / "new.json"), "no JSON of ours")
     assert_one_error(bench("compare", tmp_path / "none", tmp_path / "new.json"), "none: cannot be read: No such file")
 
 
