@@ -135,7 +135,7 @@ def main():
     folder = Path(sys.argv[1])
     folder.mkdir(exist_ok=True)
     config = read_config("toy_detect.yaml", kind="detect")
-    model = StepDetector.from_config(StepConfig(width=0.125, image_size_px=64, fc_dim=16, num_steps=1))
+    model = StepDetector.from_config(StepConfig(width=0.125, image_size_px=64, fc_dim=16))
     for update in map(int, sys.argv[2:]):
         progress = checkpoint.Progress(update=update)
         for name in (f"{update:07d}.pth", checkpoint.BEST):
