@@ -165,5 +165,17 @@ def _quiet_exporter() -> Iterator[None]:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
+    except torch.onnx.OnnxExporterError as error:
+        if _was_interrupted(error):
+            raise KeyboardInterrupt from error
+        raise
     finally:
         logger.setLevel(level)
+
+
+def _was_interrupted(error: BaseException) -> bool:
+    """The exporter takes Ctrl-C for a failure of the step that it interrupts."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
