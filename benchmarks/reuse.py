@@ -34,7 +34,7 @@ from step_runtime.map_parity import matched_share
 from step_runtime.sources.video import VideoSource
 
 from step import StepError
-from step.data.video_clip import videos_of
+from step.data.videos import videos_by_name
 from step.evaluation.box_table import read_boxes, second_text
 from step.evaluation.scoring import score_files
 
@@ -186,7 +186,7 @@ def _write(detector: Detector, data: DatasetFolder, output: Path, *, margin: int
     name = "without" if margin is None else f"margin {margin}"
     with output.open("w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
-        for video in track(videos_of(data.videos), name, console=console, transient=True):
+        for video in track(list(videos_by_name([data.videos]).values()), name, console=console, transient=True):
             run = detector.run(str(video), every_s=every_s, reuse_backbone=margin is not None, reuse_margin=margin or 0)
             for key in run:
                 if key.scheduled_s.denominator != 1 or (video.stem, int(key.scheduled_s)) not in wanted:

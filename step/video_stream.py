@@ -58,14 +58,15 @@ class VideoStream:
         location: path or URL.
         timeouts_s: after which opening a URL, and waiting for its next data, are given up.
         shown: what messages call it; the location if None.
-        options: for FFmpeg's demuxer.
+        by_arrival: whether frames are stamped with this machine's clock when they come, whatever the format says.
         say: is told in one line what was chosen or bounded: one of several streams, a rate where none is stated, gaps.
 
     Attributes:
         rate: frames a second, as stated.
         is_untimed: whether the format holds no times, only frames.
         slack_s: how far a frame's time may be from its exact one, because the container rounds.
-        duration_s: None where the container does not say; a hint, no more.
+        stated_frames: number of frames, 0 where the container does not say; a hint, no more.
+        duration_s: None where the container does not say; a hint as well.
         size_bytes: of the file, not above 0 where that is not known.
         description: codec, container, size and rate.
         problem: after decoding, why it ended early or lacks frames, as FFmpeg says; None if it does not.
@@ -80,10 +81,10 @@ class VideoStream:
         *,
         timeouts_s: tuple[float, float] = (_OPEN_TIMEOUT_S, _READ_TIMEOUT_S),
         shown: str | None = None,
-        options: dict[str, str] | None = None,
+        by_arrival: bool = False,
         say: Callable[[str], None] = lambda _line: None,
     ) -> None:
-        self._location, self._timeouts_s, self._options = location, timeouts_s, options or {}
+        self._location, self._timeouts_s, self._by_arrival = location, timeouts_s, by_arrival
         self._shown = shown or location
         self._say = say
         self.problem: str | None = None
@@ -92,13 +93,14 @@ class VideoStream:
         choice = describe_choice(films)
         if choice is not None:
             say(f"{self._shown}: {choice}")
-        self.is_untimed = is_untimed(self._container)
+        self.is_untimed = not by_arrival and is_untimed(self._container)
         self.rate, states_rate = stated_rate(video, untimed=self.is_untimed)
         if self.is_untimed and not states_rate and not is_url(location):
             say(f"{self._shown}: states neither times nor a rate; {float(self.rate):g} frames a second are assumed")
         time_base = video.time_base
         exact = self.is_untimed or time_base is None or (1 / self.rate / time_base).denominator == 1
         self.slack_s = Fraction(0) if exact or time_base is None else min(time_base, 1 / self.rate / 4)
+        self.stated_frames = video.frames
         self.duration_s = self._stated_duration_s()
         self.size_bytes = self._container.size
         codec = video.codec_context
@@ -138,7 +140,11 @@ class VideoStream:
                 yield DecodedFrame(upright, placed.time_s, index, placed.jump is not None)
 
     def _open(self) -> "tuple[av.container.InputContainer, list[av.video.VideoStream]]":
-        return open_film(self._location, shown=self._shown, timeouts_s=self._timeouts_s, options=self._options)
+        options = {"use_wallclock_as_timestamps": "1"} if self._by_arrival else {}
+        return open_film(self._location, shown=self._shown, timeouts_s=self._timeouts_s, options=options)
+
+    def _stamps(self) -> StampReader:
+        return StampReader(self._container, self._video, counted_rate=self.rate if self.is_untimed else None)
 
     def _timeline(self, zero_s: Fraction | None = None) -> "Timeline[av.VideoFrame]":
         return Timeline(1 / self.rate, zero_s=zero_s, wrap_s=wrap_s(self._container))
@@ -149,7 +155,7 @@ class VideoStream:
         Args:
             zero_s: the stamp of time zero; None at the beginning, where the first frame gives it.
         """
-        timeline, stamps = self._timeline(zero_s), StampReader(self._container, self._video, self.rate)
+        timeline, stamps = self._timeline(zero_s), self._stamps()
         decoded, last_s = 0, Fraction(0)
         for frame, stamp_s in self._decoded(stamps):
             for placed in timeline.add(frame, stamp_s):
@@ -215,7 +221,7 @@ class VideoStream:
 
     def _find_zero_s(self) -> Fraction | None:
         """The stamp of time zero: what the first frames tell, wherever the container says that it begins."""
-        timeline, stamps = self._timeline(), StampReader(self._container, self._video, self.rate)
+        timeline, stamps = self._timeline(), self._stamps()
         for frame, stamp_s in self._decoded(stamps):
             timeline.add(frame, stamp_s)
             if timeline.zero_s is not None:

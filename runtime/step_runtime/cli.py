@@ -131,8 +131,12 @@ def main(
     if reuse_backbone:  # what needs no model
         groups_between_keys(every)
     rate = Fraction(frames_fps).limit_denominator(1001)
-    locations = find_sources(source, frames_fps=rate)
     console = make_console(stderr=True)
+
+    def note(line: str) -> None:
+        console.print(line, style="dim", soft_wrap=True, highlight=False, markup=False)
+
+    locations = find_sources(source, frames_fps=rate, say=note)
     problems: list[str] = []
     recorder = None if trace_file is None else Recorder()
     interrupted = False
@@ -143,9 +147,7 @@ def main(
         num_steps=steps,
         device=device,
         threads=threads,
-        passed_over=lambda name, reason: console.print(
-            f"{name} passed over: {reason}", style="dim", soft_wrap=True, highlight=False, markup=False
-        ),
+        passed_over=lambda name, reason: note(f"{name} passed over: {reason}"),
         tracer=recorder or SILENT,
     ) as detector:
         if reuse_backbone:  # before any source is opened
@@ -171,6 +173,8 @@ def main(
                     raise
                 problems.append(str(error))  # the other sources of the folder are worth running
                 continue
+            for line in summary.state.notes:
+                note(line)
             console.print(_summary_table(summary, detector, model, folder))
             problems += [f"{problem}; what came before is kept" for problem in summary.state.problems]
             if summary.interrupted:

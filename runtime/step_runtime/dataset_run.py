@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from step.config import StepConfig
 from step.data.frame_store import CLIP_FRAMES, frame_file, read_clip, read_frame, second_folder
-from step.data.video_clip import read_video_clip, videos_of
+from step.data.video_clip import read_video_clip
+from step.data.videos import videos_by_name
 from step.errors import StepError
 from step.evaluation.box_table import read_boxes, second_text
 from step.files import atomic_path
@@ -95,10 +96,10 @@ class DatasetFolder:
         return np.asarray(read_video_clip(self._video_file(video), second)[CLIP_FRAMES // 2], np.uint8)
 
     def _video_file(self, video: str) -> Path:
-        found = [path for path in videos_of(self.videos) if path.stem == video]
-        if not found:
+        found = videos_by_name([self.videos]).get(video)
+        if found is None:
             raise StepError(f"{self.videos}: has no video {video!r}, which is in {self.truth.name}")
-        return found[0]
+        return found
 
 
 class KeyFrameClips(Protocol):

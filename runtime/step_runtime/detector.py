@@ -205,6 +205,7 @@ class Detector:
                 source.stop()
             reader.join()
             state.dropped_clips = dropped_before + clips.dropped
+        state.notes += source.notes
         if source.problem is not None:
             state.problems.append(source.problem)
 
@@ -250,6 +251,7 @@ class Detector:
             if isinstance(source, Stoppable):
                 source.stop()
             reader.join()
+        state.notes += source.notes
         if source.problem is not None:
             state.problems.append(source.problem)
 

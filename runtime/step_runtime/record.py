@@ -11,7 +11,7 @@ from pathlib import Path
 
 from step.errors import StepError
 from step.files import atomic_files
-from step.video_stream import is_url
+from step.video.files import is_url
 from step_runtime.detector import DEFAULT_EVERY_S, DEFAULT_FRAMES_FPS, Detector
 from step_runtime.key_frame import KeyFrame
 from step_runtime.outputs.live_folder import keep_live_run, live_folder
@@ -173,6 +173,7 @@ def _manifest_kept(place: Path, manifest: RunManifest, source: Source, summary: 
             "dropped_frames": summary.dropped_frames,
             "reconnects": summary.reconnects,
             "problem": problem,
+            "notes": tuple(summary.state.notes),
         }
         with contextlib.suppress(OSError):  # on a full disk it says "running", as after a kill
             write_run(place, manifest.model_copy(update=changes))

@@ -12,3 +12,4 @@ class RunState:
         self.host_s = 0.0  # CPU time of the reader thread: converting, resizing, buffering
         self.inference_s = 0.0
         self.problems: list[str] = []
+        self.notes: list[str] = []  # what was chosen, skipped or bounded in reading, a line each

@@ -19,7 +19,8 @@ from torchvision import tv_tensors
 
 from step.classes import CHALLENGE_CLASS_IDS
 from step.data.frame_store import read_clip
-from step.data.video_clip import read_video_clip, videos_of
+from step.data.video_clip import read_video_clip
+from step.data.videos import videos_by_name
 from step.errors import StepError
 from step.evaluation.box_table import BoxTable, read_boxes
 
@@ -88,7 +89,7 @@ class AvaDataset(Dataset[Sample]):
         if (frames is None) == (videos is None):
             raise StepError("give either the folder of extracted frames or that of the videos")
         self._frames = frames
-        self._videos = None if videos is None else {path.stem: path for path in videos_of(videos)}
+        self._videos = None if videos is None else videos_by_name([videos])
         self._transform = transform
         table = read_boxes(truth, last="person")
         self._people = _people(table, class_ids)

@@ -15,7 +15,7 @@ from step.data.extract import Extracted, extract
 from step.data.frame_store import CLIP_PARTS
 from step.data.prepare import prepare
 from step.data.toy import generate
-from step.data.video_clip import VIDEO_SUFFIXES, videos_of
+from step.data.videos import videos_by_name
 from step.errors import StepError
 from step.evaluation.box_table import read_boxes
 from step.parent import end_with_parent
@@ -58,7 +58,12 @@ def extract_command(videos: tuple[Path, ...], output: Path, truth: Path | None, 
     """
     if workers < 1:
         raise StepError(f"--workers is {workers}; it must be at least 1")
-    files = _video_files(videos)
+    console = make_console(highlight=False, soft_wrap=True)
+
+    def note(line: str) -> None:
+        console.print(line, markup=False)
+
+    files = videos_by_name(videos, say=note)
     seconds = None if truth is None else _needed_seconds(truth)
     if seconds is not None:
         absent = sorted(set(seconds) - set(files))
@@ -70,10 +75,9 @@ def extract_command(videos: tuple[Path, ...], output: Path, truth: Path | None, 
     results = _extract_all(files, output, seconds, workers)
     frames, written = sum(done.frames for done in results), sum(done.written for done in results)
     there = sum(done.seconds for done in results) - written
-    make_console(highlight=False, soft_wrap=True).print(
-        f"{output}: {frames} frames of {len(results)} videos; {written} seconds written, {there} were there",
-        markup=False,
-    )
+    for line in (line for done in results for line in done.notes):
+        note(line)
+    note(f"{output}: {frames} frames of {len(results)} videos; {written} seconds written, {there} were there")
 
 
 @main.command("check", cls=OneLineCommand)
@@ -111,27 +115,6 @@ def toy_command(folder: Path, train: int, val: int, seed: int) -> None:
     make_console(highlight=False, soft_wrap=True).print(
         f"{folder}: {train} training and {val} validation videos", markup=False
     )
-
-
-def _video_files(places: tuple[Path, ...]) -> dict[str, Path]:
-    """Files by the names that AVA has for videos: file names without suffix."""
-    files: dict[str, Path] = {}
-    for place in places:
-        if place.is_dir():
-            found = videos_of(place)
-            if not found:
-                raise StepError(f"{place}: holds no video ({', '.join(sorted(VIDEO_SUFFIXES))})")
-        elif place.is_file():
-            found = [place]
-        else:
-            raise StepError(f"{place}: no such file or folder")
-        for path in found:
-            if path.stem in files:
-                raise StepError(
-                    f"{path}: has the name of {files[path.stem]}, and both would be {path.stem!r}; rename one"
-                )
-            files[path.stem] = path
-    return files
 
 
 def _needed_seconds(truth: Path) -> dict[str, frozenset[int]]:

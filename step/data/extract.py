@@ -15,8 +15,6 @@ from step.errors import StepError
 from step.files import atomic_path
 from step.video_stream import DecodedFrame, VideoStream
 
-_MISSING_FRAMES, _MISSING_SHARE = 5, 0.05  # so few may be missing without damage: edit lists cut frames
-
 
 @dataclass(frozen=True)
 class Extracted:
@@ -27,12 +25,14 @@ class Extracted:
         seconds: that are there now, of those wanted.
         written: seconds that were written now; the others were there already.
         frames: in those seconds.
+        notes: what was chosen, skipped or bounded in reading it, a line each.
     """
 
     video: str
     seconds: int
     written: int
     frames: int
+    notes: tuple[str, ...] = ()
 
 
 def extract(path: Path, root: Path, *, name: str | None = None, seconds: frozenset[int] | None = None) -> Extracted:
@@ -55,11 +55,15 @@ def extract(path: Path, root: Path, *, name: str | None = None, seconds: frozens
     present = {s: n for s, n in index.counts.items() if is_complete(second_folder(root, name, s), n)}
     wanted = _wanted(seconds, index)
     written = 0
+    notes: list[str] = []
     if wanted is None or not wanted <= frozenset(present):
         missing = None if wanted is None else wanted - frozenset(present)
         last = -1
-        for second, frames in _decode_seconds(path, missing):
-            last = second
+        expected = min(missing) if missing else 0  # the next second, if there is no gap
+        for second, frames in _decode_seconds(path, missing, notes):
+            if second > expected:
+                index = _with_gap(index, (expected, second - 1))
+            last, expected = second, second + 1
             if missing is not None and second not in missing:
                 continue
             if present.get(second) != len(frames):
@@ -77,7 +81,7 @@ def extract(path: Path, root: Path, *, name: str | None = None, seconds: frozens
     if lost:
         raise StepError(f"{path}: has no second {lost[0]}, or it is damaged ({len(lost)} of the wanted seconds)")
     counts = [count for second, count in present.items() if wanted is None or second in wanted]
-    return Extracted(video=name, seconds=len(counts), written=written, frames=sum(counts))
+    return Extracted(video=name, seconds=len(counts), written=written, frames=sum(counts), notes=tuple(notes))
 
 
 def _wanted(seconds: frozenset[int] | None, index: FrameIndex) -> frozenset[int] | None:
@@ -85,7 +89,19 @@ def _wanted(seconds: frozenset[int] | None, index: FrameIndex) -> frozenset[int]
     if seconds is None:
         return frozenset(index.counts) if index.is_whole else None
     last = index.last_second
-    return frozenset(second for second in seconds if second >= 0 and (last is None or second <= last))
+    within = (second for second in seconds if second >= 0 and (last is None or second <= last))
+    return frozenset(second for second in within if index.gap_at(second) is None)
+
+
+def _with_gap(index: FrameIndex, gap: tuple[int, int]) -> FrameIndex:
+    """The index with one more gap; those that touch become one."""
+    gaps: list[tuple[int, int]] = []
+    for first, last in sorted({*index.gaps, gap}):
+        if gaps and first <= gaps[-1][1] + 1:
+            gaps[-1] = (gaps[-1][0], max(gaps[-1][1], last))
+        else:
+            gaps.append((first, last))
+    return replace(index, gaps=tuple(gaps))
 
 
 def _last_second(path: Path) -> int:
@@ -100,7 +116,9 @@ def _write_second(target: Path, frames: list[DecodedFrame]) -> None:
             frame_file(folder, index).write_bytes(encode_jpeg(frame.picture))
 
 
-def _decode_seconds(path: Path, seconds: frozenset[int] | None) -> Iterator[tuple[int, list[DecodedFrame]]]:
+def _decode_seconds(
+    path: Path, seconds: frozenset[int] | None, notes: list[str]
+) -> Iterator[tuple[int, list[DecodedFrame]]]:
     """The frames of each wanted second, in order, and the other seconds that are come by, without their frames.
 
     Raises:
@@ -109,7 +127,7 @@ def _decode_seconds(path: Path, seconds: frozenset[int] | None) -> Iterator[tupl
     import av
 
     current, frames, count = -1, list[DecodedFrame](), 0
-    with VideoStream(str(path)) as stream:
+    with VideoStream(str(path), say=notes.append) as stream:
         start_s = None if not seconds else Fraction(min(seconds))
         try:
             for frame in stream.decode(start_s=start_s):
@@ -130,6 +148,5 @@ def _decode_seconds(path: Path, seconds: frozenset[int] | None) -> Iterator[tupl
             yield current, frames
         if not count and start_s is None:
             raise StepError(f"{path}: no frame could be decoded; the file is empty or damaged")
-        lost = stream.stated_frames - count if start_s is None else 0
-        if lost > max(_MISSING_FRAMES, _MISSING_SHARE * stream.stated_frames):
-            raise StepError(f"{path}: damaged: {lost} of {stream.stated_frames} frames could not be decoded")
+        if stream.problem is not None:
+            raise StepError(f"{path}: {stream.problem}")

@@ -43,7 +43,8 @@ def resampled(count: int) -> NDArray[np.int64]:
 def clip_files(root: Path, video: str, second: int) -> list[Path]:
     """The 36 frames of the clip around a key frame: half of second t - 2, t - 1, t, half of t + 1.
 
-    Where the clip reaches beyond the video, its first or last frame stands in, as SPEC.md has it for free video.
+    Where the clip reaches beyond the video, or into a gap in it, the nearest frame stands in, as SPEC.md has it for the
+    ends of free video.
 
     Args:
         root: folder of the frames.
@@ -59,21 +60,28 @@ def clip_files(root: Path, video: str, second: int) -> list[Path]:
         folder = second_folder(root, video, number)
         frames = sorted(folder.glob("*.jpg"))
         if not frames and offset:
-            frames = _frame_at_the_end(root, video, number)
+            frames = _nearest_frame(root, video, number, towards=second)
         if not frames:
             raise StepError(f"{folder}: no frames of second {number} of {video}; extract them: step-data extract")
         files += [frames[index] for index in resampled(len(frames))[part]]
     return files
 
 
-def _frame_at_the_end(root: Path, video: str, second: int) -> list[Path]:
-    """The video's first or last frame, for a second before or after it; nothing for one within."""
-    last_second = read_index(root, video).last_second
-    if second < 0:
-        return sorted(second_folder(root, video, 0).glob("*.jpg"))[:1]
-    if last_second is not None and second > last_second:
-        return sorted(second_folder(root, video, last_second).glob("*.jpg"))[-1:]
-    return []
+def _nearest_frame(root: Path, video: str, number: int, *, towards: int) -> list[Path]:
+    """What stands in for a second without frames, seen from another; nothing for one that has some."""
+    index = read_index(root, video)
+    near = number
+    if number < 0:
+        near = 0
+    elif index.last_second is not None and number > index.last_second:
+        near = index.last_second
+    gap = index.gap_at(near)
+    if gap is not None:
+        near = gap[1] + 1 if number < towards else gap[0] - 1
+    if near == number:
+        return []
+    files = sorted(second_folder(root, video, near).glob("*.jpg"))
+    return files[:1] if number < towards else files[-1:]
 
 
 def read_frame(path: Path) -> NDArray[np.uint8]:
@@ -106,12 +114,18 @@ class FrameIndex:
         counts: frames of each extracted second.
         last_second: of the video; None as long as its end was not seen.
         is_whole: whether all the video's seconds are among `counts`.
+        gaps: (first, last) second of each stretch within the video that shows no frame.
     """
 
     source_bytes: int = 0
     counts: dict[int, int] = field(default_factory=dict)
     last_second: int | None = None
     is_whole: bool = False
+    gaps: tuple[tuple[int, int], ...] = ()
+
+    def gap_at(self, second: int) -> tuple[int, int] | None:
+        """The gap in which a second lies."""
+        return next((gap for gap in self.gaps if gap[0] <= second <= gap[1]), None)
 
 
 def read_index(root: Path, video: str) -> FrameIndex:
@@ -129,7 +143,11 @@ def read_index(root: Path, video: str) -> FrameIndex:
         counts = {int(second): int(count) for second, count in content["counts"].items()}
         last = content["last_second"]
         return FrameIndex(
-            int(content["source_bytes"]), counts, None if last is None else int(last), bool(content["is_whole"])
+            source_bytes=int(content["source_bytes"]),
+            counts=counts,
+            last_second=None if last is None else int(last),
+            is_whole=bool(content["is_whole"]),
+            gaps=tuple((int(first), int(end)) for first, end in content.get("gaps", ())),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise StepError(f"{path}: is damaged ({error}); {advice}") from error

@@ -15,6 +15,7 @@ from step.data.frame_store import FrameIndex, frame_file, second_folder, write_i
 from step.data.toy_figures import SPEEDS, Body, draw
 from step.errors import StepError
 from step.files import atomic_path
+from step.video.files import ffmpeg_name
 
 WIDTH_PX, HEIGHT_PX, FPS, SECONDS = 320, 240, 24, 7
 KEY_SECONDS = range(2, SECONDS - 1)
@@ -158,7 +159,7 @@ def _write_video(folder: Path, name: str, scene: Scene) -> list[str]:
 
     (folder / "videos").mkdir(exist_ok=True)
     rows: list[str] = []
-    with av.open(str(folder / "videos" / f"{name}.mp4"), "w") as container:
+    with av.open(ffmpeg_name(folder / "videos" / f"{name}.mp4"), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options=_ENCODER)
         assert isinstance(stream, av.video.VideoStream)
         stream.width, stream.height, stream.pix_fmt = WIDTH_PX, HEIGHT_PX, "yuv420p"

@@ -9,6 +9,7 @@ from step.errors import StepError
 from step.training.augmentation import Augmentation, AugmentationOptions
 from step.training.clips import TrainingClips
 from step.training.config import TrainingConfig
+from step.video.files import read_folder
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ def open_data(
 
 def _check_videos(dataset: AvaDataset, csv: Path, folder: Path) -> None:
     """Before hours of training, that there is something of every video."""
-    there = {path.stem if path.is_file() else path.name for path in folder.iterdir()}
+    content = read_folder(folder)
+    there = {path.stem for path in content.videos} | {path.name for path in content.folders}
     missing = sorted({video for video, _ in dataset.key_frames} - there)
     if missing:
         raise StepError(

@@ -56,20 +56,25 @@ class StampReader:
 
     Args:
         container, video: what is decoded.
-        rate: frames a second, for formats that hold no times.
+        counted_rate: frames a second, by which frames are timed where the format holds no times; None where it does.
 
     Attributes:
         refused: packets that could not be decoded, after the first frame.
         is_cut: whether one of the last packets, or the last frame, is cut off.
     """
 
-    def __init__(self, container: "av.container.InputContainer", video: "av.video.VideoStream", rate: Fraction) -> None:
+    def __init__(
+        self,
+        container: "av.container.InputContainer",
+        video: "av.video.VideoStream",
+        *,
+        counted_rate: Fraction | None,
+    ) -> None:
         self.refused = 0
-        self._rate = rate
-        self._counts = is_untimed(container)
+        self._counted_rate = counted_rate
         self._number = 0  # of the next frame; one that is lost still takes its time
         # AVI numbers its chunks, empty ones among them, in the order of decoding. FFmpeg makes times of presentation
-        # out of that, which are wrong where frames are reordered; frames come out in order and take the numbers in turn.
+        # out of that, which are wrong where frames are reordered; these come out in order and take the numbers in turn.
         self._in_turn = container.format.name == "avi" and bool(video.codec_context.has_b_frames)
         self._sent: deque[Fraction | None] = deque()
         self._has_decoded = False
@@ -100,8 +105,8 @@ class StampReader:
         self._has_decoded, self._latest_frame = True, frame.is_corrupt
         number, self._number = self._number, self._number + 1
         in_turn = self._sent.popleft() if self._sent else None
-        if self._counts:
-            return number / self._rate
+        if self._counted_rate is not None:
+            return number / self._counted_rate
         if self._in_turn or frame.pts is None or frame.time_base is None:
             return in_turn
         return frame.pts * frame.time_base

@@ -25,7 +25,7 @@ Item = TypeVar("Item")
 LONGEST_STEP_S = Fraction(1)
 """No picture is repeated for longer than this."""
 _LONGEST_STEP_INTERVALS = Fraction(3, 2)  # of recordings that are meant to have less than one frame a second
-_SURPRISING_INTERVALS = Fraction(5, 2)  # a longer step, although it follows, is looked at with the next stamp
+_SURPRISING_STEPS = Fraction(5, 2)  # a step so much longer than others, although it follows, waits for the next stamp
 _WITNESSES = 3  # frames after a jump that are asked; so many outliers in a row change nothing
 _LONE_GAP_S = Fraction(10)
 
@@ -84,6 +84,7 @@ class Timeline(Generic[Item]):
         self._turns_s = Fraction(0)  # what counters that ran over have lost
         self._last_stamp_s: Fraction | None = None
         self._last_time_s = Fraction(0)
+        self._step_s = Fraction(0)  # to the last frame, from the one before it
         self._waiting: list[tuple[Item, Fraction | None]] = []
 
     def add(self, item: Item, stamp_s: Fraction | None) -> list[Placed[Item]]:
@@ -157,7 +158,7 @@ class Timeline(Generic[Item]):
         first = stamps[0]
         if first is not None and self._follows(first, last_s):
             following = stamps[1] if len(stamps) > 1 else None
-            is_surprising = first - last_s > _SURPRISING_INTERVALS * self._interval_s
+            is_surprising = first - last_s > _SURPRISING_STEPS * max(self._interval_s, self._step_s)
             if is_surprising and len(stamps) == 1 and not is_end:
                 return []
             if not is_surprising or following is None or not last_s < following <= first:
@@ -185,7 +186,9 @@ class Timeline(Generic[Item]):
     def _place(self, stamp_s: Fraction, jump: Jump | None = None) -> Placed[Item]:
         assert self._last_stamp_s is not None
         item, _ = self._waiting.pop(0)
-        self._last_time_s = self._last_time_s + stamp_s - self._last_stamp_s if jump is None else jump.to_s
+        if jump is None:
+            self._step_s = stamp_s - self._last_stamp_s
+        self._last_time_s = self._last_time_s + self._step_s if jump is None else jump.to_s
         self._last_stamp_s = stamp_s
         return Placed(item, self._last_time_s, jump)
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import cast
 
 from step.errors import StepError
+from step.video_stream import VideoStream
 from step_runtime.backends.select import BackendName
 from step_runtime.detector import Detector
 from step_runtime.record import RunOptions, record
-from step_runtime.sources.video import VideoSource
 
 _SCORE_APART, _BOX_APART = 1e-3, 5e-3  # of the same detection in two results; boxes in [0, 1]
 
@@ -145,8 +145,8 @@ def count_frames(video: str) -> int:
     Raises:
         StepError: it cannot be opened, or nothing in it can be decoded.
     """
-    source = VideoSource(video)
-    return source.stated_frames or sum(1 for _ in source.frames())
+    with VideoStream(video) as stream:
+        return stream.stated_frames or sum(1 for _ in stream.decode())
 
 
 def agreement(found: Path, expected: Path) -> float:

@@ -34,6 +34,7 @@ class TappedSource:
         self.interval_s, self.slack_s = source.interval_s, source.slack_s
         self.duration_s, self.is_live = source.duration_s, source.is_live
         self.problem: str | None = None
+        self.notes: list[str] = []
 
     def frames(self) -> Iterator[SourceFrame]:
         """See `Source.frames`."""
@@ -56,7 +57,7 @@ class TappedSource:
         finally:
             if isinstance(frames, Generator):
                 frames.close()
-            self.problem = self._source.problem
+            self.problem, self.notes = self._source.problem, self._source.notes
             self._tap.end()
 
 

@@ -16,9 +16,11 @@ from step.clips import tube_offsets_s
 from step.config import CLIP_FPS, StepConfig
 from step.errors import StepError
 from step.memory import is_memory_shortage
+from step.video.files import ffmpeg_name
 from step_runtime.clip_buffer import SourceFrame
 from step_runtime.key_frame import KeyFrame
 from step_runtime.merging import Person
+from step_runtime.outputs.colours import encoded_colours, tag_colours
 from step_runtime.outputs.drawing import LabelledBox, draw_boxes, draw_caption
 from step_runtime.trace import SILENT, Tracer
 
@@ -157,6 +159,7 @@ class OverlayWriter:
             width, height = self._stream.width, self._stream.height
             pixels = np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels[:height, :width]), format="rgb24")
+        picture = encoded_colours(picture)
         self._last_pts = max(round(time_s / _TIME_BASE), self._last_pts + 1)
         picture.pts, picture.time_base = self._last_pts, _TIME_BASE
         self._container.mux(self._stream.encode(picture))
@@ -164,11 +167,14 @@ class OverlayWriter:
     def _open(self, width: int, height: int) -> None:
         import av
 
-        self._container = av.open(str(self._path), "w", format="mp4", options=_FRAGMENTS if self._is_live else {})
+        self._container = av.open(
+            ffmpeg_name(self._path), "w", format="mp4", options=_FRAGMENTS if self._is_live else {}
+        )
         stream = self._container.add_stream(_encoder(), rate=self._rate.limit_denominator(1001))
         assert isinstance(stream, av.video.VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.time_base = _TIME_BASE
+        tag_colours(stream.codec_context)
         stream.options = {"crf": "23", "preset": "veryfast"}
         if self._is_live:  # a fragment is written when the next one begins, with a key picture
             stream.codec_context.gop_size = max(round(self._rate), 1)

@@ -26,6 +26,7 @@ class RunManifest(Record):
         dropped_clips, dropped_frames: of a live source, how many were not taken in time.
         reconnects: of a live source, how often it was connected to again.
         problem: why it ended early, if it did by itself.
+        notes: what was chosen, skipped or bounded in reading, a line each.
     """
 
     status: Status
@@ -39,6 +40,7 @@ class RunManifest(Record):
     dropped_frames: int = 0
     reconnects: int = 0
     problem: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def write_run(folder: Path, manifest: RunManifest) -> None:

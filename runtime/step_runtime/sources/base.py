@@ -17,6 +17,7 @@ class Source(Protocol):
         duration_s: length as the container states it; None if it does not or the source is live.
         is_live: frames come in their own time and cannot be read again.
         problem: set when the frames stopped before the source's end: where and why.
+        notes: what was chosen, skipped or bounded in reading it, a line each.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Source(Protocol):
     duration_s: Fraction | None
     is_live: bool
     problem: str | None
+    notes: list[str]
 
     def frames(self) -> Iterator[SourceFrame]:
         """Decodes from the beginning (a source that is not live can be read more than once).

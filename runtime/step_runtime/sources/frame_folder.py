@@ -1,6 +1,5 @@
 """A folder of frames, one image a frame: the release's demo layout."""
 
-import re
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -10,15 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from step.errors import StepError
+from step.video.files import read_folder
 from step_runtime.clip_buffer import SourceFrame
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
-
-
-def image_files(folder: Path) -> list[Path]:
-    """The folder's images in natural order: frame2 before frame10."""
-    files = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
-    return sorted(files, key=lambda path: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", path.name)])
 
 
 class FrameFolderSource:
@@ -33,10 +25,11 @@ class FrameFolderSource:
     is_live = False
 
     def __init__(self, folder: Path, *, fps: Fraction) -> None:
-        self.name = folder.name
+        self.name = folder.absolute().name
         self.problem: str | None = None
+        self.notes: list[str] = []
         self.interval_s = 1 / fps
-        self._files = image_files(folder)
+        self._files = read_folder(folder).frames
         self.duration_s: Fraction | None = len(self._files) / fps
 
     def frames(self) -> Iterator[SourceFrame]:

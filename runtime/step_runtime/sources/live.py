@@ -90,6 +90,7 @@ class LiveSource:
     ) -> None:
         self.name = name
         self.problem: str | None = None
+        self.notes: list[str] = []  # they are said when they happen
         self.reconnects = 0
         self._shown = shown
         self._connect = connect
@@ -181,21 +182,24 @@ class LiveSource:
         if base is None:
             return frame
         return replace(
-            frame, time_s=frame.time_s + shift_s, index=base.index + 1 + frame.index, starts_segment=is_first
+            frame,
+            time_s=frame.time_s + shift_s,
+            index=base.index + 1 + frame.index,
+            starts_segment=is_first or frame.starts_segment,
         )
 
     def _describe_end(self, broke: str | None, last: SourceFrame | None) -> str | None:
         """What is wrong with the end that came; None for a recording that was read to its end."""
         end_s = Fraction(0) if last is None else last.time_s + self.interval_s
-        if broke is not None and broke.startswith(self._shown):  # it could not be connected to again
+        if broke is not None and broke.startswith(self._shown):  # it says all by itself
             return broke
         if broke is not None:
             return f"{self._shown}: broke at {float(end_s):.2f} s ({broke})"
-        if self.duration_s is not None:
-            is_short = self.duration_s - end_s > _END_SLACK_S
-            whole = f"{float(self.duration_s):.2f} s"
-            return f"{self._shown}: broke at {float(end_s):.2f} s of {whole}" if is_short else None
-        return f"{self._shown}: the stream ended at {float(end_s):.2f} s" if self.is_live else None
+        if not self.is_live:
+            return None
+        # A recorder that sends a recording at its pace states how long it is, and ends it.
+        is_whole = self.duration_s is not None and self.duration_s - end_s <= _END_SLACK_S
+        return None if is_whole else f"{self._shown}: the stream ended at {float(end_s):.2f} s"
 
     def _give_up(self, problem: str, *, has_frames: bool) -> None:
         if not has_frames:

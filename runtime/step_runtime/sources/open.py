@@ -1,52 +1,62 @@
-"""Telling sources apart: file, folder of videos, folder of frames, camera index, URL."""
+"""Telling sources apart: file, folder of videos, folder of frames, camera index, URL.
+
+What exists on disk is taken for what it is; only what does not is a camera's index or a URL.
+"""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 from step.errors import StepError
-from step.video_stream import is_url
+from step.video.files import check_regular_file, describe_skipped, is_url, local_path, read_folder
 from step_runtime.sources.base import Source
 from step_runtime.sources.camera import CameraConnection
-from step_runtime.sources.frame_folder import FrameFolderSource, image_files
+from step_runtime.sources.frame_folder import FrameFolderSource
 from step_runtime.sources.live import DEFAULT_OPTIONS, LiveOptions, LiveSource
 from step_runtime.sources.stream import StreamConnection, shown_url
 from step_runtime.sources.video import VideoSource, video_name
 
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp", ".ogv"}
-)
 
-
-def find_sources(source: str, *, frames_fps: Fraction) -> list[str | Path]:
+def find_sources(
+    source: str, *, frames_fps: Fraction, say: Callable[[str], None] = lambda _line: None
+) -> list[str | Path]:
     """What a source argument stands for: itself, or everything in a folder, in order of name.
 
     Args:
         source: path, URL, or camera index.
         frames_fps: unused for videos; must be positive.
+        say: is told in one line what is left out of a folder.
 
     Raises:
-        StepError: missing, or a folder without videos or frames.
+        StepError: missing, neither a file nor a folder, or a folder without videos or frames.
     """
     if frames_fps <= 0:
         raise StepError(f"--frames-fps is {float(frames_fps):g}; it must be above 0")
-    if is_url(source) or source.isdecimal():
+    if not source:
+        raise StepError("the source is empty; give a video, a folder, a camera's number or a URL")
+    if _is_camera(source) or is_url(source):
         return [source]
-    path = Path(source)
-    if not source or not path.exists():
-        raise StepError(f"{source}: no such file or folder")
+    path = local_path(source)
     if not path.is_dir():
-        return [source]
-    if image_files(path):
-        return [path]
-    videos: list[str | Path] = [
-        str(entry) for entry in sorted(path.iterdir()) if entry.suffix.lower() in VIDEO_SUFFIXES and entry.is_file()
-    ]
-    folders: list[str | Path] = [entry for entry in sorted(path.iterdir()) if entry.is_dir() and image_files(entry)]
-    if not videos and not folders:
-        raise StepError(f"{source}: the folder holds neither videos ({', '.join(sorted(VIDEO_SUFFIXES))}) nor frames")
-    return videos + folders
+        check_regular_file(path, shown=source)
+        return [str(path)]
+    content = read_folder(path)
+    folders = tuple(folder for folder in content.folders if read_folder(folder).frames)
+    others = (*content.skipped, *(folder for folder in content.folders if folder not in folders))
+    if content.videos or (folders and not content.frames):
+        # A folder of videos with a thumbnail in it is no folder of frames.
+        skipped = describe_skipped(path, (*content.frames, *others), kind="neither videos nor folders of frames")
+        found: list[str | Path] = [*(str(video) for video in content.videos), *folders]
+    elif content.frames:
+        skipped = describe_skipped(path, (*others, *folders), kind="no frames")
+        found = [path]
+    else:
+        told = describe_skipped(path, others, kind="neither videos nor frames")
+        raise StepError(f"{source}: the folder holds neither videos nor frames" + (f"; {told}" if told else ""))
+    if skipped is not None:
+        say(skipped)
+    return found
 
 
 def source_names(locations: Sequence[str | Path]) -> list[str]:
@@ -57,10 +67,14 @@ def source_names(locations: Sequence[str | Path]) -> list[str]:
     ]
 
 
+def _is_camera(location: str) -> bool:
+    return location.isascii() and location.isdecimal() and not Path(location).exists()
+
+
 def _short_name(location: str | Path) -> str:
-    if isinstance(location, Path):
-        return location.name  # a folder of frames has no suffix
-    if location.isdecimal():
+    if isinstance(location, Path) or Path(location).is_dir():
+        return Path(location).absolute().name  # a folder of frames has no suffix
+    if _is_camera(location):
         return f"camera{location}"
     return video_name(location)
 
@@ -79,24 +93,25 @@ def open_source(
     Raises:
         StepError: it cannot be opened.
     """
-    source: Source
     name = name or _short_name(location)
-    if isinstance(location, Path):
-        source = FrameFolderSource(location, fps=frames_fps)
+    text = str(location)
+    source: Source
+    if Path(location).is_dir():
+        source = FrameFolderSource(Path(location), fps=frames_fps)
         source.name = name
-    elif location.isdecimal():
-        source = open_camera(int(location), name=name, live=live)
-    elif is_url(location):
-        source = open_stream(location, name=name, live=live)
+    elif isinstance(location, str) and _is_camera(text):
+        source = open_camera(int(text), name=name, live=live)
+    elif isinstance(location, str) and is_url(text):
+        source = open_stream(text, name=name, live=live)
     else:
-        source = VideoSource(location)
+        source = VideoSource(text)
         source.name = name
     return source
 
 
 def open_stream(url: str, *, name: str, live: LiveOptions = DEFAULT_OPTIONS) -> LiveSource:
     """Opens what is behind a URL; see `LiveSource`."""
-    connect = functools.partial(StreamConnection, url, stall_timeout_s=live.stall_timeout_s)
+    connect = functools.partial(StreamConnection, url, stall_timeout_s=live.stall_timeout_s, say=live.say)
     return LiveSource(name, shown=shown_url(url), connect=connect, options=live)
 
 

@@ -1,7 +1,7 @@
 """Network streams and videos behind URLs, decoded with PyAV."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 from step.errors import StepError
@@ -63,20 +63,27 @@ class StreamConnection:
     Args:
         url: what to open.
         stall_timeout_s: seconds without data after which the library gives up.
+        say: is told what was chosen or bounded, a line each.
 
     Raises:
         StepError: unreachable, not a video, or without a video stream.
     """
 
-    def __init__(self, url: str, *, stall_timeout_s: float) -> None:
+    def __init__(self, url: str, *, stall_timeout_s: float, say: Callable[[str], None] = lambda _line: None) -> None:
         self._shown = shown_url(url)
         # The library is a little more patient than whoever waits for it, and says it.
         timeouts_s = (OPEN_TIMEOUT_S, stall_timeout_s + 1)
-        self._stream = stream = VideoStream(url, timeouts_s=timeouts_s, shown=self._shown)
+        stream = VideoStream(url, timeouts_s=timeouts_s, shown=self._shown, say=say)
+        self.is_live = is_live_stream(url, duration_s=stream.duration_s, size_bytes=stream.size_bytes)
+        if self.is_live and stream.is_untimed:
+            # FFmpeg would count such frames at 25 a second; whether they are counted or stamped is told when opening.
+            stream.close()
+            stream = VideoStream(url, timeouts_s=timeouts_s, shown=self._shown, by_arrival=True)
+            say(f"{self._shown}: its format holds no times; frames are timed as they come")
+        self._stream = stream
         self.interval_s = 1 / stream.rate
         self.slack_s = stream.slack_s
         self.duration_s = stream.duration_s
-        self.is_live = is_live_stream(url, duration_s=stream.duration_s, size_bytes=stream.size_bytes)
         self.description = stream.description
 
     def frames(self) -> Iterator[SourceFrame]:
@@ -88,6 +95,8 @@ class StreamConnection:
                 yield source_frame(frame)
         except av.FFmpegError as error:
             raise StepError(str(error.strerror)) from error
+        if self._stream.problem is not None:
+            raise StepError(f"{self._shown}: {self._stream.problem}")
 
     def close(self) -> None:
         """See `Connection.close`."""
