@@ -243,6 +243,8 @@ class VideoStream:
     def _stated_duration_s(self) -> Fraction | None:
         import av
 
+        if self._container.format.name == "avi" and self._video.frames and self._video.average_rate:
+            return self._video.frames / self._video.average_rate  # FFmpeg fits the other to what is left of the file
         if self._video.duration is not None and self._video.time_base is not None:
             return self._video.duration * self._video.time_base
         others = len(self._container.streams) > len(self._container.streams.video)

@@ -28,6 +28,8 @@ def videos_by_name(places: Iterable[Path], *, say: Callable[[str], None] = lambd
             if skipped:
                 say(skipped)
         else:
+            if not place.exists() and not place.is_symlink():
+                raise StepError(f"{place}: no such file or folder")
             check_regular_file(place)
             found = (place,)
         for path in found:

@@ -115,7 +115,7 @@ def test_what_is_wrong_is_listed(damage, said, place, run):
     [
         (["prepare", "none.csv", "-o", "out.csv"], "none.csv: no such file"),
         (["extract", "none", "-o", "f"], "none: no such file or folder"),
-        (["extract", "empty", "-o", "f"], "empty: holds no video"),
+        (["extract", "empty", "-o", "f"], "empty: the folder holds no video"),
         (["extract", "videos", "-o", "f", "--workers", "0"], "--workers is 0; it must be at least 1"),
         (["extract", "videos", "videos/v.mp4", "-o", "f"], "both would be 'v'; rename one"),
         (["extract", "videos", "-o", "f", "--truth", "other.csv"], "video .w. is not among VIDEOS"),

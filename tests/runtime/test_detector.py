@@ -53,6 +53,7 @@ class LiveSource:
     """A source that gives frames faster than a slow model takes clips."""
 
     name, interval_s, slack_s, duration_s, is_live, problem = "live", Fraction(1, 25), Fraction(0), None, True, None
+    notes = ()
 
     def __init__(self, inner, fail_after: int | None = None):
         self.inner = inner

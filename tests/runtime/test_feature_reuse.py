@@ -71,6 +71,7 @@ class LiveSource:
     def __init__(self, video, ended):
         self._inner, self._ended = VideoSource(str(video)), ended
         self.name, self.interval_s, self.slack_s = "live", self._inner.interval_s, self._inner.slack_s
+        self.notes = []
         self.duration_s, self.is_live, self.problem = None, True, None
 
     def frames(self):

@@ -198,8 +198,11 @@ class LiveSource:
         if not self.is_live:
             return None
         # A recorder that sends a recording at its pace states how long it is, and ends it.
-        is_whole = self.duration_s is not None and self.duration_s - end_s <= _END_SLACK_S
-        return None if is_whole else f"{self._shown}: the stream ended at {float(end_s):.2f} s"
+        if self.duration_s is None:
+            return f"{self._shown}: the stream ended at {float(end_s):.2f} s"
+        is_whole = self.duration_s - end_s <= _END_SLACK_S
+        whole = f"{float(self.duration_s):.2f} s"
+        return None if is_whole else f"{self._shown}: broke at {float(end_s):.2f} s of {whole}"
 
     def _give_up(self, problem: str, *, has_frames: bool) -> None:
         if not has_frames:
