@@ -5,10 +5,10 @@ Shape legend: F input frames (36), M people in the key frame, R proposals, K cla
 Source: SPEC.md, "Clip and preprocessing", "Classes", "Training (detection)".
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torchvision import tv_tensors
 
 from step.classes import CHALLENGE_CLASS_IDS
 from step.data.frame_store import read_clip
+from step.data.people import group_people
 from step.data.video_clip import read_video_clip
 from step.data.videos import videos_by_name
 from step.errors import StepError
@@ -54,7 +55,7 @@ class Sample(TypedDict):
 
 @dataclass(frozen=True)
 class _People:
-    """Of one key frame: boxes [M, 4] in shares of the picture, labels [M, K], person ids [M] (NaN where unknown)."""
+    """Of one key frame: boxes [M, 4] in shares of the picture, labels [M, K], ids [M] (NaN where they tell nothing)."""
 
     boxes: NDArray[np.float32]
     labels: NDArray[np.float32]
@@ -150,27 +151,25 @@ class AvaDataset(Dataset[Sample]):
 
 
 def _people(table: BoxTable, class_ids: tuple[int, ...]) -> dict[tuple[str, int], _People]:
-    """By video and second. Rows of one person are one person; without ids, rows of one box are."""
+    """By video and second; see `group_people` for what makes rows one person."""
     column = {label: index for index, label in enumerate(class_ids)}
     table = table.take(np.isin(table.label, class_ids))
-    found: dict[tuple[str, int], dict[Any, tuple[NDArray[np.float64], list[int]]]] = {}
-    for row in range(len(table)):
-        second = table.second[row]
-        if second != int(second):
-            raise StepError(f"{table.where(row)}: the second is {second}; key frames lie on whole seconds")
-        box, person = table.boxes_xyxy[row], table.last[row]
-        key = tuple(box) if np.isnan(person) else person
-        frame = found.setdefault((table.videos[table.video[row]], int(second)), {})
-        frame.setdefault(key, (box, []))[1].append(column[int(table.label[row])])
-    return {frame: _stack(people, len(class_ids)) for frame, people in found.items()}
-
-
-def _stack(people: Mapping[Any, tuple[NDArray[np.float64], list[int]]], num_classes: int) -> _People:
-    labels = np.zeros((len(people), num_classes), np.float32)
-    for row, (_, columns) in enumerate(people.values()):
-        labels[row, columns] = 1
-    ids = np.array([np.nan if isinstance(key, tuple) else key for key in people], np.float64)
-    return _People(np.stack([box for box, _ in people.values()]).astype(np.float32), labels, ids)
+    fractional = np.flatnonzero(table.second != np.floor(table.second))
+    if len(fractional):
+        row = int(fractional[0])
+        raise StepError(f"{table.where(row)}: the second is {table.second[row]}; key frames lie on whole seconds")
+    found: dict[tuple[str, int], _People] = {}
+    for frame in group_people(table):
+        labels = np.zeros((len(frame.people), len(class_ids)), np.float32)
+        for number, person in enumerate(frame.people):
+            labels[number, [column[int(label)] for label in table.label[person.rows]]] = 1
+        ids = [frame.sole_id(person) for person in frame.people]
+        found[table.videos[frame.video], int(frame.second)] = _People(
+            boxes=np.stack([person.box_xyxy for person in frame.people]).astype(np.float32),
+            labels=labels,
+            ids=np.array([np.nan if number is None else number for number in ids], np.float64),
+        )
+    return found
 
 
 def _proposals(path: Path) -> dict[tuple[str, int], NDArray[np.float32]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from step.data.frame_store import CLIP_PARTS, is_complete, read_index, second_folder
+from step.data.people import group_people
 from step.errors import StepError
 from step.evaluation.box_table import BoxTable, find_duplicate, read_boxes
 from step.evaluation.label_map import read_label_map
@@ -60,6 +61,7 @@ def check(
     repeated = find_duplicate(table)
     if repeated is not None:
         yield Problem(table.where(repeated[0]), f"repeats line {table.lines[repeated[1]]}; step-data prepare drops it")
+    yield from _people(table)
     if label_map is not None:
         yield from _labels(table, read_label_map(label_map))
     if frames is not None:
@@ -68,6 +70,34 @@ def check(
         for number, video in sorted(enumerate(table.videos), key=lambda pair: pair[1]):
             progress(video)
             yield from _frames(frames, video, set(table.second[table.video == number].tolist()))
+
+
+def _people(table: BoxTable) -> Iterator[Problem]:
+    """Ids that do not tell people apart: each kind once, with its first lines."""
+    shared, merged = 0, 0
+    first_shared = first_merged = ""
+    for frame in group_people(table):
+        for number, people in frame.shared_ids():
+            shared += 1
+            lines = " and ".join(str(table.lines[person.rows[0]]) for person in people[:2])
+            place = f"{table.videos[frame.video]}, second {frame.second:g}"
+            first_shared = first_shared or f"id {table.people[number]} in {place} (lines {lines})"
+        for person in frame.people:
+            if len(person.ids) > 1:
+                merged += 1
+                ids = " and ".join(table.people[number] for number in sorted(person.ids)[:2])
+                first_merged = first_merged or f"ids {ids}, line {table.lines[person.rows[0]]}"
+    if shared:
+        yield Problem(
+            str(table.path),
+            f"a person id stands for several boxes of a key frame {shared} times, first: {first_shared}; people are "
+            "told apart by their boxes, and not followed from one key frame to the next",
+        )
+    if merged:
+        yield Problem(
+            str(table.path),
+            f"one box has several person ids {merged} times, first: {first_merged}; it is taken for one person",
+        )
 
 
 def _labels(table: BoxTable, names: dict[int, str]) -> Iterator[Problem]:
@@ -97,8 +127,12 @@ def _frames(root: Path, video: str, seconds: set[float]) -> Iterator[Problem]:
     beyond = sorted(second for second in seconds if last is not None and second > last)
     if beyond:
         yield Problem(str(folder), f"second {beyond[0]:g} is beyond the video, which ends in second {last}")
+    without = sorted(second for second in seconds if index.gap_at(int(second)) is not None)
+    if without:
+        yield Problem(str(folder), f"second {without[0]:g} lies in a gap of the video, which shows no frame there")
     needed = sorted({int(second) + offset for second in seconds for offset, _ in CLIP_PARTS})
     needed = [second for second in needed if second >= 0 and (last is None or second <= last)]
+    needed = [second for second in needed if index.gap_at(second) is None]
     missing = [second for second in needed if second not in counts and not second_folder(root, video, second).is_dir()]
     if missing:
         yield Problem(str(folder), f"seconds {_some(missing)} are missing; extract them: step-data extract")

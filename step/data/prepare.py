@@ -1,5 +1,6 @@
 """Ground truth in one form: sorted, of the wanted classes, without excluded key frames (torch-free)."""
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,12 +79,13 @@ def prepare(truth: Path, output: Path, *, label_map: Path | None = None, exclude
 
 def write_boxes(table: BoxTable, path: Path) -> None:
     """Writes rows as AVA has them; persons without an id stay without."""
-    with path.open("w", encoding="utf-8", newline="\n") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
         for row in range(len(table)):
-            corners = ",".join(f"{corner:.6g}" for corner in table.boxes_xyxy[row])
-            last = "" if np.isnan(table.last[row]) else f"{table.last[row]:.17g}"  # ids are often large
-            file.write(f"{table.videos[table.video[row]]},{second_text(table.second[row])},{corners}")
-            file.write(f",{table.label[row]},{last}\n")
+            corners = (f"{corner:.6g}" for corner in table.boxes_xyxy[row])
+            person = "" if np.isnan(table.last[row]) else table.people[int(table.last[row])]
+            video = table.videos[table.video[row]]
+            rows.writerow([video, second_text(table.second[row]), *corners, table.label[row], person])
 
 
 def _order(table: BoxTable) -> NDArray[np.int64]:

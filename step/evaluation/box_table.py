@@ -9,7 +9,9 @@ Source: https://research.google.com/ava/download.html ("CSV format"); SPEC.md, "
 import codecs
 import csv
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +25,7 @@ Last = Literal["score", "person"]
 _BLOCK_BYTES = 2**20
 _NAMES = ("video", "second", "x1", "y1", "x2", "y2", "class", "last")
 _SLACK = 1e-6  # corners are rounded to some digits
+_LONGEST_ID = 300  # digits
 _MOST_SECONDS = 1e7  # four months; what is beyond is no second of a video
 LARGEST_LABEL = 65535
 """AVA's ids end at 80; other data sets may have more."""
@@ -39,9 +42,10 @@ class BoxTable:
         second: float64 [R], of the key frame.
         boxes_xyxy: float64 [R, 4] in [0, 1].
         label: int32 [R] class id.
-        last: float64 [R] score or person id; NaN where the file has none.
+        last: float64 [R] score, or index into `people`; NaN where the file has none.
         lines: int64 [R] line of the file, from 1.
         empty: (video name, second) of key frames named without boxes.
+        people: ids of ground truth, in order of their numbers and whatever their length.
     """
 
     path: Path
@@ -53,6 +57,7 @@ class BoxTable:
     last: NDArray[np.float64]
     lines: NDArray[np.int64]
     empty: tuple[tuple[str, float], ...] = ()
+    people: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.label)
@@ -72,14 +77,20 @@ def read_boxes(path: Path, *, last: Last) -> BoxTable:
 
     Args:
         path: the csv.
-        last: what stands in the eighth column. Results need their score; a person id may be missing.
+        last: what stands in the eighth column. Results need their score; a person id, a number of any length, may be
+            missing.
 
     Raises:
         StepError: no such file, or the first line that is wrong and what is wrong with it.
     """
-    table, short = _read_columns(path)
+    table, short = _read_columns(path, last)
     lines = _line_numbers(path, table.num_rows, short)
-    columns = {name: table[name].to_numpy() for name in _NAMES[1:]}
+    columns = {name: table[name].to_numpy() for name in _NAMES[1:7]}
+    people: tuple[str, ...] = ()
+    if last == "person":
+        score, people = _people(table["last"], path, lines)
+    else:
+        score = table["last"].to_numpy()
     encoded = table["video"].combine_chunks().dictionary_encode()
     result = BoxTable(
         path=path,
@@ -88,9 +99,10 @@ def read_boxes(path: Path, *, last: Last) -> BoxTable:
         second=columns["second"],
         boxes_xyxy=np.stack([columns[name] for name in _NAMES[2:6]], axis=1),
         label=_labels(columns["class"], path, lines),
-        last=columns["last"],
+        last=score,
         lines=lines,
         empty=_empty_frames(path, short),
+        people=people,
     )
     check_boxes(result, last=last)
     return result
@@ -102,19 +114,12 @@ def read_frames(path: Path) -> tuple[tuple[str, float], ...]:
     Raises:
         StepError: no such file, or the first line that is wrong.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except FileNotFoundError as error:
-        raise StepError(f"{path}: no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise StepError(f"{path}: cannot be read: {error}") from error
+    _check_utf8(path)
     frames = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            columns = _split(path, number, line)
-            if len(columns) < 2:
-                raise StepError(f"{path}, line {number}: is {quoted(line)}; a key frame is video,second")
-            frames.append(_empty_frame(path, number, columns[0].strip(), columns[1].strip()))
+    for number, columns in _rows(path):
+        if len(columns) < 2:
+            raise StepError(f"{path}, line {number}: is {quoted(columns[0])}; a key frame is video,second")
+        frames.append(_empty_frame(path, number, columns[0].strip(), columns[1].strip()))
     return tuple(frames)
 
 
@@ -171,15 +176,15 @@ def find_duplicate(table: BoxTable) -> tuple[int, int] | None:
     return int(repeated[first]), int(order[:-1][same][first])
 
 
-def _read_columns(path: Path) -> tuple[Any, list[tuple[int, str]]]:
+def _read_columns(path: Path, last: Last) -> tuple[Any, list[tuple[int, str]]]:
     """An Arrow table of eight columns, and the rows of two columns: (number among all rows, text)."""
     try:
         import pyarrow as pa
         from pyarrow import csv as arrow_csv
     except ModuleNotFoundError as error:
         raise StepError("reading AVA's csv needs pyarrow; install it with: pip install 'step-trt[eval]'") from error
-    width = _width(path)
     _check_utf8(path)
+    width = _width(path)
     short: list[tuple[int, str]] = []
     wrong: list[tuple[int, int]] = []
 
@@ -190,12 +195,13 @@ def _read_columns(path: Path) -> tuple[Any, list[tuple[int, str]]]:
             wrong.append((row.number, row.actual_columns))
         return "skip"
 
-    types = {name: pa.string() if name == "video" else pa.float64() for name in _NAMES}
+    texts = ("video", "last") if last == "person" else ("video",)
+    types = {name: pa.string() if name in texts else pa.float64() for name in _NAMES}
     try:
         table = arrow_csv.read_csv(
             path,
             read_options=arrow_csv.ReadOptions(column_names=list(_NAMES[:width]), use_threads=False),
-            parse_options=arrow_csv.ParseOptions(invalid_row_handler=other_row),
+            parse_options=arrow_csv.ParseOptions(invalid_row_handler=other_row, newlines_in_values=True),
             convert_options=arrow_csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=False),
         )
     except pa.ArrowInvalid as error:
@@ -212,27 +218,46 @@ def _read_columns(path: Path) -> tuple[Any, list[tuple[int, str]]]:
             f"{', score or person' if width == 8 else ''}) or 2 (video, second)"
         )
     if width == 7:
-        table = table.append_column("last", pa.array(np.full(table.num_rows, np.nan)))
+        table = table.append_column("last", pa.nulls(table.num_rows, types["last"]))
     return table, short
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows that are not blank, each with the line on which it begins: quotes may hold commas and line ends.
+
+    Raises:
+        StepError: no such file, not UTF-8, or the line that is no row.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file)
+            while True:
+                number = reader.line_num + 1
+                columns = next(reader, None)
+                if columns is None:
+                    return
+                if len(columns) > 1 or (columns and columns[0].strip()):
+                    yield number, columns
+    except csv.Error as error:
+        raise StepError(f"{path}, line {number}: is no row: {error}") from error
+    except FileNotFoundError as error:
+        raise StepError(f"{path}: no such file") from error
+    except UnicodeDecodeError as error:
+        raise StepError(f"{path}: is not UTF-8 text; save the file as UTF-8") from error
+    except OSError as error:
+        raise StepError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def _width(path: Path) -> int:
     """7 or 8: the columns of the first row that has a box."""
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            for number, line in enumerate(file, 1):
-                count = len(_split(path, number, line.rstrip("\r\n"))) if line.strip() else 2
-                if count in (7, 8):
-                    return count
-                if count != 2:
-                    raise StepError(
-                        f"{path}, line {number}: has {count} columns; AVA's rows have 8 (video, second, x1, y1, x2, "
-                        "y2, class, score or person), 7 or 2 (video, second)"
-                    )
-    except FileNotFoundError as error:
-        raise StepError(f"{path}: no such file") from error
-    except OSError as error:
-        raise StepError(f"{path}: cannot be read: {error.strerror or error}") from error
+    for number, columns in _rows(path):
+        if len(columns) in (7, 8):
+            return len(columns)
+        if len(columns) != 2:
+            raise StepError(
+                f"{path}, line {number}: has {len(columns)} columns; AVA's rows have 8 (video, second, x1, y1, x2, "
+                "y2, class, score or person), 7 or 2 (video, second)"
+            )
     return 8
 
 
@@ -249,6 +274,8 @@ def _check_utf8(path: Path) -> None:
     except UnicodeDecodeError as error:
         lines += error.object[: error.start].count(b"\n")
         raise StepError(f"{path}, line {lines}: is not UTF-8 text; save the file as UTF-8") from error
+    except FileNotFoundError as error:
+        raise StepError(f"{path}: no such file") from error
     except OSError as error:
         raise StepError(f"{path}: cannot be read: {error.strerror or error}") from error
 
@@ -259,10 +286,9 @@ def _conversion_message(path: Path, said: str) -> str:
     if found is None:
         return f"{path}: {' '.join(said.split())}"
     name, value = _NAMES[int(found[1])], found[3]
-    what = {"class": "class id", "last": "score or person id"}.get(name, name)
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), 1):
-        columns = line.split(",")
-        if len(columns) > int(found[1]) and columns[int(found[1])].strip().strip('"') == value.strip():
+    what = {"class": "class id", "last": "score"}.get(name, name)
+    for number, columns in _rows(path):
+        if len(columns) > int(found[1]) and columns[int(found[1])].strip() == value.strip():
             return f"{path}, line {number}: the {what} is {quoted(value)}; it must be a number"
     return f"{path}: a {what} is {quoted(value)}; it must be a number"
 
@@ -271,12 +297,36 @@ def _line_numbers(path: Path, rows: int, short: list[tuple[int, str]]) -> NDArra
     """Where each row stands; blank lines and rows of two columns stand between them."""
     blank = np.zeros(0, np.int64)
     content = path.read_bytes()
+    if b'"' in content:
+        filled = np.array(_filled_lines(path), np.int64)
+        return np.delete(filled, [number - 1 for number, _ in short])
     if re.search(rb"\A[\r\n]|\n\n|\r\r|\n\r", content):
         lines = content.splitlines()
         blank = np.flatnonzero([not line.strip() for line in lines]) + 1
     numbers = np.arange(1, rows + len(short) + len(blank) + 1, dtype=np.int64)
     filled = np.setdiff1d(numbers, blank, assume_unique=True)[: rows + len(short)]
     return np.delete(filled, [number - 1 for number, _ in short])
+
+
+def _people(column: Any, path: Path, lines: NDArray[np.int64]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Which person each row is of, as an index into the ids; NaN where there is none. 12, 012 and 12.0 are one id."""
+    encoded = column.combine_chunks().dictionary_encode()
+    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    numbers: list[Decimal | None] = []
+    for code, text in enumerate(encoded.dictionary.to_pylist()):
+        try:
+            number = Decimal(text.strip() or "nan")
+        except InvalidOperation:
+            number = Decimal("inf")
+        if number.is_infinite() or abs(number.adjusted()) > _LONGEST_ID:
+            line = lines[int(np.argmax(codes == code))]
+            raise StepError(f"{path}, line {line}: the person id is {quoted(text[:60])}; it must be a number")
+        numbers.append(None if number.is_nan() else number)
+    known = sorted({number for number in numbers if number is not None})
+    index = {number: float(place) for place, number in enumerate(known)}
+    # The last one is for rows whose code is -1.
+    places = np.array([*(np.nan if number is None else index[number] for number in numbers), np.nan])
+    return places[codes], tuple(str(int(n)) if n == int(n) else f"{n:f}".rstrip("0") for n in known)
 
 
 def _labels(values: NDArray[np.float64], path: Path, lines: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -297,8 +347,8 @@ def _empty_frames(path: Path, short: list[tuple[int, str]]) -> tuple[tuple[str, 
 
 
 def _filled_lines(path: Path) -> list[int]:
-    """Line numbers of the rows: Arrow does not count blank lines."""
-    return [number for number, line in enumerate(path.read_bytes().splitlines(), 1) if line.strip()]
+    """Line numbers of the rows: Arrow does not count blank lines, nor does it tell lines from rows."""
+    return [number for number, _ in _rows(path)]
 
 
 def _split(path: Path, number: int, line: str) -> list[str]:

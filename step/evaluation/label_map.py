@@ -1,55 +1,105 @@
 """AVA's label maps (pbtxt): which classes there are and which count (torch-free).
 
 Two spellings are in use: `item { name: "walk" id: 14 }` (2018 challenge, 60 classes) and `label { name: "walk"
-label_id: 14 label_type: PERSON_MOVEMENT }` (version 2.2, 80 classes).
+label_id: 14 label_type: PERSON_MOVEMENT }` (version 2.2, 80 classes). Both are protobuf's text format, and protobuf
+reads them, with all its forms of strings, numbers, comments and blocks.
+
+Source: https://protobuf.dev/reference/protobuf/textformat-spec/; `StringIntLabelMap` of TensorFlow's object detection.
 """
 
-import re
+import functools
 from pathlib import Path
+from typing import Any
 
 from step.errors import StepError
 from step.evaluation.box_table import LARGEST_LABEL
 from step.shown import quoted
 
-_BLOCK = re.compile(r"""\b(?:item|label)\s*\{((?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^}"'])*)\}""", re.DOTALL)
-_MOST_DIGITS = 10
-_COMMENT = re.compile(r"^[ \t]*#.*$", re.MULTILINE)
-_ID = re.compile(r"\b(?:label_)?id:\s*(\d+)")
-_NAME = re.compile(r"""\bname:\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)')""")
+_LONGEST_REASON = 150  # it quotes the line
+_LABEL_TYPES = ("PERSON_MOVEMENT", "OBJECT_MANIPULATION", "PERSON_INTERACTION")
 
 
 def read_label_map(path: Path) -> dict[int, str]:
     """Class names by id, in the file's order.
 
     Raises:
-        StepError: no such file, no class in it, a class without name or id, or an id twice.
+        StepError: no such file, not protobuf's text format, a field that label maps have not, no class, a class without
+            name or id, or an id twice.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise StepError(f"{path}: no such file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise StepError(f"{path}: cannot be read as a label map: {error}") from error
-    text = _COMMENT.sub("", text)  # the line ends stay, for the messages
+    classes = _parse(path, text)
     names: dict[int, str] = {}
-    for block in _BLOCK.finditer(text):
-        line = text.count("\n", 0, block.start()) + 1
-        found_id, found_name = _ID.search(block[1]), _NAME.search(block[1])
-        if found_id is None or found_name is None:
-            raise StepError(f"{path}, line {line}: a class without {'id' if found_id is None else 'name'}")
-        label = int(found_id[1]) if len(found_id[1]) < _MOST_DIGITS else LARGEST_LABEL + 1
+    for number, entry in enumerate(classes, 1):
+        where = f"{path}, class {number} of {len(classes)}"
+        has_id = entry.HasField("id") or entry.HasField("label_id")
+        if not has_id or not entry.HasField("name"):
+            raise StepError(f"{where}: is without {'name' if has_id else 'id'}")
+        label = entry.label_id if entry.HasField("label_id") else entry.id
         if not 1 <= label <= LARGEST_LABEL:
-            raise StepError(f"{path}, line {line}: the class is {found_id[1][:20]}; ids are 1 to {LARGEST_LABEL}")
+            raise StepError(f"{where}: the id is {label}; ids are 1 to {LARGEST_LABEL}")
         if label in names:
-            raise StepError(f"{path}, line {line}: class {label} stands there twice")
-        names[label] = found_name[1] if found_name[1] is not None else found_name[2]
-    # What belongs to no class is half of one: the file was cut, or edited by hand.
-    rest = _BLOCK.sub(lambda block: "\n" * block[0].count("\n"), text)
-    rest = re.sub(r"#.*", "", rest)
-    if rest.strip():
-        number = rest[: len(rest) - len(rest.lstrip())].count("\n") + 1
-        told = f"{quoted(rest.strip().splitlines()[0])} is no whole class"
-        raise StepError(f"{path}, line {number}: {told}; was the file cut? copy it again")
+            raise StepError(f"{where}: id {label} stands there twice, for {quoted(names[label])} too")
+        names[label] = entry.name
     if not names:
         raise StepError(f"{path}: holds no class; a label map is pbtxt: item {{ name: ... id: ... }}")
     return names
+
+
+def _parse(path: Path, text: str) -> list[Any]:
+    """The file's classes, as protobuf's messages."""
+    from google.protobuf import text_format
+
+    message = _label_map_type()()
+    try:
+        text_format.Parse(text, message)
+    except text_format.ParseError as error:
+        line = f", line {error.GetLine()}" if error.GetLine() else ""
+        said = quoted(" ".join(str(error).split())[:_LONGEST_REASON])
+        raise StepError(
+            f"{path}{line}: is no label map in protobuf's text format: {said}; was the file cut? copy it again"
+        ) from error
+    except (UnicodeError, ValueError, RecursionError) as error:
+        raise StepError(f"{path}: is no label map in protobuf's text format: {quoted(str(error))}") from error
+    return [*message.item, *message.label]
+
+
+@functools.cache
+def _label_map_type() -> Any:
+    """The message type of a file: both spellings, and the other fields that such maps have."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="step/label_map.proto", package="step", syntax="proto2")
+    label_type = file.enum_type.add(name="LabelType")
+    for number, name in enumerate(_LABEL_TYPES, 1):
+        label_type.value.add(name=name, number=number)
+    entry = file.message_type.add(name="Class")
+    kinds = {
+        "name": field.TYPE_STRING,
+        "id": field.TYPE_INT64,
+        "label_id": field.TYPE_INT64,
+        "display_name": field.TYPE_STRING,
+        "instance_count": field.TYPE_INT64,
+    }
+    for number, (name, kind) in enumerate(kinds.items(), 1):
+        entry.field.add(name=name, number=number, label=field.LABEL_OPTIONAL, type=kind)
+    entry.field.add(
+        name="label_type",
+        number=len(kinds) + 1,
+        label=field.LABEL_OPTIONAL,
+        type=field.TYPE_ENUM,
+        type_name=".step.LabelType",
+    )
+    whole = file.message_type.add(name="LabelMap")
+    for number, name in enumerate(("item", "label"), 1):
+        whole.field.add(
+            name=name, number=number, label=field.LABEL_REPEATED, type=field.TYPE_MESSAGE, type_name=".step.Class"
+        )
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("step.LabelMap"))

@@ -104,8 +104,8 @@ def true_tubes(table: BoxTable) -> list[Tube]:
     if len(twice):
         row, other = order[twice[0] + 1], order[twice[0]]
         raise StepError(
-            f"{table.where(int(row))}: person {table.last[row]:g} has another box in that key frame, in line "
-            f"{table.lines[other]}"
+            f"{table.where(int(row))}: person {table.people[int(table.last[row])]} has another box in that key frame, "
+            f"in line {table.lines[other]}"
         )
     for rows in np.split(order, np.flatnonzero(breaks | (gap_s > _LARGEST_GAP_S)) + 1) if len(order) else ():
         video, label = table.videos[table.video[rows[0]]], int(table.label[rows[0]])
