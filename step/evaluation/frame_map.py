@@ -80,7 +80,8 @@ def frame_ap(truth: Boxes, detections: Boxes, *, iou: float, labels: list[int] |
     wanted = np.unique(truth.label) if labels is None else np.intersect1d(labels, truth.label)
     claimed, overlap = best_truth(truth, detections)
     correct = _first_claims(claimed, overlap >= iou, detections.score, len(truth.label))
-    # Best first; of equal scores the later row. The challenge's code leaves their order to an unstable sort.
+    # Best first; of equal scores the later row. The challenge's code leaves their order to an unstable sort, which is
+    # this where few rows make it a stable one.
     order = np.lexsort((detections.score, detections.label))[::-1]
     sorted_labels = detections.label[order]
     results = {}
@@ -162,8 +163,8 @@ def _first_claims(
 ) -> NDArray[np.bool_]:
     """Which detections are right: of those that claim a ground truth with enough overlap the best-scored."""
     claims = np.flatnonzero(enough & (claimed >= 0))
-    # best first; of equal scores the later row, as in `frame_ap`
-    claims = claims[np.argsort(score[claims], kind="stable")[::-1]]
+    # Best first; of equal scores the earlier row, as the challenge's code orders the boxes of one frame.
+    claims = claims[np.argsort(-score[claims], kind="stable")]
     _, first = np.unique(claimed[claims], return_index=True)
     correct = np.zeros(len(claimed), bool)
     correct[claims[first]] = True

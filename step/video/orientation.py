@@ -71,9 +71,10 @@ class Turner:
 
 
 def _filters_of(frame: "av.VideoFrame") -> Filters:
-    from av.sidedata.sidedata import SideData
+    from av.sidedata.sidedata import SideData, SideDataContainer
 
-    data = frame.side_data.get("DISPLAYMATRIX")
+    # `frame.side_data` would keep the frame, and the decoder's threads, in a cycle until the collector comes by.
+    data = SideDataContainer(frame).get("DISPLAYMATRIX")
     content = bytes(data) if isinstance(data, SideData) else b""
     if len(content) != _MATRIX_BYTES:
         return ()
