@@ -38,11 +38,21 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], *, source: Path) 
     ]
     if problems:
         raise StepError(f"{source}: the weights do not fit the model: {'; '.join(problems)}")
-    odd = [key for key, value in state.items() if value.is_floating_point() and not bool(torch.isfinite(value).all())]
+    check_finite(state, source=source)
+    module.load_state_dict(state)
+
+
+def check_finite(state: Mapping[str, object], *, source: str | Path) -> None:
+    """Refuses weights with a NaN or an infinity, which would find made-up people or none, and say nothing.
+
+    Raises:
+        StepError: names the first such weight.
+    """
+    floats = {key: value for key, value in state.items() if isinstance(value, Tensor) and value.is_floating_point()}
+    odd = [key for key, value in floats.items() if not bool(torch.isfinite(value).all())]
     if odd:
         more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
         raise StepError(f"{source}: {odd[0]}{more} holds values that are not finite; train it again")
-    module.load_state_dict(state)
 
 
 def _mismatch(key: str, value: object, expected: Tensor) -> str:

@@ -41,13 +41,13 @@ def read_video_clip(path: Path, second: int) -> NDArray[np.uint8]:
         except av.FFmpegError as error:
             raise StepError(f"{path}: cannot be decoded at second {second} ({error.strerror})") from error
     pictures = []
+    if not frames.get(second):
+        raise StepError(f"{path}: has no frames in second {second}, which the clip of {second} needs")
     for offset, part in CLIP_PARTS:
         number = second + offset
         found = frames.get(number, [])
-        if not found and offset:
-            found = _nearest_frame(frames, number, towards=second)
         if not found:
-            raise StepError(f"{path}: has no frames in second {number}, which the clip of {second} needs")
+            found = _nearest_frame(frames, number, towards=second)
         pictures += [scaled(found[index].picture, "rgb24").to_ndarray() for index in resampled(len(found))[part]]
     clip: NDArray[np.uint8] = np.stack(pictures)
     assert len(clip) == CLIP_FRAMES
@@ -56,8 +56,6 @@ def read_video_clip(path: Path, second: int) -> NDArray[np.uint8]:
 
 def _nearest_frame(frames: dict[int, list[DecodedFrame]], number: int, *, towards: int) -> list[DecodedFrame]:
     """What stands in for a second without frames: the last frame before it, or the first after it."""
-    if not frames.get(towards):
-        return []
     if number < towards:
         return next(frames[second] for second in sorted(frames) if second > number and frames[second])[:1]
     return next(frames[second] for second in sorted(frames, reverse=True) if second < number and frames[second])[-1:]

@@ -18,6 +18,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from step.checkpoints.state import check_finite
 from step.errors import StepError
 from step.evaluation.scoring import Score
 from step.files import atomic_path
@@ -119,6 +120,8 @@ class Trainer:
                 f"{path}: is of a run of {state['world']} processes, this one has {self.fabric.world_size}; "
                 "resume with as many"
             )
+        for part in ("weights", "average"):
+            check_finite(state.get(part) or {}, source=path)
         self.detector.load_state_dict(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:

@@ -74,7 +74,7 @@ def _filters_of(frame: "av.VideoFrame") -> Filters:
     from av.sidedata.sidedata import SideData, SideDataContainer
 
     # `frame.side_data` would keep the frame, and the decoder's threads, in a cycle until the collector comes by.
-    data = SideDataContainer(frame).get("DISPLAYMATRIX")
+    data = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg]
     content = bytes(data) if isinstance(data, SideData) else b""
     if len(content) != _MATRIX_BYTES:
         return ()

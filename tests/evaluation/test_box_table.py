@@ -45,6 +45,25 @@ def test_seven_columns(read):
         read("a,902,0,0,1,1,3\n")
 
 
+def test_ids_of_any_length(read):
+    """Ids of 64 bits and more stay apart, 12, 012 and 12.0 are one, and what is no number is told with its line."""
+    ids = ["9223372036854775807", "9223372036854775806", "-1", "12.0", "012", "", "1" * 40, "nan"]
+    table = read("".join(f"a,902,0,0,1,1,3,{number}\n" for number in ids), last="person")
+    assert table.people == ("-1", "12", "9223372036854775806", "9223372036854775807", "1" * 40)
+    assert [None if np.isnan(code) else int(code) for code in table.last] == [3, 2, 0, 1, 1, None, 4, None]
+    with pytest.raises(StepError, match="line 2: the person id is 'Bob'; it must be a number"):
+        read("a,902,0,0,1,1,3,1\na,902,0,0,1,1,3,Bob\n", last="person")
+    with pytest.raises(StepError, match="line 1: the person id is '1e999999'; it must be a number"):
+        read("a,902,0,0,1,1,3,1e999999\n", last="person")
+
+
+def test_names_with_line_ends(read):
+    """The csv module's rows: a line of the message is where the row begins."""
+    table = read('"a\nb",902,0,0,1,1,3,0.5\n\n"c ""d""",902,0,0,1,1,3,0.5\n')
+    assert table.videos == ("a\nb", 'c "d"')
+    assert table.lines.tolist() == [1, 4]
+
+
 def test_a_missing_person_is_none(read):
     assert np.isnan(read("a,902,0,0,1,1,3,\n", last="person").last).all()
 
@@ -62,7 +81,7 @@ def test_no_boxes(text, read):
         (GOOD + "a,x,0,0,1,1,3,0.5\n", "line 2: the second is 'x'; it must be a number"),
         (GOOD + "a,1,0,zero,1,1,3,0.5\n", "line 2: the y1 is 'zero'; it must be a number"),
         (GOOD + "\na,1,0,0,1,1,walk,0.5\n", "line 3: the class id is 'walk'; it must be a number"),
-        (GOOD + "a,1,0,0,1,1,3,high\n", "line 2: the score or person id is 'high'; it must be a number"),
+        (GOOD + "a,1,0,0,1,1,3,high\n", "line 2: the score is 'high'; it must be a number"),
         (GOOD + "a,-1,0,0,1,1,3,0.5\n", "line 2: the second is -1.0; it must be a number, at least 0"),
         (GOOD + "a,1,nan,0,1,1,3,0.5\n", r"line 2: the box is \[nan, 0.0, 1.0, 1.0\]; every corner must be a number"),
         (GOOD + "a,1,0,0,1,1.1,3,0.5\n", r"line 2: the box is \[0.0, 0.0, 1.0, 1.1\]; corners must be within \[0, 1\]"),

@@ -19,16 +19,16 @@ def test_version_2_2s_map():
 def test_line_ends_and_quotes(tmp_path):
     path = tmp_path / "map.pbtxt"
     path.write_bytes(b'item {\r\n  name: \'stand\'\r\n  id: 12\r\n}\r\nitem { id: 3 name: "a \\"b\\"" }')
-    assert read_label_map(path) == {12: "stand", 3: 'a \\"b\\"'}
+    assert read_label_map(path) == {12: "stand", 3: 'a "b"'}
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", "holds no class"),
-        ("item {\n name: 'a'\n}", "line 1: a class without id"),
-        ("item { name: 'a' id: 1 }\nitem { id: 2 }", "line 2: a class without name"),
-        ("item { name: 'a' id: 1 }\nitem { name: 'b' id: 1 }", "line 2: class 1 stands there twice"),
+        ("item {\n name: 'a'\n}", "class 1 of 1: is without id"),
+        ("item { name: 'a' id: 1 }\nitem { id: 2 }", "class 2 of 2: is without name"),
+        ("item { name: 'a' id: 1 }\nitem { name: 'b' id: 1 }", "class 2 of 2: id 1 stands there twice, for 'a' too"),
     ],
 )
 def test_wrong_maps(text, message, tmp_path):
@@ -41,7 +41,7 @@ def test_wrong_maps(text, message, tmp_path):
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ('item { name: "walk" id: 14 }\nitem {\n  name: "sit"\n', 2),
+        ('item { name: "walk" id: 14 }\nitem {\n  name: "sit"\n', 3),
         ('item { name: "walk" id: 14 }\n\n  id: 3 }\n', 3),
         ('item { name: "walk" id: 14 }\nitem { name: "si', 2),
         ('xitem { name: "walk" id: 14 }\nitem { name: "sit" id: 11 }', 1),
@@ -50,12 +50,38 @@ def test_wrong_maps(text, message, tmp_path):
 def test_half_of_a_class_is_an_error(text, line, tmp_path):
     path = tmp_path / "map.pbtxt"
     path.write_text(text)
-    with pytest.raises(StepError, match=rf"map.pbtxt, line {line}: '.*' is no whole class; was the file cut\?"):
+    with pytest.raises(StepError, match=rf"map.pbtxt, line {line}: is no label map .*; was the file cut\?"):
         read_label_map(path)
 
 
 def test_an_id_of_ten_thousand_digits(tmp_path):
     path = tmp_path / "map.pbtxt"
     path.write_text('item { name: "walk" id: ' + "1" * 10_000 + " }")
-    with pytest.raises(StepError, match="line 1: the class is 1{20}; ids are 1 to 65535"):
+    with pytest.raises(StepError, match=r"map.pbtxt, line 1: is no label map .{1,200}; was the file cut"):
+        read_label_map(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ('item { name: "walk" id : 12 }', {12: "walk"}),
+        ("item: < name: 'a\\x41\\101' , id: 0x0C; >  # c", {12: "aAA"}),
+        ('# item { name: "no" id: 1 }\nitem { name: "x # y" "z" id: 3 } # end', {3: "x # yz"}),
+        ("item [ { name: 'caf\\303\\251' id: 1 }, { name: '\\'b\\'' id: 2 } ]", {1: "café", 2: "'b'"}),
+        ('label { name: "sit" label_id: 11 label_type: PERSON_MOVEMENT }', {11: "sit"}),
+    ],
+)
+def test_protobufs_text_format(text, names, tmp_path):
+    path = tmp_path / "map.pbtxt"
+    path.write_text(text)
+    assert read_label_map(path) == names
+
+
+@pytest.mark.parametrize(
+    "text", ["item { nam: 'a' id: 1 }", "item { name: 'a' id: 1.5 }", "item { name: 'a' id: 1 id: 2 }"]
+)
+def test_nothing_is_skipped(text, tmp_path):
+    path = tmp_path / "map.pbtxt"
+    path.write_text(text)
+    with pytest.raises(StepError, match="line 1: is no label map"):
         read_label_map(path)

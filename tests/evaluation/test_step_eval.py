@@ -9,6 +9,8 @@ import pytest
 from helpers import assert_one_error, run_command, shared_path
 from step_runtime.eval_cli import main
 
+from step.evaluation.scoring import ScoringOptions, score_files
+
 TRUTH = "a,0902,0.1,0.1,0.5,0.5,12,0\na,0902,0.1,0.1,0.5,0.5,14,0\na,0903,0.2,0.2,0.5,0.5,12,0\n"
 RESULTS = "a,0902,0.1,0.1,0.5,0.5,12,0.9\na,0902,0.1,0.1,0.5,0.6,14,0.8\na,0903,0.6,0.6,0.9,0.9,12,0.7\n"
 
@@ -132,13 +134,26 @@ def test_frames_with_other_classes_only_are_without_truth(files, capsys):
 
 
 def test_ties_at_the_cap(files, capsys):
-    """Of equal scores the larger class and then the larger y1, x1, y2, x2 stays, as in the challenge's heap."""
+    """Of equal scores those stay that came first: a row takes a place only with a greater score."""
     (files / "gt.csv").write_text("a,0902,0.1,0.2,0.5,0.6,12,0\n")
     rows = ["a,0902,0.1,0.2,0.5,0.6,12,0.9\n", "a,0902,0.6,0.1,0.9,0.6,12,0.9\n"]
-    for order in (rows, rows[::-1]):
+    for order, expected in ((rows, "1.00000000"), (rows[::-1], "0.00000000")):
         (files / "r.csv").write_text("".join(order))
         _, printed, _ = run_command(main, capsys, *_words(files, "--cap", "1"))
-        assert "frame-mAP@0.5: 1.00000000" in printed
+        assert f"frame-mAP@0.5: {expected}" in printed
+
+
+@pytest.mark.parametrize(
+    ("cap", "expected"), [(5, 0.6268500482), (10, 0.6634450982), (15, 0.6848025211), (20, 0.6873051334)]
+)
+def test_the_challenges_cap(cap, expected):
+    """Values of the challenge's reader, with its sorts made stable."""
+    score = score_files(
+        shared_path("cases/cap_results.csv"),
+        shared_path("cases/cap_truth.csv"),
+        options=ScoringOptions(cap=cap),
+    )
+    assert score.mean_ap(0.5) == pytest.approx(expected, abs=5e-11)
 
 
 def test_names_that_look_like_markup(files, capsys):
@@ -175,7 +190,7 @@ def test_a_device_is_written_to_and_not_replaced(files, capsys):
         ("r.csv", RESULTS + "a,1e12,0.1,0.1,0.5,0.5,12,0.9\n", "line 4: the second is 1000000000000.0"),
         ("r.csv", RESULTS + "a,0903,0.1,0.1,0.5,0.5,70000,0.9\n", "line 4: the class is 70000; ids are 1 to 65535"),
         ("gt.csv", TRUTH.encode() + b"\xff\xfe,0902,0.1,0.1,0.5,0.5,12,0\n", "gt.csv, line 4: is not UTF-8 text"),
-        ("map.pbtxt", 'item { name: "x" id: 0 }', "map.pbtxt, line 1: the class is 0; ids are 1 to 65535"),
+        ("map.pbtxt", 'item { name: "x" id: 0 }', "map.pbtxt, class 1 of 1: the id is 0; ids are 1 to 65535"),
         ("map.pbtxt", '# item { name: "x" id: 1 }\n', "map.pbtxt: holds no class"),
         ("ex.csv", "a,-3\n", "ex.csv, line 1: the second is '-3'"),
     ],

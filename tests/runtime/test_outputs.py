@@ -10,6 +10,7 @@ from step_runtime import merge_classes
 from step_runtime.outputs.drawing import LabelledBox, draw_boxes
 from step_runtime.outputs.overlay import OverlayWriter, box_along_tube
 from step_runtime.outputs.tables import TableWriter
+from step_runtime.sources.frame_folder import image_frame
 from step_runtime.sources.video import VideoSource
 
 from step import StepConfig
@@ -104,6 +105,22 @@ def test_overlay_sizes(size, make_video, tmp_path):
     height, width = frames[0][1].shape[:2]
     assert min(height, width) >= 360 or max(height, width) >= 1920
     assert width / height == pytest.approx(size[0] / size[1], rel=0.02)
+
+
+@pytest.mark.parametrize(("height", "tag"), [(720, 1), (480, 6)])
+def test_overlay_says_its_colours(height, tag, tmp_path):
+    """BT.709 where players expect it, BT.601 below; decoded by its tags, a colour is what it was."""
+    colour = np.array([32, 192, 64], np.uint8)
+    frame = image_frame(np.broadcast_to(colour, (height, 640, 3)), Fraction(0), 0)
+    writer = OverlayWriter(tmp_path / "a:b.mp4", config=CONFIG, interval_s=Fraction(1, 25))
+    writer.write(frame)
+    writer.close()
+    with av.open(f"file:{tmp_path}/a:b.mp4") as container:
+        codec = container.streams.video[0].codec_context
+        assert (codec.colorspace, codec.color_primaries, codec.color_trc, codec.color_range) == (tag, tag, tag, 1)
+        shown = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    # One step of eight-bit YUV is up to 2.1 of RGB; rounding twice, and once more in the decoder's conversion.
+    assert np.abs(shown[100:-100, 100:-100].astype(int) - colour).max() <= 5
 
 
 def test_overlay_draws_near_the_key_frame_only(make_video, tmp_path):

@@ -69,6 +69,17 @@ def test_real_videos(name, tiny_bundle, tmp_path):
         assert 1 <= int(row[6]) <= 80
 
 
+def test_what_was_chosen_and_bounded_is_said(make_video, tiny_bundle, tmp_path):
+    times = [Fraction(number, 25) + (60 if number >= 50 else 0) for number in range(100)]
+    video = make_video("12:30:05.mp4", frames=100, times=times)
+    done = step_run(video, "--model", tiny_bundle, "--out", tmp_path / "a:b", "--no-overlay")
+    assert done.returncode == 0, done.stderr
+    note = f"{video}: no frame from 1.96 s to 62.00 s; a new segment begins there"
+    assert note in done.stderr
+    assert json.loads((tmp_path / "a:b" / "run.json").read_text())["notes"] == [note]
+    assert [line["time_s"] for line in key_frames(tmp_path / "a:b")] == [0, 1, 62, 63]
+
+
 def test_loops_and_torch_agree(make_video, tiny_bundle, tiny_checkpoint, tmp_path):
     video = make_video()
     for folder, arguments in (
