@@ -165,7 +165,8 @@ class VideoStream:
             decoded, last_s = decoded + 1, placed.time_s
             yield placed
         if timeline.outliers:
-            self._say(f"{self._shown}: {timeline.outliers} frames have stamps that fit no others; they lie in between")
+            count = "1 frame has a stamp" if timeline.outliers == 1 else f"{timeline.outliers} frames have stamps"
+            self._say(f"{self._shown}: {count} not in line with the others; placed in between")
         self._judge_end(decoded, last_s + 1 / self.rate, stamps)
 
     def _decoded(self, stamps: StampReader) -> "Iterator[tuple[av.VideoFrame, Fraction | None]]":
@@ -190,7 +191,8 @@ class VideoStream:
         elif stamps.refused > max(_REFUSED_FRAMES, _REFUSED_SHARE * (decoded + stamps.refused)):
             self.problem = f"damaged: {stamps.refused} of {decoded + stamps.refused} frames could not be decoded"
         elif stamps.refused:
-            self._say(f"{self._shown}: skipped {stamps.refused} frames that could not be decoded")
+            count = "1 frame" if stamps.refused == 1 else f"{stamps.refused} frames"
+            self._say(f"{self._shown}: skipped {count} that could not be decoded")
         if self.problem is None and self.duration_s is not None and self.duration_s - end_s > _SHORT_S:
             self._say(f"{self._shown}: ends at {float(end_s):.2f} s; its header states {float(self.duration_s):.2f} s")
 

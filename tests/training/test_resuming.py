@@ -121,3 +121,8 @@ def test_resuming_what_is_not_this_run(train, tmp_path, tiny_checkpoint):
     torch.save(content, path)
     done = train("run", "--resume", "auto", optimizer__epochs=1)
     assert_one_error(done, "is of a run of 4 processes, this one has 1; resume with as many")
+    content["training"]["world"] = 1
+    next(value for value in content["training"]["weights"].values() if value.is_floating_point()).fill_(float("nan"))
+    torch.save(content, path)
+    done = train("run", "--resume", "auto", optimizer__epochs=1)
+    assert_one_error(done, "0000004.pth: .* holds values that are not finite; train it again")
