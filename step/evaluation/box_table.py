@@ -212,7 +212,7 @@ def _read_columns(path: Path, last: Last) -> tuple[Any, list[tuple[int, str]]]:
     except OSError as error:
         raise StepError(f"{path}: cannot be read: {error.strerror or error}") from error
     if wrong:
-        number, found = _filled_lines(path)[wrong[0][0] - 1], wrong[0][1]
+        number, found = _line_of(_filled_lines(path), wrong[0][0]), wrong[0][1]
         raise StepError(
             f"{path}, line {number}: has {found} columns; AVA's rows have {width} here (video, second, box, class"
             f"{', score or person' if width == 8 else ''}) or 2 (video, second)"
@@ -298,14 +298,20 @@ def _line_numbers(path: Path, rows: int, short: list[tuple[int, str]]) -> NDArra
     blank = np.zeros(0, np.int64)
     content = path.read_bytes()
     if b'"' in content:
-        filled = np.array(_filled_lines(path), np.int64)
-        return np.delete(filled, [number - 1 for number, _ in short])
+        lines = _filled_lines(path)
+        skipped = {number for number, _ in short}
+        numbered = (_line_of(lines, number) for number in range(1, rows + len(short) + 1) if number not in skipped)
+        return np.fromiter(numbered, np.int64, rows)
     if re.search(rb"\A[\r\n]|\n\n|\r\r|\n\r", content):
-        lines = content.splitlines()
-        blank = np.flatnonzero([not line.strip() for line in lines]) + 1
+        blank = np.flatnonzero([not line.strip() for line in content.splitlines()]) + 1
     numbers = np.arange(1, rows + len(short) + len(blank) + 1, dtype=np.int64)
     filled = np.setdiff1d(numbers, blank, assume_unique=True)[: rows + len(short)]
     return np.delete(filled, [number - 1 for number, _ in short])
+
+
+def _line_of(lines: list[int], number: int) -> int:
+    """Line of a row by its number from 1; of damaged text, Arrow and the csv module may find different rows."""
+    return lines[min(number, len(lines)) - 1] if lines else 1
 
 
 def _people(column: Any, path: Path, lines: NDArray[np.int64]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
@@ -341,9 +347,14 @@ def _empty_frames(path: Path, short: list[tuple[int, str]]) -> tuple[tuple[str, 
     if not short:
         return ()
     lines = _filled_lines(path)
-    return tuple(
-        _empty_frame(path, lines[number - 1], *_split(path, lines[number - 1], text)) for number, text in short
-    )
+    frames = []
+    for number, text in short:
+        line = _line_of(lines, number)
+        columns = _split(path, line, text)
+        if len(columns) != 2:
+            raise StepError(f"{path}, line {line}: is {quoted(text[:60])}; a key frame is video,second")
+        frames.append(_empty_frame(path, line, columns[0], columns[1]))
+    return tuple(frames)
 
 
 def _filled_lines(path: Path) -> list[int]:

@@ -38,6 +38,8 @@ def find_sources(
     if _is_camera(source) or is_url(source):
         return [source]
     path = local_path(source)
+    if not path.exists() and not path.is_symlink():
+        raise StepError(f"{source}: no such file or folder")
     if not path.is_dir():
         check_regular_file(path, shown=source)
         return [str(path)]
