@@ -167,7 +167,7 @@ class VideoStream:
         if timeline.outliers:
             count = "1 frame has a stamp" if timeline.outliers == 1 else f"{timeline.outliers} frames have stamps"
             self._say(f"{self._shown}: {count} not in line with the others; placed in between")
-        self._judge_end(decoded, last_s + 1 / self.rate, stamps)
+        self._judge_end(decoded, last_s + 1 / self.rate, stamps, hidden_s=self._hidden_s(timeline))
 
     def _decoded(self, stamps: StampReader) -> "Iterator[tuple[av.VideoFrame, Fraction | None]]":
         """Frames and their stamps; what cannot be decoded is told to `stamps`."""
@@ -183,7 +183,14 @@ class VideoStream:
             for frame in frames:
                 yield frame, stamps.stamp_s(frame)
 
-    def _judge_end(self, decoded: int, end_s: Fraction, stamps: StampReader) -> None:
+    def _hidden_s(self, timeline: "Timeline[av.VideoFrame]") -> Fraction | None:
+        """How much of what the container states lies before time zero; None where its statement is not to be had."""
+        if timeline.outliers or timeline.zero_s is None or self._video.time_base is None:
+            return None  # FFmpeg makes statements out of outliers, too
+        start = self._video.start_time
+        return Fraction(0) if start is None else timeline.zero_s - start * self._video.time_base
+
+    def _judge_end(self, decoded: int, end_s: Fraction, stamps: StampReader, *, hidden_s: Fraction | None) -> None:
         """What FFmpeg said of the end and of the frames in between; what the container states is no proof of damage."""
         whole = "" if self.duration_s is None else f" of {float(self.duration_s):.2f} s"
         if stamps.is_cut:
@@ -193,8 +200,16 @@ class VideoStream:
         elif stamps.refused:
             count = "1 frame" if stamps.refused == 1 else f"{stamps.refused} frames"
             self._say(f"{self._shown}: skipped {count} that could not be decoded")
-        if self.problem is None and self.duration_s is not None and self.duration_s - end_s > _SHORT_S:
-            self._say(f"{self._shown}: ends at {float(end_s):.2f} s; its header states {float(self.duration_s):.2f} s")
+        if self.problem is not None or hidden_s is None or self.is_untimed:
+            return
+        if hidden_s > _SHORT_S:
+            self._say(
+                f"{self._shown}: the first {float(hidden_s):.2f} s cannot be shown (cut from a longer recording?); "
+                "time zero is the first frame after them"
+            )
+        if self.duration_s is not None and self.duration_s - hidden_s - end_s > _SHORT_S:
+            stated = float(self.duration_s - hidden_s)
+            self._say(f"{self._shown}: ends at {float(end_s):.2f} s; its header states {stated:.2f} s")
 
     def _placed_from(self, start_s: Fraction) -> "Generator[Placed[av.VideoFrame]]":
         """Frames from one before a time on, found by searching where that leads to the same times as reading on."""

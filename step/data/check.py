@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from step.data.frame_store import CLIP_PARTS, is_complete, read_index, second_folder
-from step.data.people import group_people
+from step.data.people import group_people, person_id
 from step.errors import StepError
 from step.evaluation.box_table import BoxTable, find_duplicate, read_boxes
 from step.evaluation.label_map import read_label_map
@@ -79,7 +79,8 @@ def _people(table: BoxTable) -> Iterator[Problem]:
     for frame in group_people(table):
         for number, people in frame.shared_ids():
             shared += 1
-            lines = " and ".join(str(table.lines[person.rows[0]]) for person in people[:2])
+            having = [next(row for row in person.rows if person_id(table, row) == number) for person in people[:2]]
+            lines = " and ".join(str(table.lines[row]) for row in having)
             place = f"{table.videos[frame.video]}, second {frame.second:g}"
             first_shared = first_shared or f"id {table.people[number]} in {place} (lines {lines})"
         for person in frame.people:
@@ -87,6 +88,13 @@ def _people(table: BoxTable) -> Iterator[Problem]:
                 merged += 1
                 ids = " and ".join(table.people[number] for number in sorted(person.ids)[:2])
                 first_merged = first_merged or f"ids {ids}, line {table.lines[person.rows[0]]}"
+    nobody = [row for row in range(len(table)) if not np.isnan(table.last[row]) and person_id(table, row) is None]
+    if nobody:
+        yield Problem(
+            table.where(nobody[0]),
+            f"person id {table.people[int(table.last[nobody[0]])]} is taken for none ({len(nobody)} rows); people are "
+            "told apart by their boxes, and not followed from one key frame to the next",
+        )
     if shared:
         yield Problem(
             str(table.path),
@@ -135,13 +143,13 @@ def _frames(root: Path, video: str, seconds: set[float]) -> Iterator[Problem]:
     needed = [second for second in needed if index.gap_at(second) is None]
     missing = [second for second in needed if second not in counts and not second_folder(root, video, second).is_dir()]
     if missing:
-        yield Problem(str(folder), f"seconds {_some(missing)} are missing; extract them: step-data extract")
+        yield Problem(str(folder), f"seconds {some(missing)} are missing; extract them: step-data extract")
     present = [second for second in needed if second_folder(root, video, second).is_dir()]
     wrong = [second for second in present if not _is_whole(root, video, second, counts)]
     if wrong:
         yield Problem(
             str(folder),
-            f"seconds {_some(wrong)} lack frames or hold damaged ones; extract them again: step-data extract",
+            f"seconds {some(wrong)} lack frames or hold damaged ones; extract them again: step-data extract",
         )
 
 
@@ -151,6 +159,7 @@ def _is_whole(root: Path, video: str, second: int, counts: dict[int, int]) -> bo
     return is_complete(folder, counts[second]) if second in counts else any(folder.glob("*.jpg"))
 
 
-def _some(seconds: list[int]) -> str:
+def some(seconds: list[int]) -> str:
+    """The first few of some seconds, and how many more there are."""
     shown = ", ".join(map(str, seconds[:_SHOWN]))
     return shown + (f" and {len(seconds) - _SHOWN} more" if len(seconds) > _SHOWN else "")

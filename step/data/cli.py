@@ -1,6 +1,7 @@
 """`step-data prepare|extract|check|toy`: AVA's annotations and videos made ready."""
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
 from pathlib import Path
@@ -10,7 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from step.cli import OneLineCommand, OneLineGroup
-from step.data.check import check
+from step.data.check import check, some
 from step.data.extract import Extracted, extract
 from step.data.frame_store import CLIP_PARTS
 from step.data.prepare import prepare
@@ -64,7 +65,8 @@ def extract_command(videos: tuple[Path, ...], output: Path, truth: Path | None, 
         console.print(line, markup=False)
 
     files = videos_by_name(videos, say=note)
-    seconds = None if truth is None else _needed_seconds(truth)
+    key_frames = None if truth is None else _key_frames(truth)
+    seconds = None if key_frames is None else {video: _clip_seconds(of) for video, of in key_frames.items()}
     if seconds is not None:
         absent = sorted(set(seconds) - set(files))
         if absent:
@@ -77,6 +79,9 @@ def extract_command(videos: tuple[Path, ...], output: Path, truth: Path | None, 
     there = sum(done.seconds for done in results) - written
     for line in (line for done in results for line in done.notes):
         note(line)
+    if key_frames is not None:
+        for line in _without_frames(results, key_frames):
+            note(line)
     note(f"{output}: {frames} frames of {len(results)} videos; {written} seconds written, {there} were there")
 
 
@@ -117,12 +122,28 @@ def toy_command(folder: Path, train: int, val: int, seed: int) -> None:
     )
 
 
-def _needed_seconds(truth: Path) -> dict[str, frozenset[int]]:
+def _key_frames(truth: Path) -> dict[str, frozenset[int]]:
     table = read_boxes(truth, last="person")
     seconds: dict[str, set[int]] = {video: set() for video in table.videos}
     for video, second in zip(table.video.tolist(), table.second.tolist(), strict=True):
-        seconds[table.videos[video]] |= {int(second) + offset for offset, _ in CLIP_PARTS}
+        seconds[table.videos[video]].add(int(second))
     return {video: frozenset(numbers) for video, numbers in seconds.items()}
+
+
+def _clip_seconds(key_frames: frozenset[int]) -> frozenset[int]:
+    return frozenset(second + offset for second in key_frames for offset, _ in CLIP_PARTS)
+
+
+def _without_frames(results: list[Extracted], key_frames: dict[str, frozenset[int]]) -> Iterator[str]:
+    """A line for each video with key frames that it does not show."""
+    for done in results:
+        absent = sorted(done.absent & key_frames[done.video])
+        if absent:
+            count = "1 key frame" if len(absent) == 1 else f"{len(absent)} key frames"
+            yield (
+                f"{done.video}: {count} of --truth without frames (second {some(absent)}): in a gap of the video or "
+                "beyond it; step-data check names them"
+            )
 
 
 def _extract_all(

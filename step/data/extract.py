@@ -25,6 +25,7 @@ class Extracted:
         seconds: that are there now, of those wanted.
         written: seconds that were written now; the others were there already.
         frames: in those seconds.
+        absent: wanted seconds that the video has not, since they lie in a gap of it or beyond it.
         notes: what was chosen, skipped or bounded in reading it, a line each.
     """
 
@@ -32,6 +33,7 @@ class Extracted:
     seconds: int
     written: int
     frames: int
+    absent: frozenset[int] = frozenset()
     notes: tuple[str, ...] = ()
 
 
@@ -63,6 +65,7 @@ def extract(path: Path, root: Path, *, name: str | None = None, seconds: frozens
         for second, frames in _decode_seconds(path, missing, notes):
             if second > expected:
                 index = _with_gap(index, (expected, second - 1))
+                write_index(root, name, index)
             last, expected = second, second + 1
             if missing is not None and second not in missing:
                 continue
@@ -76,12 +79,19 @@ def extract(path: Path, root: Path, *, name: str | None = None, seconds: frozens
             last = last if last >= 0 else _last_second(path)
             index = replace(index, last_second=last, is_whole=index.is_whole or wanted is None)
             write_index(root, name, index)
-    wanted = _wanted(seconds, index)
+    asked, wanted = seconds, _wanted(seconds, index)
     lost = sorted(wanted - frozenset(present)) if wanted is not None else []
     if lost:
         raise StepError(f"{path}: has no second {lost[0]}, or it is damaged ({len(lost)} of the wanted seconds)")
     counts = [count for second, count in present.items() if wanted is None or second in wanted]
-    return Extracted(video=name, seconds=len(counts), written=written, frames=sum(counts), notes=tuple(notes))
+    return Extracted(
+        video=name,
+        seconds=len(counts),
+        written=written,
+        frames=sum(counts),
+        absent=frozenset() if asked is None or wanted is None else asked - wanted,
+        notes=tuple(notes),
+    )
 
 
 def _wanted(seconds: frozenset[int] | None, index: FrameIndex) -> frozenset[int] | None:

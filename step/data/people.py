@@ -1,8 +1,9 @@
 """Which rows of ground truth are one person: an id alone does not tell, since converters write one for everybody.
 
 In a key frame, rows are of one person if their boxes agree and their ids do not contradict each other. Boxes agree if
-no corner differs by more than rounding explains; rows of the very same box are one person whatever their ids, since two
-people cannot be in one place. An id that stands for several people in a key frame tells nothing there.
+no corner differs by more than rounding explains, each with its nearest first, in whatever order the rows are; rows of
+the very same box are one person whatever their ids, since two people cannot be in one place. An id that stands for
+several people in a key frame tells nothing there; one below 0 is none, as trackers have it.
 
 Source: https://research.google.com/ava/download.html ("person_id"). Torch-free.
 """
@@ -33,12 +34,6 @@ class Person:
     rows: list[int] = field(default_factory=list)
     ids: set[int] = field(default_factory=set)
 
-    def takes(self, box_xyxy: NDArray[np.float64], person: int | None) -> bool:
-        """Whether a row is of this person."""
-        difference = np.abs(self.box_xyxy - box_xyxy).max()
-        agrees = person is None or not self.ids or person in self.ids
-        return bool(difference <= (_ROUNDING if agrees else _SAME))
-
 
 @dataclass(frozen=True)
 class KeyFramePeople:
@@ -62,7 +57,7 @@ class KeyFramePeople:
         return number if sum(number in other.ids for other in self.people) == 1 else None
 
     def shared_ids(self) -> Iterator[tuple[int, list[Person]]]:
-        """Ids that stand for more than one person, and these."""
+        """Ids that stand for more than one person, and these people."""
         for number in sorted({number for person in self.people for number in person.ids}):
             having = [person for person in self.people if number in person.ids]
             if len(having) > 1:
@@ -75,16 +70,48 @@ def group_people(table: BoxTable) -> Iterator[KeyFramePeople]:
     Args:
         table: ground truth.
     """
-    frames: dict[tuple[int, float], list[Person]] = {}
+    frames: dict[tuple[int, float], list[int]] = {}
     for row in range(len(table)):
-        people = frames.setdefault((int(table.video[row]), float(table.second[row])), [])
-        person = None if np.isnan(table.last[row]) else int(table.last[row])
-        box = table.boxes_xyxy[row]
-        found = next((one for one in people if one.takes(box, person)), None)
-        if found is None:
-            people.append(found := Person(box))
-        found.rows.append(row)
-        if person is not None:
-            found.ids.add(person)
-    for (video, second), people in frames.items():
-        yield KeyFramePeople(video, second, people)
+        frames.setdefault((int(table.video[row]), float(table.second[row])), []).append(row)
+    for (video, second), rows in frames.items():
+        yield KeyFramePeople(video, second, _join(_boxes(table, rows)))
+
+
+def person_id(table: BoxTable, row: int) -> int | None:
+    """A row's id, as an index into `BoxTable.people`; None where there is none, or one below 0."""
+    if np.isnan(table.last[row]):
+        return None
+    number = int(table.last[row])
+    return None if table.people[number].startswith("-") else number
+
+
+def _boxes(table: BoxTable, rows: list[int]) -> list[Person]:
+    """Rows of the very same box, together."""
+    found: dict[tuple[float, ...], Person] = {}
+    for row in rows:
+        person = found.setdefault(tuple(table.boxes_xyxy[row].tolist()), Person(table.boxes_xyxy[row]))
+        person.rows.append(row)
+        number = person_id(table, row)
+        if number is not None:
+            person.ids.add(number)
+    return list(found.values())
+
+
+def _join(people: list[Person]) -> list[Person]:
+    """People whose boxes agree become one, the nearest boxes first; equally near ones in the order of their corners."""
+    boxes = np.stack([person.box_xyxy for person in people])
+    distance = np.abs(boxes[:, None] - boxes[None]).max(2)
+    pairs = zip(*np.nonzero(np.triu(distance <= _ROUNDING, 1)), strict=True)
+    corners = [tuple(box) for box in boxes.tolist()]
+    joined = list(range(len(people)))  # by each box, the one whose person it is
+    for first, second in sorted(
+        pairs, key=lambda pair: (distance[pair], *sorted((corners[pair[0]], corners[pair[1]])))
+    ):
+        one, other = sorted((joined[first], joined[second]))
+        agree = not people[one].ids or not people[other].ids or people[one].ids & people[other].ids
+        if one == other or not (agree or distance[first, second] <= _SAME):
+            continue
+        people[one].rows = sorted(people[one].rows + people[other].rows)
+        people[one].ids |= people[other].ids
+        joined = [one if number == other else number for number in joined]
+    return [people[number] for number in sorted(set(joined))]

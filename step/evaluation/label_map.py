@@ -16,6 +16,21 @@ from step.evaluation.box_table import LARGEST_LABEL
 from step.shown import quoted
 
 _LONGEST_REASON = 150  # it quotes the line
+# Field -> what it holds, and whether it can be there several times. Read are the first three, and allowed are all.
+_FIELDS = {
+    "name": ("text", False),
+    "id": ("number", False),
+    "label_id": ("number", False),
+    "label_type": ("type", False),
+    "display_name": ("text", False),
+    "instance_count": ("number", False),
+    "frequency": ("frequency", False),
+    "keypoints": ("keypoint", True),
+    "ancestor_ids": ("number", True),
+    "descendant_ids": ("number", True),
+}
+_KEYPOINT_FIELDS = {"id": "number", "label": "text"}
+_FREQUENCIES = ("UNSPECIFIED", "FREQUENT", "COMMON", "RARE")
 _LABEL_TYPES = ("PERSON_MOVEMENT", "OBJECT_MANIPULATION", "PERSON_INTERACTION")
 
 
@@ -59,10 +74,11 @@ def _parse(path: Path, text: str) -> list[Any]:
         text_format.Parse(text, message)
     except text_format.ParseError as error:
         line = f", line {error.GetLine()}" if error.GetLine() else ""
-        said = quoted(" ".join(str(error).split())[:_LONGEST_REASON])
-        raise StepError(
-            f"{path}{line}: is no label map in protobuf's text format: {said}; was the file cut? copy it again"
-        ) from error
+        said = " ".join(str(error).split())[:_LONGEST_REASON]
+        advice = "was the file cut? copy it again"
+        if '"step.Class" has no field named' in said:
+            advice = "label maps have " + ", ".join(_FIELDS)
+        raise StepError(f"{path}{line}: is no label map in protobuf's text format: {quoted(said)}; {advice}") from error
     except (UnicodeError, ValueError, RecursionError) as error:
         raise StepError(f"{path}: is no label map in protobuf's text format: {quoted(str(error))}") from error
     return [*message.item, *message.label]
@@ -75,26 +91,31 @@ def _label_map_type() -> Any:
 
     field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="step/label_map.proto", package="step", syntax="proto2")
-    label_type = file.enum_type.add(name="LabelType")
-    for number, name in enumerate(_LABEL_TYPES, 1):
-        label_type.value.add(name=name, number=number)
+    for type_name, values in (("LabelType", _LABEL_TYPES), ("Frequency", _FREQUENCIES)):
+        enumeration = file.enum_type.add(name=type_name)
+        for number, name in enumerate(values, 1):
+            enumeration.value.add(name=name, number=number)
     entry = file.message_type.add(name="Class")
     kinds = {
-        "name": field.TYPE_STRING,
-        "id": field.TYPE_INT64,
-        "label_id": field.TYPE_INT64,
-        "display_name": field.TYPE_STRING,
-        "instance_count": field.TYPE_INT64,
+        "text": field.TYPE_STRING,
+        "number": field.TYPE_INT64,
+        "type": field.TYPE_ENUM,
+        "frequency": field.TYPE_ENUM,
+        "keypoint": field.TYPE_MESSAGE,
     }
-    for number, (name, kind) in enumerate(kinds.items(), 1):
-        entry.field.add(name=name, number=number, label=field.LABEL_OPTIONAL, type=kind)
-    entry.field.add(
-        name="label_type",
-        number=len(kinds) + 1,
-        label=field.LABEL_OPTIONAL,
-        type=field.TYPE_ENUM,
-        type_name=".step.LabelType",
-    )
+    keypoint = file.message_type.add(name="Keypoint")
+    for number, (name, kind) in enumerate(_KEYPOINT_FIELDS.items(), 1):
+        keypoint.field.add(name=name, number=number, label=field.LABEL_OPTIONAL, type=kinds[kind])
+    for number, (name, (kind, is_repeated)) in enumerate(_FIELDS.items(), 1):
+        entry.field.add(
+            name=name,
+            number=number,
+            label=field.LABEL_REPEATED if is_repeated else field.LABEL_OPTIONAL,
+            type=kinds[kind],
+            type_name={"type": ".step.LabelType", "frequency": ".step.Frequency", "keypoint": ".step.Keypoint"}.get(
+                kind
+            ),
+        )
     whole = file.message_type.add(name="LabelMap")
     for number, name in enumerate(("item", "label"), 1):
         whole.field.add(

@@ -92,7 +92,8 @@ def true_tubes(table: BoxTable) -> list[Tube]:
     Raises:
         StepError: a row without a person id, or a person who is in two places at once.
     """
-    missing = np.flatnonzero(np.isnan(table.last))
+    nobody = [number for number, person in enumerate(table.people) if person.startswith("-")]
+    missing = np.flatnonzero(np.isnan(table.last) | np.isin(table.last, nobody))
     if len(missing):
         raise StepError(f"{table.where(int(missing[0]))}: has no person id, without which there is no video-mAP")
     order = np.lexsort((table.second, table.last, table.label, table.video))

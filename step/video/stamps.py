@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from step.video.files import ffmpeg_name
+from step.video.timeline import LONE_GAP_S, shorter_step
 
 if TYPE_CHECKING:
     import av
@@ -115,7 +116,8 @@ class StampReader:
 def goes_on_straight(path: Path, stream_index: int) -> bool:
     """Whether all stamps of a file grow, so that searching by them leads where reading on does.
 
-    Looks at all packets once, without decoding them; an MP4's are in its index. Gaps are no matter.
+    Looks at all packets once, without decoding them; an MP4's are in its index. Gaps are no matter, but for one before
+    the last frame or after the first, which only reading on can tell from an outlier.
     """
     status = path.stat()
     return _goes_on_straight(path, stream_index, status.st_size, status.st_mtime_ns)
@@ -128,24 +130,34 @@ def _goes_on_straight(path: Path, stream_index: int, _size: int, _changed_ns: in
 
     with av.open(ffmpeg_name(path), metadata_errors="replace") as container:
         video = container.streams[stream_index]
+        if video.time_base is None:
+            return False
         if container.format.name.startswith("mov"):
-            entries = [entry.timestamp for entry in video.index_entries]
+            entries = [entry.timestamp * video.time_base for entry in video.index_entries]
             if entries:
-                return all(before < after for before, after in itertools.pairwise(entries))
+                return _grow(entries, None)
         for stream in container.streams:
             if stream.index != stream_index:
                 stream.discard = Discard.all
-        before: int | None = None
+        stamps: list[Fraction] = []
         try:
             for packet in container.demux(video):
                 if not packet.size:
                     continue
-                if packet.dts is None or (before is not None and packet.dts <= before):
+                if packet.dts is None or packet.time_base is None:
                     return False
                 late = 0 if packet.pts is None else packet.pts - packet.dts
-                if packet.time_base is None or abs(late * packet.time_base) > _HIGHEST_DELAY_S:
+                if abs(late * packet.time_base) > _HIGHEST_DELAY_S:
                     return False
-                before = packet.dts
+                stamps.append(packet.dts * packet.time_base)
         except av.FFmpegError:
             return False
-    return True
+        return _grow(stamps, wrap_s(container))
+
+
+def _grow(stamps_s: list[Fraction], wrap: Fraction | None) -> bool:
+    steps_s = [after_s - before_s for before_s, after_s in itertools.pairwise(stamps_s)]
+    if wrap is not None:
+        # FFmpeg takes the first step back of a counter for its beginning anew.
+        steps_s = [shorter_step(step_s, wrap) for step_s in steps_s]
+    return all(step_s > 0 for step_s in steps_s) and all(step_s <= LONE_GAP_S for step_s in steps_s[:1] + steps_s[-1:])

@@ -190,6 +190,17 @@ def test_seconds_in_turns(video, tmp_path):
     assert sorted(read_index(tmp_path, "v").counts) == [0, 1, 2, 3]
 
 
+def test_seconds_in_a_gap_are_known_to_be_none(make_video, tmp_path):
+    times = [Fraction(number, 25) + (20 if number >= 50 else 0) for number in range(100)]
+    path = make_video("v.mp4", frames=100, times=times, size=(96, 64))
+    for _ in range(2):
+        done = extract(path, tmp_path / "frames", seconds=frozenset({8, 9, 10, 11}))
+        assert (done.seconds, done.absent) == (0, frozenset({8, 9, 10, 11}))
+        assert read_index(tmp_path / "frames", "v").gaps == ((8, 21),)
+    done = extract(path, tmp_path / "frames", seconds=frozenset({0, 50}))
+    assert (done.seconds, done.absent) == (1, frozenset({50}))
+
+
 def test_a_full_disk(video, tmp_path, monkeypatch):
     """No half second, no leftovers; what was done before stays and is not done again."""
     real = Path.write_bytes

@@ -1,5 +1,7 @@
 """Which rows of ground truth are one person."""
 
+from itertools import permutations
+
 import pytest
 
 from step.data.check import check
@@ -21,7 +23,7 @@ def group(tmp_path):
     return group
 
 
-@pytest.mark.parametrize("number", ["0", "-1", "99999999999999999999"])
+@pytest.mark.parametrize("number", ["0", "99999999999999999999"])
 def test_one_id_for_everybody(number, group):
     people, problems, frame = group(f"{A},12,{number}", f"{B},14,{number}", f"{A},17,{number}")
     assert people == [[1, 3], [2]]
@@ -50,3 +52,27 @@ def test_a_number_for_every_row(group):
     people, problems, _ = group(f"{A},12,1", f"{A},17,2", f"{B},14,3")
     assert people == [[1, 2], [3]]
     assert "one box has several person ids 1 times, first: ids 1 and 2, line 1; it is taken for one" in problems[0]
+
+
+def test_ids_below_zero_are_none(group):
+    people, problems, frame = group(f"{A},12,-1", f"{B},14,-1", f"{A},17,7")
+    assert people == [[1, 3], [2]]
+    assert problems[0].startswith("person id -1 is taken for none (2 rows)")
+    assert [frame.sole_id(person) is None for person in frame.people] == [False, True]
+
+
+def test_the_row_with_the_id_is_named(group):
+    _, problems, _ = group(f"{A},12,", f"{A},13,5", f"{B},14,5")
+    assert "id 5 in v, second 3 (lines 2 and 3)" in problems[0]
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_the_order_of_rows_does_not_matter(order, group):
+    """The first two lie nearer to each other, and the third agrees with the second only."""
+    corners = ("0.100", "0.103", "0.107")
+    rows = [f"{corner},0.1,0.3,0.9,{12 + number}," for number, corner in enumerate(corners)]
+    assert len(group(*(rows[number] for number in order))[0]) == 1
+    rows = [f"{row}{number}" for row, number in zip(rows, ("1", "", "2"), strict=True)]
+    people = group(*(rows[number] for number in order))[0]
+    named = sorted(sorted(order[row - 1] for row in person) for person in people)
+    assert named == [[0, 1], [2]]

@@ -59,6 +59,15 @@ def test_extract_what_the_clips_need(place, run):
     ]
 
 
+def test_key_frames_that_the_video_has_not_are_named(place, run):
+    (place / "gt.csv").write_text("v,0003,0.1,0.1,0.5,0.5,12,0\nv,0030,0.1,0.1,0.5,0.5,12,0\n")
+    code, printed, error = _extracted(place, run, "--truth", place / "gt.csv")
+    assert code == 0, error
+    assert "v: 1 key frame of --truth without frames (second 30): in a gap of the video or beyond it" in printed
+    (place / "gt.csv").write_text("v,0030,0.1,0.1,0.5,0.5,12,0\n")
+    assert "(second 30)" in _extracted(place, run, "--truth", place / "gt.csv")[1]
+
+
 def test_a_good_data_set(place, run):
     _extracted(place, run)
     code, printed, _ = run("check", place / "gt.csv", "--frames", place / "frames")

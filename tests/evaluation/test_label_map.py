@@ -69,6 +69,11 @@ def test_an_id_of_ten_thousand_digits(tmp_path):
         ('# item { name: "no" id: 1 }\nitem { name: "x # y" "z" id: 3 } # end', {3: "x # yz"}),
         ("item [ { name: 'caf\\303\\251' id: 1 }, { name: '\\'b\\'' id: 2 } ]", {1: "café", 2: "'b'"}),
         ('label { name: "sit" label_id: 11 label_type: PERSON_MOVEMENT }', {11: "sit"}),
+        (
+            'item { name: "/m/1" id: 1 display_name: "sit" keypoints { id: 0 label: "nose" } keypoints { id: 1 } '
+            "ancestor_ids: 2 ancestor_ids: 3 descendant_ids: [4, 5] frequency: RARE instance_count: 7 }",
+            {1: "/m/1"},
+        ),
     ],
 )
 def test_protobufs_text_format(text, names, tmp_path):
@@ -78,10 +83,15 @@ def test_protobufs_text_format(text, names, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["item { nam: 'a' id: 1 }", "item { name: 'a' id: 1.5 }", "item { name: 'a' id: 1 id: 2 }"]
+    ("text", "advice"),
+    [
+        ("item { nam: 'a' id: 1 }", "nam.*; label maps have name, id, label_id,"),
+        ("item { name: 'a' id: 1.5 }", "was the file cut"),
+        ("item { name: 'a' id: 1 id: 2 }", "was the file cut"),
+    ],
 )
-def test_nothing_is_skipped(text, tmp_path):
+def test_nothing_is_skipped(text, advice, tmp_path):
     path = tmp_path / "map.pbtxt"
     path.write_text(text)
-    with pytest.raises(StepError, match="line 1: is no label map"):
+    with pytest.raises(StepError, match=f"line 1: is no label map .*{advice}"):
         read_label_map(path)

@@ -105,6 +105,64 @@ def test_equal_stamps_push_nothing_away(copies):
     assert max(abs(a - b) for a, b in zip(times, stamps, strict=True)) < INTERVAL_S
 
 
+@pytest.mark.parametrize("step", [Fraction(51, 25), Fraction(31, 25), Fraction(12), Fraction(3600)])
+@pytest.mark.parametrize("quick", [0, 3, 75])
+def test_frames_far_apart_are_timed_as_stamped(step, quick):
+    """Time-lapse, whatever rate the file states: each gap is time."""
+    first = regular(quick)
+    stamps = first + [(first[-1] if first else -step) + step * number for number in range(1, 60)]
+    times, jumps, timeline = place(stamps)
+    assert times == stamps
+    assert timeline.outliers == 0
+    assert sum(jumps) == len(stamps) - max(quick, 1)
+
+
+@pytest.mark.parametrize("at", [1, 20, 30, 58])
+@pytest.mark.parametrize("wrong", [None, Fraction(-1000), Fraction(1000)])
+def test_an_outlier_among_frames_far_apart(at, wrong):
+    stamps = [Fraction(number * 2) for number in range(60)]
+    right = list(stamps)
+    stamps[at] = wrong if wrong is None else right[at] + wrong
+    assert place(stamps)[0] == right
+
+
+@pytest.mark.parametrize("of", [1, 2, 3])
+@pytest.mark.parametrize("apart", [2, 5, 20])
+def test_bursts_are_timed_as_stamped(of, apart):
+    stamps = [apart * burst + number * INTERVAL_S for burst in range(50) for number in range(of)]
+    times, jumps, timeline = place(stamps)
+    assert times == stamps
+    assert (sum(jumps), timeline.outliers) == (49, 0)
+
+
+@pytest.mark.parametrize("at", [1, 5, 17, 26])
+@pytest.mark.parametrize("by_s", [Fraction(3, 10), Fraction(9, 10)])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_few_frames_stamped_a_little_ahead(at, by_s, count):
+    stamps = regular(30)
+    stamps[at : at + count] = [stamp_s + by_s for stamp_s in stamps[at : at + count]]
+    times, jumps, timeline = place(stamps)
+    assert times == regular(30)
+    assert (any(jumps), timeline.outliers) == (False, count)
+
+
+@pytest.mark.parametrize("by_s", [-300, 300, -40_000, 40_000])
+def test_a_reset_counter_is_no_counter_that_ran_over(by_s):
+    """FFmpeg adds a counter's whole length to stamps before the first one."""
+    stamps = regular(30, Fraction(400)) + [
+        WRAP_S * (by_s < 0) + stamp_s for stamp_s in regular(30, 400 + Fraction(by_s))
+    ]
+    times, jumps, _ = place(stamps, wrap_s=WRAP_S)
+    second = regular(30, 30 * INTERVAL_S if by_s < 0 else Fraction(by_s))
+    assert times == regular(30) + second
+    assert sum(jumps) == 1
+
+
+def test_the_first_two_frames_stamped_far_ahead():
+    stamps = [100 + stamp_s for stamp_s in regular(2)] + [WRAP_S + stamp_s for stamp_s in regular(30)[2:]]
+    assert place(stamps, wrap_s=WRAP_S)[0] == regular(30)
+
+
 def test_no_stamps_at_all():
     assert place([None] * 20)[0] == regular(20)
 

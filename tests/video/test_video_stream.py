@@ -100,6 +100,50 @@ def test_a_gap_is_time_and_begins_a_segment(make_video, tmp_path):
         read_video_clip(path, 4)
 
 
+BURSTS = {
+    "pairs": [5 * burst + Fraction(number, 25) for burst in range(20) for number in range(2)],
+    "two gaps with one frame between": [Fraction(n, 25) + 20 * (n >= 50) + 20 * (n >= 51) for n in range(100)],
+    "time-lapse": [number * Fraction(51, 25) for number in range(40)],
+    "a lone first frame": [Fraction(0), *(30 + Fraction(number, 25) for number in range(60))],
+    "a lone last frame": [*(Fraction(number, 25) for number in range(60)), Fraction(90)],
+}
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+@pytest.mark.parametrize("name", BURSTS)
+def test_gaps_with_few_frames_between(name, suffix, make_video):
+    path = make_video(f"v.{suffix}", frames=len(BURSTS[name]), times=BURSTS[name])
+    frames, _, problem = read(path)
+    times = [time_s for time_s, _, _ in frames]
+    if "lone" not in name:
+        assert all(abs(a - b) < Fraction(1, 500) for a, b in zip(times, BURSTS[name], strict=True))
+    assert problem is None
+    assert_searching_agrees(path, 1, 5, 21, 23, 31, 45, 61)
+
+
+def test_a_counter_that_is_reset(make_video):
+    """One recording behind another, whose stamps begin anew far below."""
+    content = make_video("v.ts", frames=100).read_bytes()
+    path = make_video("both.ts", frames=1)
+    path.write_bytes(restamp_ts(content, dict.fromkeys(range(100), Fraction(300))) + content)
+    frames, said, _ = read(path)
+    assert [time_s for time_s, _, _ in frames] == [Fraction(number, 25) for number in range(200)]
+    assert "times jump back by 303.96 s after 3.96 s" in said[0]
+    assert_searching_agrees(path, 1, 3, 5, 7)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+def test_nothing_is_missing_at_the_end_of_a_whole_file(suffix, make_video):
+    assert read(make_video(f"v.{suffix}", frames=100))[1] == []
+
+
+def test_an_outlier_makes_no_false_end(make_video):
+    path = make_video("v.ts", frames=100)
+    path.write_bytes(restamp_ts(path.read_bytes(), {98: Fraction(50)}))
+    (said,) = read(path)[1]
+    assert "1 frame has a stamp not in line" in said
+
+
 @pytest.mark.parametrize("codec", ["mpeg4", "mjpeg", "libx264"])
 def test_empty_chunks_of_an_avi_are_time(codec, tmp_path):
     times = [number + (20 if number >= 20 else 0) for number in range(40)]
@@ -128,10 +172,11 @@ def test_a_recording_cut_in_the_middle_of_a_group(tmp_path):
     packets = path.read_bytes()
     packets = packets[: len(packets) // 188 * 188]
     path.write_bytes(packets[len(packets) // 188 // 7 * 188 :])
-    frames, _, problem = read(path)
+    frames, said, problem = read(path)
     assert problem is None
     assert frames[0][0] == 0
     assert frames[0][1] > 10
+    assert all("cannot be shown (cut from a longer recording?); time zero is the first" in line for line in said)
     assert_searching_agrees(path, 2, 3)
 
 
