@@ -17,26 +17,26 @@ from fractions import Fraction
 from pathlib import Path
 
 import click
-from naive_demo import run_naive
-from rich.console import Console
-from step_runtime.backends.select import BACKENDS
-from step_runtime.benchmark.end_to_end import RunFigures, RunOnce, count_frames, measure_in_turns, run_step_run
-from step_runtime.benchmark.end_to_end_results import (
+from end_to_end_results import (
     EndToEndResults,
     draw_end_to_end,
     end_to_end_markdown,
     end_to_end_problems,
     end_to_end_table,
 )
+from end_to_end_runs import RunFigures, RunOnce, count_frames, measure_in_turns, run_step_run
+from naive_demo import run_naive
+from rich.console import Console
+from step_runtime.backends.select import BACKENDS
 from step_runtime.benchmark.model_export import export_model
 from step_runtime.sources.video import VideoSource
 
-from step.bundle import read_bundle
+from step.bundles.manifest import read_bundle
+from step.checkpoints.toy_model import NAME
 from step.cli import OneLineCommand, progress_bar
 from step.errors import StepError
-from step.files import atomic_path, check_outputs
+from step.files.atomic import atomic_path, check_outputs
 from step.parent import end_with_parent
-from step.toy_model import NAME
 
 NAIVE = "naive demo"
 _PATH = click.Path(path_type=Path)

@@ -18,11 +18,11 @@ from rich.progress import track
 from rich.table import Table
 from step_runtime.backends.base import Backend
 from step_runtime.backends.tensorrt import TensorRTBackend
-from step_runtime.benchmark.known_gpus import known_gpus
-from step_runtime.benchmark.work import graph_work
+from step_runtime.benchmark.roofline.known_gpus import known_gpus
+from step_runtime.benchmark.roofline.work import graph_work
 
 from step import StepError
-from step.bundle import read_bundle
+from step.bundles.manifest import read_bundle
 
 _CLIPS_IN_FLIGHT = 2
 

@@ -19,16 +19,16 @@ from onnx import helper, numpy_helper
 from rich.console import Console
 from rich.table import Table
 from step_export.bundle_writer import ExportSettings, export_bundle
-from step_runtime.benchmark.measuring import measure
+from step_runtime.benchmark.configurations import Way
 from step_runtime.benchmark.results import Results
+from step_runtime.benchmark.rounds import measure
 from step_runtime.benchmark.statistics import interval
-from step_runtime.benchmark.ways import Way
 
 from step import StepError
-from step.bundle import Manifest, read_bundle, write_manifest
+from step.bundles.graph_spec import FUSED
+from step.bundles.manifest import Manifest, read_bundle, write_manifest
 from step.cli import print_error
-from step.files import sha256
-from step.graph_spec import FUSED
+from step.files.atomic import sha256
 
 _TUBES_PX, _SCORES = 0.05, 1e-4  # what float32's rounding may make of them, as in the export's parity check
 

@@ -8,17 +8,17 @@ import onnx
 import torch
 import torch.nn.functional as F
 from onnx import numpy_helper
-from step_export.fold import fold_batch_norm
-from step_export.fold_padding import fold_padding
-from step_export.onnx_export import export_graph
-from step_export.ops import roi_align
-from step_export.ops.function_builder import FunctionBuilder
+from step_export.graphs.fold_batch_norm import fold_batch_norm
+from step_export.graphs.fold_padding import fold_padding
+from step_export.graphs.onnx_export import export_graph
+from step_export.graphs.ops import roi_align
+from step_export.graphs.ops.function_builder import FunctionBuilder
 from torch import Tensor, nn
 
 from step import StepConfig, StepDetector, load_checkpoint
 from step.anchors import anchor_boxes, anchor_tubes
-from step.bundle import Manifest
-from step.graph_spec import BATCH, FUSED, GraphSpec, TensorSpec, graph_specs
+from step.bundles.graph_spec import BATCH, FUSED, GraphSpec, TensorSpec, graph_specs
+from step.bundles.manifest import Manifest
 from step.models.detector import ClipFeatures
 from step.models.graphs import FusedGraph
 from step.models.head import HeadOutput, TwoBranchHead, WideningBlock

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from step_runtime.clip_buffer import ClipBuffer
+from step_runtime.clips.clip_buffer import ClipBuffer
 from step_runtime.sources.video import VideoSource
 
 from step import StepConfig

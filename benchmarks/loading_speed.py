@@ -19,10 +19,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from step.training.augmentation import Augmentation
-from step.training.batch import collate
 from step.training.config import read_config
-from step.training.training_data import open_data
+from step.training.samples.augmentation import Augmentation
+from step.training.samples.batch import collate
+from step.training.samples.training_data import open_data
 
 FORWARD_MULTIPLY_ADDS = 447.3e9  # a clip of the full-size model (SPEC.md)
 TRAINING_FORWARDS = 3  # forward, and gradients by weights and by inputs

@@ -15,7 +15,7 @@ from pathlib import Path
 import av
 import numpy as np
 from step_runtime import Detector
-from step_runtime.record import RunOptions, record
+from step_runtime.outputs.run_source import RunOptions, record
 
 _RATE = 25
 _PAGES = Path("/proc/self/statm")

@@ -17,19 +17,19 @@ import click
 import cv2
 import numpy as np
 import torch
+from end_to_end_runs import RunFigures
 from numpy.typing import NDArray
-from step_runtime.benchmark.end_to_end import RunFigures
 from step_runtime.sources.video import video_name
 
 from step import StepDetector, load_checkpoint
+from step.checkpoints.toy_model import find_model
 from step.cli import OneLineCommand
 from step.clips import clip_frame_indices
 from step.errors import StepError
 from step.evaluation.box_table import second_text
-from step.files import atomic_path
+from step.files.atomic import atomic_path
 from step.models.detector import middle_boxes
 from step.ops.box_coding import make_boxes_valid
-from step.toy_model import find_model
 from step.video_stream import VideoStream
 
 _SCORE_THRESHOLD, _NMS_IOU, _MOST = 0.01, 0.4, 300

@@ -16,7 +16,7 @@ import openvino
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 from rich.table import Table
-from step_export.fold_padding import fold_padding
+from step_export.graphs.fold_padding import fold_padding
 from step_runtime.backends.onnxruntime import open_session, session_options
 from step_runtime.backends.openvino import compile_options
 

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from step_export.bundle_writer import ExportSettings, export_bundle
-from step_runtime.benchmark.scaling import (
+from scaling_points import (
     AXES,
     Measured,
     growth,
@@ -23,11 +22,12 @@ from step_runtime.benchmark.scaling import (
     scaling_points,
     write_scaling,
 )
-from step_runtime.benchmark.ways import CPU_BACKENDS
+from step_export.bundle_writer import ExportSettings, export_bundle
+from step_runtime.benchmark.configurations import CPU_BACKENDS
 
 from step import StepConfig, StepDetector, StepError, load_checkpoint, save_checkpoint
 from step.cli import print_error, progress_bar
-from step.files import atomic_path, check_outputs
+from step.files.atomic import atomic_path, check_outputs
 
 _SIZE_PX = 160
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from step.training.losses import BOX_WEIGHT, NEIGHBOUR_WEIGHT
+from step.training.objectives.losses import BOX_WEIGHT, NEIGHBOUR_WEIGHT
 
 _SMOOTH = 25  # updates
 _COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")

@@ -1,7 +1,7 @@
 """STEP (Spatio-Temporal Progressive Learning for video action detection) in PyTorch.
 
 The names below that need torch are imported on first use, so that the torch-free parts (`step.config`, `step.classes`,
-`step.clips`, `step.anchors`, `step.bundle`, ...) serve programs that have no torch.
+`step.clips`, `step.anchors`, `step.bundles.manifest`, ...) serve programs that have no torch.
 """
 
 import importlib
@@ -12,8 +12,8 @@ from step.detections import Detections
 from step.errors import StepError
 
 if TYPE_CHECKING:
-    from step.checkpoints.checkpoint import load_checkpoint, save_checkpoint
     from step.checkpoints.kinetics import initialise_from_kinetics, load_kinetics_classifier
+    from step.checkpoints.own_format import load_checkpoint, save_checkpoint
     from step.models.detector import StepDetector, StepOutput
     from step.models.i3d import I3DClassifier
 
@@ -35,9 +35,9 @@ _NEEDS_TORCH = {
     "StepDetector": "step.models.detector",
     "StepOutput": "step.models.detector",
     "initialise_from_kinetics": "step.checkpoints.kinetics",
-    "load_checkpoint": "step.checkpoints.checkpoint",
+    "load_checkpoint": "step.checkpoints.own_format",
     "load_kinetics_classifier": "step.checkpoints.kinetics",
-    "save_checkpoint": "step.checkpoints.checkpoint",
+    "save_checkpoint": "step.checkpoints.own_format",
 }
 
 

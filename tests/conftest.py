@@ -16,7 +16,7 @@ from helpers import ONE_STEP, TINY, MakeVideo, make_detector, numbered_picture, 
 from numpy.typing import NDArray
 from step_export.bundle_writer import ExportSettings, export_bundle
 from step_runtime import Detector
-from step_runtime.dataset_run import DatasetFolder
+from step_runtime.evaluation.dataset_run import DatasetFolder
 from torch import nn
 
 from step import StepDetector, save_checkpoint

@@ -16,12 +16,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime as ort
-from step_runtime.gpus import Gpu
+from step_runtime.backends.gpus import Gpu
 
 from step import StepError
-from step.bundle import read_bundle, write_manifest
-from step.engines import BuildOptions, EngineRecord, EngineSet, this_platform
-from step.files import sha256
+from step.bundles.engines import BuildOptions, EngineRecord, EngineSet, this_platform
+from step.bundles.manifest import read_bundle, write_manifest
+from step.files.atomic import sha256
 
 GPU = Gpu(index=0, name="Fake GPU", capability="sm89", memory_bytes=1 << 34, uuid="GPU-0")
 VERSION = "11.4.0.106"

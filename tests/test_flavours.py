@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from step.flavours import library_logger, listening
+from step.bundles.libraries import library_logger, listening
 
 
 class _Library:
@@ -59,7 +59,7 @@ def test_the_library_s_logger_outlives_whoever_was_first():
     code = """
 import gc
 import tensorrt_rtx as trt
-from step.engines import BuildOptions
+from step.bundles.engines import BuildOptions
 from step_runtime.backends.engine import Messages, make_runtime
 options = BuildOptions(flavour="tensorrt-rtx")
 messages = [Messages(trt), Messages(trt)]

@@ -21,51 +21,28 @@ ALLOWED = {
     "step_runtime": {"step", "step_plugins"},
     "step_plugins": set(),
 }
-TORCH_FREE = [
-    "step",
-    "step.anchors",
-    "step.build_process",
-    "step.bundle",
-    "step.classes",
-    "step.cli",
-    "step.clips",
-    "step.config",
-    "step.detections",
-    "step.data",
-    "step.data.cli",
-    "step.data.toy_cache",
-    "step.data.video_clip",
-    "step.engines",
-    "step.evaluation.report",
-    "step.evaluation.scoring",
-    "step.evaluation.video_map",
-    "step.errors",
-    "step.files",
-    "step.flavours",
-    "step.graph_spec",
-    "step.parity",
-    "step.parity_check",
-    "step.verification_clips",
-    "step.toy_model",
-    "step.training.config",
-    "step_runtime",
-    "step_runtime.bench_cli",
-    "step_runtime.benchmark.peak_worker",
-    "step_runtime.benchmark.scaling",
-    "step_runtime.cli",
-    "step_runtime.doctor_cli",
-    "step_runtime.eval_cli",
-    "step_runtime.backends.tensorrt",
-    "step_export.build_cli",
-    "step_export.build_worker",
-    "step_runtime.backends.onnxruntime",
-    "step_runtime.backends.openvino",
-    "step_runtime.graph_runners.onnxruntime",
-    "step_runtime.graph_runners.open",
-    "step_runtime.verify_cli",
-    "step_plugins",
-    "step_plugins.tensorrt_plugins",
-]
+MAY_NEED_TORCH_OR_ONNX = (
+    "step/bundles/graph_edits.py",
+    "step/checkpoints",
+    "step/data/ava_dataset.py",
+    "step/models",
+    "step/ops",
+    "step/training",
+    "export/step_export/bundle_writer.py",
+    "export/step_export/graphs",
+    "runtime/step_runtime/backends/torch.py",
+    "runtime/step_runtime/backends/torch_kernels.py",
+    "runtime/step_runtime/verification/bisect.py",
+    "runtime/step_runtime/verification/graph_runners/onnxruntime_arithmetic.py",
+    "runtime/step_runtime/verification/graph_tensors.py",
+    "plugins/step_plugins/torch_ops.py",
+)
+NEEDS_NEITHER_ALL_THE_SAME = (
+    "step/checkpoints/toy_model.py",
+    "step/training/cli.py",
+    "step/training/config.py",
+    "step/training/yaml_file.py",
+)
 
 
 def _imported(path: Path) -> set[str]:
@@ -88,20 +65,57 @@ def test_imports_point_one_way(package):
         assert others <= ALLOWED[package], path
 
 
-@pytest.mark.parametrize("module", TORCH_FREE)
-def test_needs_neither_torch_nor_onnx_nor_tensorrt_nor_matplotlib(module):
-    """Imported in a process where those cannot be found."""
-    code = f"""
-import importlib.abc, sys
-ABSENT = {{"torch", "torchvision", "onnx", "onnxscript", "tensorrt", "tensorrt_rtx", "matplotlib"}}
+def _modules(package: str, *, light: bool) -> list[str]:
+    """Dotted names of a package's modules, either those that need neither torch nor ONNX, or the others."""
+    names = []
+    for path in sorted(FOLDERS[package].rglob("*.py")):
+        place = path.relative_to(ROOT).as_posix()
+        may_need = any(place == other or place.startswith(f"{other}/") for other in MAY_NEED_TORCH_OR_ONNX)
+        is_light = not may_need or path.name == "__init__.py" or place in NEEDS_NEITHER_ALL_THE_SAME
+        if is_light == light:
+            dotted = ".".join((package, *path.relative_to(FOLDERS[package]).with_suffix("").parts))
+            names.append(dotted.removesuffix(".__init__"))
+    return names
+
+
+WITHOUT_THEM = """
+import importlib, importlib.abc, sys
+ABSENT = {"torch", "torchvision", "onnx", "onnxscript", "tensorrt", "tensorrt_rtx", "matplotlib"}
 class Blocked(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in ABSENT:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Blocked())
-import {module}
+failed = []
+for module in sys.argv[1:]:
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        failed.append(f"{module}: {error}")
+for line in failed:
+    print(line)
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def _failing(modules: list[str]) -> list[str]:
+    """Which modules cannot be imported where torch, ONNX, TensorRT and matplotlib cannot be found."""
+    words = [sys.executable, "-c", WITHOUT_THEM, *modules]
+    return subprocess.run(words, check=True, timeout=60, capture_output=True, text=True).stdout.splitlines()
+
+
+@pytest.mark.parametrize("package", FOLDERS)
+def test_needs_neither_torch_nor_onnx_nor_tensorrt_nor_matplotlib(package):
+    modules = _modules(package, light=True)
+    assert modules
+    assert _failing(modules) == []
+
+
+def test_files_that_may_need_torch_do():
+    files = [place for place in MAY_NEED_TORCH_OR_ONNX if place.endswith(".py")]
+    names = [name for package in FOLDERS for name in _modules(package, light=False)]
+    modules = [name for name in names if any(place.endswith(name.replace(".", "/") + ".py") for place in files)]
+    assert len(modules) == len(files)
+    assert len(_failing(modules)) == len(files)
 
 
 def test_gpu_check_needs_no_pyav():
@@ -116,11 +130,12 @@ def distribution(name):
     return real(name)
 importlib.metadata.distribution = distribution
 import step_runtime, step_runtime.backends.onnxruntime, step_runtime.backends.tensorrt, step_runtime.cli
-import step_runtime.dataset_run, step_runtime.doctor, step_runtime.eval_cli, step_runtime.map_parity
-import step.data.cli, step.data.toy, step.training.checkpoint, step.training.config
+import step_runtime.doctor.findings, step_runtime.evaluation.cli
+import step_runtime.evaluation.dataset_run, step_runtime.evaluation.map_parity
+import step.data.cli, step.data.toy.toy, step.training.run_checkpoints, step.training.config
 import step_export.bundle_writer, conftest
-assert step.training.checkpoint.versions()["step-trt"] == "(from its folder)"
-assert next(step_runtime.doctor.examine(None, None)).text.endswith("step-trt (from its folder)")
+assert step.training.run_checkpoints.versions()["step-trt"] == "(from its folder)"
+assert next(step_runtime.doctor.findings.examine(None, None)).text.endswith("step-trt (from its folder)")
 assert step_export.bundle_writer.tool_versions()["step-trt"] == "(from its folder)"
 """
     path = f"{ROOT / 'tests'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
@@ -143,7 +158,7 @@ main(sys.argv[1:])
 
 def test_importing_has_no_side_effects():
     """No output, no files, no threads."""
-    modules = "threading, step, step_runtime.cli, step_runtime.verify_cli, step_export.cli"
+    modules = "threading, step, step_runtime.cli, step_runtime.verification.cli, step_export.cli"
     code = f"import {modules}; assert threading.active_count() == 1"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
     assert (done.stdout, done.stderr) == (b"", b"")

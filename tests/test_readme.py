@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from helpers import MakeVideo, run_command
 
-from step.data.toy import generate
-from step.data.toy_cache import toy_folder
+from step.data.toy.toy import generate
+from step.data.toy.toy_cache import toy_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

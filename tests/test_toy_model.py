@@ -4,11 +4,11 @@ import json
 
 import pytest
 from helpers import run_command
-from step_runtime.eval_cli import main as step_eval
+from step_runtime.evaluation.cli import main as step_eval
 
 from step import load_checkpoint
-from step.data import toy_cache
-from step.toy_model import CHECKPOINT, FOLDER
+from step.checkpoints.toy_model import CHECKPOINT, FOLDER
+from step.data.toy.toy import toy_cache
 from step.training.config import read_config
 
 WANTED = 0.80

@@ -10,8 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from step_runtime.backends.gpus import cuda_driver_is_present, driver_version, find_gpu
 from step_runtime.benchmark.machine import versions
-from step_runtime.gpus import cuda_driver_is_present, driver_version, find_gpu
 
 from gpu_check.catalogue import STAGES, Stage, stage_named
 from gpu_check.page import write_page

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from step_runtime.backends.cuda import CudaRuntime
-from step_runtime.gpus import Gpu, find_gpu
+from step_runtime.backends.gpus import Gpu, find_gpu
 
 from gpu_check.counted_cuda import CountedCuda
 from gpu_check.spin_launchers import GpuLauncher, HostLauncher, Launcher

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from step_runtime.benchmark.known_gpus import KnownGpu, known_gpu
+from step_runtime.benchmark.roofline.known_gpus import KnownGpu, known_gpu
 
 from gpu_check.page import markdown_table, page_of
 from gpu_check.results import UNKNOWN_GPU, CheckResult, Figure, StageResult, read_check
 from step.cli import OneLineCommand
 from step.errors import StepError
-from step.files import atomic_path
+from step.files.atomic import atomic_path
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECK_FILE, PAGE_FILE = Path("docs/gpu_check.json"), Path("docs/gpu.md")

@@ -31,7 +31,7 @@ from gpu_check.bare import ARCHIVE, MANIFEST, WHEELS
 from gpu_check.fat_binary import drop_kernels
 from step.cli import OneLineCommand
 from step.errors import StepError
-from step.files import atomic_path
+from step.files.atomic import atomic_path
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = (

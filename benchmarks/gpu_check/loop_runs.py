@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from step_runtime.backends.base import Loop
 from step_runtime.backends.tensorrt import TensorRTBackend
-from step_runtime.trace import SILENT, Tracer
+from step_runtime.tracing.tracer import SILENT, Tracer
 
 from gpu_check.cuda_machine import CudaMachine
 from gpu_check.spin_arithmetic import Words, words_of
 from gpu_check.spin_engines import SpinTensorRT
-from step.bundle import Manifest
+from step.bundles.manifest import Manifest
 from step.detections import Detections
 
 RESULTS = Detections._fields

@@ -17,9 +17,9 @@ from torch import nn
 
 from gpu_check.stage import Device
 from step import StepConfig, StepDetector, save_checkpoint
-from step.data.toy import generate_frames
-from step.graph_spec import Precision
-from step.toy_model import find_model
+from step.bundles.graph_spec import Precision
+from step.checkpoints.toy_model import find_model
+from step.data.toy.toy import generate_frames
 
 Model = Literal["full", "toy"]
 """The release's architecture with random weights, and the packaged model; without a GPU both are the least there is."""

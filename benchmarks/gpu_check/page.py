@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gpu_check.results import CheckResult, Figure, StageResult
-from step.files import atomic_path
+from step.files.atomic import atomic_path
 
 _FILLED_SHARE = 0.4  # a table with less in it than this is a list
 

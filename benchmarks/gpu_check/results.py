@@ -5,9 +5,9 @@ from typing import Literal
 
 from pydantic import ValidationError
 
+from step.bundles.records import Record
 from step.errors import StepError
-from step.files import atomic_path
-from step.records import Record
+from step.files.atomic import atomic_path
 
 Status = Literal["running", "passed", "failed", "skipped", "timed out", "crashed"]
 """`running` is what a stage's own file says until it ends; `skipped` means that there was nothing to check here."""

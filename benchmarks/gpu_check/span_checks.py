@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Sequence
 
-from step_runtime.trace import GPU, GPU_UPLOAD, INFERENCE, Span
+from step_runtime.tracing.tracer import GPU, GPU_UPLOAD, INFERENCE, Span
 
 _EVENT_TOLERANCE_NS = 20_000  # between two events of the GPU, whose times are float32 milliseconds
 _CLOCK_TOLERANCE_NS = 5_000_000

@@ -4,10 +4,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from step.bundle import GraphRecord, Manifest, Preprocessing, Source, Thresholds
+from step.bundles.engines import BuildOptions, EngineRecord, EngineSet, this_platform
+from step.bundles.graph_spec import ExportOptions, GraphSpec, TensorSpec, graph_specs
+from step.bundles.manifest import GraphRecord, Manifest, Preprocessing, Source, Thresholds
 from step.config import CLIP_FPS, StepConfig
-from step.engines import BuildOptions, EngineRecord, EngineSet, this_platform
-from step.graph_spec import ExportOptions, GraphSpec, TensorSpec, graph_specs
 
 HEADER_WORDS = 64
 """At the beginning of an engine's scratch memory: one digest for each clip of a call."""

@@ -14,8 +14,8 @@ from typing import Any
 from gpu_check.spin_arithmetic import salt_of
 from gpu_check.spin_bundle import HEADER_WORDS, VERSION, SpinPlan, clip_words
 from gpu_check.spin_launchers import Launcher
+from step.bundles.graph_spec import DType, TensorSpec
 from step.errors import StepError
-from step.graph_spec import DType, TensorSpec
 
 _DTYPES: dict[DType, str] = {"uint8": "UINT8", "float16": "HALF", "float32": "FLOAT", "int64": "INT64"}
 

@@ -10,8 +10,8 @@ from gpu_check.spin_arithmetic import Words, digest, filled, salt_of, words_of
 from gpu_check.spin_bundle import clip_words
 from gpu_check.spin_engines import tensor_salt
 from step.anchors import anchor_tubes
-from step.bundle import Manifest
-from step.graph_spec import BACKBONE, DETECT, FUSED, GraphSpec, step_graph_name
+from step.bundles.graph_spec import BACKBONE, DETECT, FUSED, GraphSpec, step_graph_name
+from step.bundles.manifest import Manifest
 
 _CLIPS_AT_ONCE = 20  # so that what is computed of them stays small
 

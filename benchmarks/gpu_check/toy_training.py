@@ -18,9 +18,9 @@ from gpu_check.stage import Device, Report
 from step.errors import StepError
 from step.training.config import TrainingConfig, read_config
 from step.training.fabric import open_fabric
-from step.training.loading import load_batches
+from step.training.samples.loading import load_batches
+from step.training.samples.training_data import TrainingData, open_data
 from step.training.trainer import Trainer
-from step.training.training_data import TrainingData, open_data
 
 TABLE = "the toy model, toy_detect.yaml"
 _TRIAL_UPDATES, _TRIAL_WARM_UP = 6, 3

@@ -17,13 +17,13 @@ from gpu_check.models import random_clips
 from gpu_check.stage import Device, Report
 from gpu_check.timing import Timer
 from step.errors import StepError
-from step.training.batch import Batch, People
 from step.training.config import Precision, TrainingConfig, read_config
 from step.training.fabric import open_fabric
 from step.training.memory import estimate_memory
-from step.training.recolouring import Recolouring, draw_distortion, draw_erased
+from step.training.samples.batch import Batch, People
+from step.training.samples.photometric import Recolouring, draw_distortion, draw_erased
+from step.training.samples.training_data import TrainingData, open_data
 from step.training.trainer import Trainer
-from step.training.training_data import TrainingData, open_data
 
 TABLE = "an update of the full-size detector"
 _SCALER_TRIES = 16  # of fp16, whose loss scale is halved at each update that was too large

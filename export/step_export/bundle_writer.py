@@ -15,7 +15,8 @@ from filelock import FileLock, Timeout
 
 from step import StepDetector, StepError, load_checkpoint
 from step.anchors import anchor_boxes
-from step.bundle import (
+from step.bundles.graph_spec import FUSED, ExportOptions, Precision, graph_specs
+from step.bundles.manifest import (
     ENGINES_LOCK,
     MANIFEST,
     ClassRecord,
@@ -28,16 +29,15 @@ from step.bundle import (
     find_foreign,
     write_manifest,
 )
+from step.checkpoints.toy_model import find_model
 from step.clips import check_thresholds
-from step.files import atomic_path, sha256
-from step.graph_spec import FUSED, ExportOptions, Precision, graph_specs
+from step.files.atomic import atomic_path, sha256
 from step.models.graphs import graph_modules
 from step.revision import project_version
-from step.toy_model import find_model
-from step_export.fold import fold_batch_norm
-from step_export.fold_padding import fold_padding
-from step_export.onnx_export import export_graph
-from step_export.verify import verify_graphs
+from step_export.graphs.fold_batch_norm import fold_batch_norm
+from step_export.graphs.fold_padding import fold_padding
+from step_export.graphs.onnx_export import export_graph
+from step_export.graphs.verify import verify_graphs
 
 GraphChoice = Literal["fused", "steps", "all"]
 OPSETS = range(18, 24)

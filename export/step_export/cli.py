@@ -9,16 +9,16 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from step.bundle import Manifest, ParityRow
+from step.bundles.engines import BuildOptions
+from step.bundles.graph_spec import Precision
+from step.bundles.libraries import FLAVOURS, Flavour
+from step.bundles.manifest import Manifest, ParityRow
 from step.cli import OneLineCommand
-from step.engines import BuildOptions
 from step.errors import StepError
-from step.flavours import FLAVOURS, Flavour
-from step.graph_spec import Precision
 from step.shown import make_console
-from step_export.build_cli import build_with_bar
-from step_export.build_options import BuildChoices, with_build_options
-from step_export.engine_writer import load_library
+from step_export.engines.cli import build_with_bar
+from step_export.engines.options import BuildChoices, with_build_options
+from step_export.engines.writer import load_library
 
 _GRAPHS = ("fused", "steps", "all")
 _KINDS = ("features", "scores", "boxes (px)", "detections")

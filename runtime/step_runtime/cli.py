@@ -13,21 +13,21 @@ from rich.table import Table
 
 from step.cli import OneLineCommand, print_error
 from step.errors import StepError
-from step.files import check_writable
+from step.files.atomic import check_writable
 from step.shown import make_console
 from step_runtime.backends.base import Loop
 from step_runtime.backends.select import BACKENDS, BackendName
+from step_runtime.clips.feature_reuse import plan_reuse
+from step_runtime.clips.feature_windows import groups_between_keys
 from step_runtime.detector import Detector
-from step_runtime.feature_reuse import plan_reuse
-from step_runtime.feature_windows import groups_between_keys
-from step_runtime.record import RunOptions, RunSummary, record
-from step_runtime.run_progress import RunProgress
+from step_runtime.outputs.run_progress import RunProgress
+from step_runtime.outputs.run_source import RunOptions, RunSummary, record
 from step_runtime.sources.live import LiveOptions
 from step_runtime.sources.open import find_sources, source_names
-from step_runtime.trace import SILENT, Recorder
-from step_runtime.trace_file import write_trace
-from step_runtime.trace_summary import summarize
-from step_runtime.trace_tables import trace_report
+from step_runtime.tracing.chrome_trace import write_trace
+from step_runtime.tracing.summary import summarize
+from step_runtime.tracing.tables import trace_report
+from step_runtime.tracing.tracer import SILENT, Recorder
 
 _ACTIONS_SHOWN = 8
 _FASTEST_FPS = 1000

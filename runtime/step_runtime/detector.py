@@ -17,16 +17,16 @@ from step.detections import Detections
 from step.errors import StepError
 from step_runtime.backends.base import Array, Backend, Loop, Pending
 from step_runtime.backends.select import BackendName, open_backend
-from step_runtime.channel import Channel
-from step_runtime.clip_buffer import ClipBuffer
-from step_runtime.feature_reuse import MARGIN, FeatureStore, extract_one, plan_reuse, submit_one
-from step_runtime.feature_windows import Window, WindowBuffer, WindowPlan
-from step_runtime.key_frame import Clip, KeyFrame, KeyMoment
-from step_runtime.reader import start_reader
-from step_runtime.run_state import RunState
+from step_runtime.clips.channel import Channel
+from step_runtime.clips.clip_buffer import ClipBuffer
+from step_runtime.clips.feature_reuse import MARGIN, FeatureStore, extract_one, plan_reuse, submit_one
+from step_runtime.clips.feature_windows import Window, WindowBuffer, WindowPlan
+from step_runtime.clips.key_frame import Clip, KeyFrame, KeyMoment
+from step_runtime.clips.reader import start_reader
+from step_runtime.clips.run_state import RunState
 from step_runtime.sources.base import Source, Stoppable
 from step_runtime.sources.open import find_sources, open_source, source_names
-from step_runtime.trace import READER, SILENT, Tracer
+from step_runtime.tracing.tracer import READER, SILENT, Tracer
 
 DEFAULT_EVERY_S = Fraction(1)
 DEFAULT_FRAMES_FPS = Fraction(30)

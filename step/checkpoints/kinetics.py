@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from step.checkpoints.checkpoint import NUMPY_REBUILDERS, read_torch_file
+from step.checkpoints.own_format import NUMPY_REBUILDERS, read_torch_file
 from step.checkpoints.state import load_state
 from step.errors import StepError
 from step.models.detector import StepDetector

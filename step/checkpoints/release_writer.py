@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from step.checkpoints.release import SCALE_NORM, class_ids_of
+from step.checkpoints.release_reader import SCALE_NORM, class_ids_of
 from step.config import StepConfig
 from step.errors import StepError
 from step.models.detector import StepDetector

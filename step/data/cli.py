@@ -15,7 +15,7 @@ from step.data.check import check, some
 from step.data.extract import Extracted, extract
 from step.data.frame_store import CLIP_PARTS
 from step.data.prepare import prepare
-from step.data.toy import generate
+from step.data.toy.toy import generate
 from step.data.videos import videos_by_name
 from step.errors import StepError
 from step.evaluation.box_table import read_boxes

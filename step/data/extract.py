@@ -12,7 +12,7 @@ from pathlib import Path
 from step.data.frame_store import FrameIndex, frame_file, is_complete, read_index, second_folder, write_index
 from step.data.picture import encode_jpeg
 from step.errors import StepError
-from step.files import atomic_path
+from step.files.atomic import atomic_path
 from step.video_stream import DecodedFrame, VideoStream
 
 

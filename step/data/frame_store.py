@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from step.config import CLIP_FPS
 from step.errors import StepError
-from step.files import atomic_path
-from step.json_files import read_json
+from step.files.atomic import atomic_path
+from step.files.json_files import read_json
 
 _JPEG_END = b"\xff\xd9"
 _INDEX = "index.json"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from step.errors import StepError
 from step.evaluation.box_table import BoxTable, read_boxes, read_frames, second_text
 from step.evaluation.label_map import read_label_map
-from step.files import atomic_path
+from step.files.atomic import atomic_path
 
 FIRST_SECOND, LAST_SECOND = 902, 1798
 """Of a 15-minute AVA clip, the seconds that are annotated (SPEC.md, "Clip and preprocessing")."""

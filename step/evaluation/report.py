@@ -18,7 +18,7 @@ from step.evaluation.confusion import confusion
 from step.evaluation.mistakes import Mistake, worst_false_negatives, worst_false_positives
 from step.evaluation.report_figures import draw_bars, draw_confusion, draw_curves
 from step.evaluation.scoring import Score
-from step.files import atomic_path
+from step.files.atomic import atomic_path
 from step.shown import spreadsheet_cell
 
 KeyFramePicture = Callable[[str, int], NDArray[np.uint8]]

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from step.bundles.graph_spec import FLOAT32_ISLAND
 from step.errors import StepError
-from step.graph_spec import FLOAT32_ISLAND
 
 _NEAR_MATCHES = 3
 

@@ -1,13 +1,13 @@
 """The exported graphs as modules: the detector cut at the seams that the runtime's loops need.
 
 Shape legend: B clips, F frames, T' feature frames of a step, N tubes, C channels, K classes.
-Inputs and outputs are those of `step.graph_spec`, in the same order.
+Inputs and outputs are those of `step.bundles.graph_spec`, in the same order.
 """
 
 from torch import Tensor, nn
 
 from step import StepDetector
-from step.graph_spec import BACKBONE, DETECT, FUSED, ExportOptions, step_graph_name
+from step.bundles.graph_spec import BACKBONE, DETECT, FUSED, ExportOptions, step_graph_name
 from step.models.detector import ClipFeatures, middle_boxes
 from step.ops.box_coding import make_boxes_valid
 from step.ops.detect import top_detections
@@ -102,7 +102,7 @@ class DetectGraph(nn.Module):
 def graph_modules(
     detector: StepDetector, options: ExportOptions, *, score_threshold: float, nms_iou: float
 ) -> dict[str, nn.Module]:
-    """Every graph of `step.graph_spec.graph_specs`, by name."""
+    """Every graph of `step.bundles.graph_spec.graph_specs`, by name."""
     modules: dict[str, nn.Module] = {
         FUSED: FusedGraph(
             detector=detector,

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from step.cli import OneLineCommand, OneLineGroup, progress_bar
 from step.errors import StepError
-from step.files import atomic_path, cannot_write
-from step.locks import sole_writer
+from step.files.atomic import atomic_path, cannot_write
+from step.files.locks import sole_writer
 from step.shown import make_console
 from step.training.config import TrainingConfig, read_config
 from step.training.yaml_file import parse_yaml
@@ -111,13 +111,13 @@ def _train(
         import torch
         from lightning_fabric import seed_everything
 
-        from step.checkpoints.checkpoint import load_checkpoint, save_checkpoint, write_torch_file
+        from step.checkpoints.own_format import load_checkpoint, save_checkpoint, write_torch_file
         from step.checkpoints.release_writer import release_content
         from step.models.detector import StepDetector
-        from step.training import checkpoint
+        from step.training import run_checkpoints as checkpoint
         from step.training.fabric import open_fabric
+        from step.training.samples.training_data import open_data
         from step.training.trainer import Trainer
-        from step.training.training_data import open_data
     except ModuleNotFoundError as error:
         raise StepError(f"training needs {error.name}; install it with: pip install 'step-trt[train]'") from error
     console = make_console()

@@ -16,10 +16,10 @@ from step.config import StepConfig
 from step.data.ava_dataset import AvaDataset
 from step.evaluation.box_table import read_boxes, second_text
 from step.evaluation.scoring import Score, ScoringOptions, score
-from step.files import atomic_path
+from step.files.atomic import atomic_path
 from step.models.detector import StepDetector
-from step.training.batch import Batch
-from step.training.loading import load_batches
+from step.training.samples.batch import Batch
+from step.training.samples.loading import load_batches
 
 RowsOf = Callable[[StepDetector, Batch], list[list[list[Any]]]]
 _THRESHOLD, _NMS_IOU, _MOST = 0.01, 0.4, 300

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from step.checkpoints.checkpoint import load_checkpoint
 from step.checkpoints.kinetics import initialise_from_kinetics
+from step.checkpoints.own_format import load_checkpoint
 from step.checkpoints.state import load_state
 from step.errors import StepError
 from step.models.detector import StepDetector

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from step.models.detector import StepDetector
-from step.training.classification import BACKGROUND_PER_PERSON
 from step.training.config import TrainingConfig
+from step.training.objectives.classification import BACKGROUND_PER_PERSON
 
 _ADAM_MOMENTS = 2
 

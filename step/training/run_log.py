@@ -17,8 +17,8 @@ from rich.table import Table
 
 from step.errors import StepError
 from step.evaluation.scoring import Score
-from step.files import atomic_path, cannot_write
-from step.training.losses import StepLosses
+from step.files.atomic import atomic_path, cannot_write
+from step.training.objectives.losses import StepLosses
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

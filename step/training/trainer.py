@@ -21,23 +21,23 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from step.checkpoints.state import check_finite
 from step.errors import StepError
 from step.evaluation.scoring import Score
-from step.files import atomic_path
+from step.files.atomic import atomic_path
 from step.models.detector import StepDetector
-from step.training import checkpoint
-from step.training.batch import Batch
-from step.training.checkpoint import Progress
-from step.training.classification import ClassificationTask, classified_rows
-from step.training.clips import EpochBatches, batches_of_epoch
+from step.training import run_checkpoints as checkpoint
 from step.training.config import TrainingConfig
-from step.training.detection import DetectionTask, SelectionOptions
 from step.training.evaluation import Shard, evaluate
 from step.training.initialise import build_detector, freeze
-from step.training.loading import load_batches
-from step.training.losses import StepLosses
+from step.training.objectives.classification import ClassificationTask, classified_rows
+from step.training.objectives.detection import DetectionTask, SelectionOptions
+from step.training.objectives.losses import StepLosses
+from step.training.run_checkpoints import Progress
 from step.training.run_log import RunLog
-from step.training.sample_pictures import sample_pictures
+from step.training.samples.batch import Batch
+from step.training.samples.clips import EpochBatches, batches_of_epoch
+from step.training.samples.loading import load_batches
+from step.training.samples.training_data import TrainingData
 from step.training.schedule import LearningRates, cosine_factor, parameter_groups
-from step.training.training_data import TrainingData
+from step.training.validation_images import sample_pictures
 
 
 class Trainer:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from helpers import assert_one_error, run_command
-from step_runtime.eval_cli import main
+from step_runtime.evaluation.cli import main
 
 from step.evaluation.report import write_page
 from step.evaluation.scoring import score_files

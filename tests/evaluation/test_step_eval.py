@@ -7,7 +7,7 @@ import stat
 
 import pytest
 from helpers import assert_one_error, run_command, shared_path
-from step_runtime.eval_cli import main
+from step_runtime.evaluation.cli import main
 
 from step.evaluation.scoring import ScoringOptions, score_files
 

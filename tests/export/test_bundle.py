@@ -12,9 +12,9 @@ from step_export.bundle_writer import ExportSettings, export_bundle
 
 from step import StepConfig, StepError, save_checkpoint
 from step.anchors import anchor_boxes
-from step.bundle import MANIFEST, read_bundle
-from step.files import sha256
-from step.graph_spec import BATCH
+from step.bundles.graph_spec import BATCH
+from step.bundles.manifest import MANIFEST, read_bundle
+from step.files.atomic import sha256
 
 SMALL = {"width": 0.06, "image_size_px": 48, "fc_dim": 8}
 
@@ -111,7 +111,7 @@ def test_graph_choice(tmp_path):
 
 def test_parity_beyond_tolerance_writes_nothing(tmp_path, monkeypatch):
     """A wrong function body has to be noticed: here one that keeps every second box."""
-    from step_export.ops import class_nms as nms_function
+    from step_export.graphs.ops import class_nms as nms_function
 
     right = nms_function.function_body
 

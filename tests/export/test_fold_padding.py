@@ -5,7 +5,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from step_export.fold_padding import fold_padding
+from step_export.graphs.fold_padding import fold_padding
 
 _AFTER = (0, 0, 0, 0, 0, 0, 0, 0, 1, 1)  # of [B, C, T, H, W]: a row and a column at the end
 

@@ -12,13 +12,13 @@ import onnxruntime as ort
 import pytest
 import torch
 from step_export.bundle_writer import ExportSettings, export_bundle
-from step_export.engine_writer import build_engines
+from step_export.engines.writer import build_engines
 from step_runtime import Detector
-from step_runtime.benchmark.work import stage_work
+from step_runtime.benchmark.roofline.work import stage_work
 
 from step import load_checkpoint
-from step.bundle import read_bundle
-from step.engines import BuildOptions
+from step.bundles.engines import BuildOptions
+from step.bundles.manifest import read_bundle
 
 _DESCRIBE = Path(__file__).with_name("describe_network.py")
 
@@ -51,7 +51,7 @@ def test_fp32_detections_are_the_same_300(golden_bundles, golden_frames, expecte
 
 
 def test_fp16_detections(golden_bundles, golden_frames, expected):
-    """The gate of step_export.verify, on frames that it did not see."""
+    """The gate of step_export.graphs.verify, on frames that it did not see."""
     found = _fused(golden_bundles["fp16"], golden_frames)
     assert np.abs(found["scores"] - expected.scores.numpy()).max() <= 5e-3
     assert np.abs(found["tubes_px"] - expected.tubes_px.numpy()).max() <= 1.0
@@ -139,8 +139,8 @@ def test_the_fused_fp16_engine_stays_small(rtx_bundles):
     code = f"""
 import resource
 from pathlib import Path
-from step.engines import BuildOptions
-from step.build_process import BuildRequest, run_build
+from step.bundles.engines import BuildOptions
+from step.bundles.build_process import BuildRequest, run_build
 folder = Path({str(bundle.parent)!r})
 run_build(
     BuildRequest(

@@ -6,8 +6,8 @@ import onnxruntime as ort
 import pytest
 import torch
 from onnx import TensorProto, helper
-from step_export.ops import class_nms as nms_function
-from step_export.ops import roi_align as align_function
+from step_export.graphs.ops import class_nms as nms_function
+from step_export.graphs.ops import roi_align as align_function
 from step_plugins import class_nms as nms_plugin
 from step_plugins import roi_align as align_plugin
 

@@ -13,22 +13,22 @@ import pytest
 from click.testing import CliRunner
 from helpers import assert_one_error, tensorrt_without_gpu
 from step_export import engine_writer, plugin_checks
-from step_export.build_cli import main as step_build
 from step_export.bundle_writer import ExportSettings, export_bundle
 from step_export.cli import main as step_export
+from step_export.engines.cli import main as step_build
 
 from step import StepError, build_process
-from step.build_process import (
+from step.bundles.build_process import (
     BuildCrashedError,
     BuildRequest,
     BuildResult,
     BuildStoppedError,
     PluginsRefusedError,
 )
-from step.bundle import read_bundle
-from step.engines import BuildOptions
-from step.files import sha256
-from step.graph_spec import FUSED
+from step.bundles.engines import BuildOptions
+from step.bundles.graph_spec import FUSED
+from step.bundles.manifest import read_bundle
+from step.files.atomic import sha256
 
 TENSORRT = BuildOptions(flavour="tensorrt")
 REFUSAL = PluginsRefusedError("tensorrt 11.4.0.106 does not take step::TubeRoIAlign as a plugin (it cannot)")

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from step.bundle import MANIFEST, read_bundle
-from step.checkpoints.checkpoint import read_torch_file
-from step.scratch import sweep
-from step.training import checkpoint
+from step.bundles.manifest import MANIFEST, read_bundle
+from step.checkpoints.own_format import read_torch_file
+from step.files.scratch import sweep
+from step.training import run_checkpoints as checkpoint
 
 # Runs a command that signals itself before one of its calls, or says at its end how many there were.
 _COMMAND = """
 import atexit, importlib, os, sys
-import step.files
+import step.files.atomic
 
 number, code, module, *words = sys.argv[1:]
 count, pid = 0, os.getpid()
@@ -34,7 +34,7 @@ def watched(call):
 
 for name in ("rename", "replace", "unlink", "rmdir"):
     setattr(os, name, watched(getattr(os, name)))
-step.files.exchange = watched(step.files.exchange)
+step.files.atomic.exchange = watched(step.files.atomic.exchange)
 sys.argv = [module, *words]
 importlib.import_module(module).main()
 """
@@ -111,7 +111,7 @@ def test_evaluation(sent, tmp_path):
         target = tmp_path / str(number) / "out.json"
         target.write_text('{"old": true}')
         words = ["--results", results, "--truth", truth, "--json", target]
-        done = _run(number, sent, "step_runtime.eval_cli", *words)
+        done = _run(number, sent, "step_runtime.evaluation.cli", *words)
         seen.add("old" in json.loads(target.read_text()))
         sweep(target.parent)
         assert os.listdir(target.parent) == ["out.json"]  # noqa: PTH208
@@ -127,7 +127,7 @@ _CHECKPOINTS = """
 import sys, torch
 from pathlib import Path
 from step import StepConfig, StepDetector
-from step.training import checkpoint
+from step.training import run_checkpoints as checkpoint
 from step.training.config import read_config
 
 def main():

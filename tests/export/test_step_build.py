@@ -18,15 +18,15 @@ from helpers import tensorrt_without_gpu
 from onnx import TensorProto, helper
 from step_export import build_cli, bundle_writer, engine_writer
 from step_export import cli as export_cli
-from step_export.engine_writer import build_engines
+from step_export.engines.writer import build_engines
 
 from step import StepError, build_process
-from step.build_process import BuildRequest, run_build
-from step.bundle import MANIFEST, read_bundle, write_manifest
-from step.engines import BuildOptions
-from step.files import sha256
-from step.flavours import needs_typing_flag
-from step.graph_spec import FUSED
+from step.bundles.build_process import BuildRequest, run_build
+from step.bundles.engines import BuildOptions
+from step.bundles.graph_spec import FUSED
+from step.bundles.libraries import needs_typing_flag
+from step.bundles.manifest import MANIFEST, read_bundle, write_manifest
+from step.files.atomic import sha256
 
 pytest.importorskip("tensorrt_rtx")
 RTX = BuildOptions(flavour="tensorrt-rtx")
@@ -181,7 +181,7 @@ def test_needs_neither_torch_nor_onnx(fused_bundle):
 import sys
 for name in ("torch", "torchvision", "onnx", "onnxscript"):
     sys.modules[name] = None
-from step_export.build_cli import main
+from step_export.engines.cli import main
 main(sys.argv[1:])
 """
     subprocess.run([sys.executable, "-c", code, fused_bundle, "--engine", "tensorrt-rtx"], check=True, timeout=120)

@@ -9,7 +9,7 @@ import torch
 from helpers import make_detector
 
 from step import StepConfig, save_checkpoint
-from step.bundle import read_bundle
+from step.bundles.manifest import read_bundle
 
 STEP_EXPORT = Path(sys.executable).with_name("step-export")
 

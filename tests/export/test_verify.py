@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from step import StepConfig
-from step.parity import detections_apart
-from step.verification_clips import verification_clips
+from step.parity.synthetic_clips import verification_clips
+from step.parity.tolerances import detections_apart
 
 
 def _rows(*rows):

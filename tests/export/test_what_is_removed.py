@@ -3,15 +3,15 @@
 import shutil
 
 import pytest
-from step_export import engine_writer
 from step_export.bundle_writer import ExportSettings, export_bundle
-from step_export.engine_writer import build_engines
+from step_export.engines import writer as engine_writer
+from step_export.engines.writer import build_engines
 
-import step.bundle
+import step.bundles.manifest
 from step import StepError
-from step.bundle import find_foreign, read_bundle
-from step.engines import BuildOptions, is_engines_name, new_engines_name, remove_engines
-from step.training import checkpoint
+from step.bundles.engines import BuildOptions, is_engines_name, new_engines_name, remove_engines
+from step.bundles.manifest import find_foreign, read_bundle
+from step.training import run_checkpoints as checkpoint
 
 RTX = BuildOptions(flavour="tensorrt-rtx")
 STALE = "tensorrt-rtx-0123abcd"
@@ -88,7 +88,7 @@ def test_a_bundle_that_holds_something_else_is_not_replaced(name, bundle, tiny_c
 def test_a_bundle_that_is_replaced_meanwhile_is_read_again(bundle, tmp_path, monkeypatch):
     other = shutil.copytree(bundle, tmp_path / "other")
     graph = read_bundle(bundle).graphs["detect"]
-    check = step.bundle.sha256
+    check = step.bundles.manifest.sha256
 
     def replacing(path):
         if path == bundle / graph.file and other.exists():
@@ -97,7 +97,7 @@ def test_a_bundle_that_is_replaced_meanwhile_is_read_again(bundle, tmp_path, mon
             return "the one of another time"
         return check(path)
 
-    monkeypatch.setattr(step.bundle, "sha256", replacing)
+    monkeypatch.setattr(step.bundles.manifest, "sha256", replacing)
     assert read_bundle(bundle).graphs["detect"] == graph
 
 

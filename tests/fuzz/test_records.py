@@ -13,10 +13,10 @@ from step_runtime.benchmark.results import Results
 from step_runtime.outputs.run_manifest import read_run
 
 from step import load_checkpoint
-from step.bundle import MANIFEST, read_bundle
+from step.bundles.engines import find_damage
+from step.bundles.manifest import MANIFEST, read_bundle
+from step.bundles.onnx_files import load_onnx
 from step.data.frame_store import read_index
-from step.engines import find_damage
-from step.onnx_files import load_onnx
 
 MANY = pytest.mark.slow
 

@@ -15,10 +15,10 @@ from gpu_check.spin_bundle import make_bundle
 from gpu_check.spin_expected import expected
 from gpu_check.spin_launchers import HostLauncher
 from helpers import ONE_STEP
-from step_runtime.trace import GPU as GPU_LANE
-from step_runtime.trace import GPU_UPLOAD, INFERENCE, Span
+from step_runtime.tracing.tracer import GPU as GPU_LANE
+from step_runtime.tracing.tracer import GPU_UPLOAD, INFERENCE, Span
 
-from step.graph_spec import CONTEXT, FEATURES
+from step.bundles.graph_spec import CONTEXT, FEATURES
 
 _CLIPS = 6
 

@@ -14,7 +14,7 @@ from step_runtime.backends.torch_kernels import use_kernels
 
 from step.ops.class_nms import matrix_nms
 from step.ops.roi_align import matrix_roi_align
-from step.parity import TOLERANCES, detections_apart
+from step.parity.tolerances import TOLERANCES, detections_apart
 
 pytestmark = pytest.mark.gpu
 

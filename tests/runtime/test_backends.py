@@ -12,7 +12,7 @@ from step_runtime.backends.openvino import OpenVinoBackend
 from step_runtime.backends.torch import TorchBackend
 
 from step import StepError, save_checkpoint
-from step.bundle import read_bundle
+from step.bundles.manifest import read_bundle
 
 
 def _assert_same(found, expected):

@@ -12,14 +12,14 @@ import torch
 from helpers import ONE_STEP, assert_one_error, make_detector, run_command
 from step_export.bundle_writer import ExportSettings, export_bundle
 from step_export.cli import main as step_export
-from step_runtime.bisect import find_first, relative_error
-from step_runtime.graph_runners.open import open_runner
-from step_runtime.graph_tensors import read_tensors
-from step_runtime.verify_cli import main as step_verify
+from step_runtime.verification.bisect import find_first, relative_error
+from step_runtime.verification.cli import main as step_verify
+from step_runtime.verification.graph_runners.open import open_runner
+from step_runtime.verification.graph_tensors import read_tensors
 
 from step import save_checkpoint
-from step.bundle import read_bundle
-from step.verification_clips import verification_clips
+from step.bundles.manifest import read_bundle
+from step.parity.synthetic_clips import verification_clips
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@ import threading
 import time
 
 import pytest
-from step_runtime.channel import Channel, Stopped
+from step_runtime.clips.channel import Channel, Stopped
 
 
 def _in_thread(work):

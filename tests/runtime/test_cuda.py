@@ -3,7 +3,7 @@
 import pytest
 from fake_gpu import FakeContext, FakeCuda, FakeEngine, FakeRuntimeConfig
 from step_runtime.backends.cuda import Cuda, CudaRuntime
-from step_runtime.gpus import cuda_driver_is_present
+from step_runtime.backends.gpus import cuda_driver_is_present
 
 from step import StepError
 

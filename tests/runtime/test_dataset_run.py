@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from helpers import assert_one_error, run_command, shared_path
 from step_runtime import Detector
-from step_runtime.dataset_run import DatasetFolder, write_results
-from step_runtime.eval_cli import main as step_eval
+from step_runtime.evaluation.cli import main as step_eval
+from step_runtime.evaluation.dataset_run import DatasetFolder, write_results
 
 from step import StepError
-from step.data import toy_cache
 from step.data.cli import main as step_data
+from step.data.toy.toy import toy_cache
 from step.evaluation.box_table import read_boxes
 
 
@@ -107,7 +107,7 @@ def test_page_of_a_data_set(data, tmp_path, capsys):
 def test_refused_before_the_model_runs(more, said, data, tiny_bundle, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "F").touch()
-    monkeypatch.setattr("step_runtime.eval_cli.write_results", None)
+    monkeypatch.setattr("step_runtime.evaluation.cli.write_results", None)
     done = run_command(step_eval, capsys, "--model", tiny_bundle, "--data", data, *more)
     assert_one_error(done, said)
 

@@ -5,9 +5,13 @@ from fractions import Fraction
 
 import end_to_end
 import pytest
-from helpers import assert_one_error, run_command
-from naive_demo import run_naive
-from step_runtime.benchmark.end_to_end import (
+from end_to_end_results import (
+    EndToEndResults,
+    draw_end_to_end,
+    end_to_end_markdown,
+    end_to_end_problems,
+)
+from end_to_end_runs import (
     Measured,
     RunFigures,
     agreement,
@@ -15,15 +19,11 @@ from step_runtime.benchmark.end_to_end import (
     measure_in_turns,
     run_step_run,
 )
-from step_runtime.benchmark.end_to_end_results import (
-    EndToEndResults,
-    draw_end_to_end,
-    end_to_end_markdown,
-    end_to_end_problems,
-)
+from helpers import assert_one_error, run_command
+from naive_demo import run_naive
 
 from step import StepError
-from step.data.toy import generate
+from step.data.toy.toy import generate
 
 
 @pytest.fixture(scope="module")

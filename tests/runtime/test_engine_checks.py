@@ -5,10 +5,10 @@ import shutil
 import pytest
 from fake_gpu import GPU, VERSION, add_fake_engines
 from step_runtime.backends.engine_checks import check_runnable
-from step_runtime.gpus import Gpu
+from step_runtime.backends.gpus import Gpu
 
 from step import StepError
-from step.bundle import read_bundle
+from step.bundles.manifest import read_bundle
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from helpers import assert_one_error, run_command
 from step_runtime import Detector, RunState
 from step_runtime.backends.base import Features, Finished
 from step_runtime.cli import main
-from step_runtime.clip_buffer import ClipBuffer
-from step_runtime.feature_reuse import MARGIN, FeatureStore
-from step_runtime.feature_windows import WindowPlan
+from step_runtime.clips.clip_buffer import ClipBuffer
+from step_runtime.clips.feature_reuse import MARGIN, FeatureStore
+from step_runtime.clips.feature_windows import WindowPlan
 from step_runtime.sources.video import VideoSource
 
 from step import Detections, StepConfig, StepError, load_checkpoint

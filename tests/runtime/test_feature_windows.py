@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from step_runtime import feature_windows
-from step_runtime.clip_buffer import ClipBuffer, SourceFrame
-from step_runtime.feature_windows import WindowBuffer, WindowPlan
+from step_runtime.clips import feature_windows
+from step_runtime.clips.clip_buffer import ClipBuffer, SourceFrame
+from step_runtime.clips.feature_windows import WindowBuffer, WindowPlan
 
 from step import StepConfig, StepError
 

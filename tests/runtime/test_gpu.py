@@ -11,24 +11,24 @@ from gpu_check.models import find_checkpoint, random_clips
 from helpers import SHARED, shared_path
 from numpy.typing import NDArray
 from step_export.bundle_writer import ExportSettings, export_bundle
-from step_export.engine_writer import build_engines
+from step_export.engines.writer import build_engines
 from step_runtime import Detector
+from step_runtime.backends.gpus import find_gpu
 from step_runtime.backends.select import open_backend
 from step_runtime.backends.tensorrt import TensorRTBackend
-from step_runtime.dataset_run import DatasetFolder
-from step_runtime.gpus import find_gpu
-from step_runtime.graph_runners.onnxruntime import OnnxRuntimeRunner
-from step_runtime.graph_runners.tensorrt import TensorRTRunner
-from step_runtime.graph_tensors import read_tensors
-from step_runtime.map_parity import DEFAULT_TOLERANCES, Way, compare_map
-from step_runtime.verify import compare
+from step_runtime.evaluation.dataset_run import DatasetFolder
+from step_runtime.evaluation.map_parity import DEFAULT_TOLERANCES, Way, compare_map
+from step_runtime.verification.graph_runners.onnxruntime import OnnxRuntimeRunner
+from step_runtime.verification.graph_runners.tensorrt import TensorRTRunner
+from step_runtime.verification.graph_tensors import read_tensors
 
 from step import load_checkpoint
-from step.bundle import read_bundle
-from step.engines import RTX_DEFAULT_TARGETS, BuildOptions
+from step.bundles.engines import RTX_DEFAULT_TARGETS, BuildOptions
+from step.bundles.libraries import FLAVOURS, load_flavour
+from step.bundles.manifest import read_bundle
 from step.errors import StepError
-from step.flavours import FLAVOURS, load_flavour
-from step.parity import TOLERANCES, detections_apart
+from step.parity.compare import compare
+from step.parity.tolerances import TOLERANCES, detections_apart
 
 pytestmark = pytest.mark.gpu
 GOLDEN = SHARED / "reference/golden.py"

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pynvml
 import pytest
-from step_runtime import gpus
+from step_runtime.backends import gpus
 from step_runtime.backends.cuda import CudaRuntime
+from step_runtime.backends.gpus import find_gpu, list_gpus
 from step_runtime.benchmark.gpu_meter import GpuMeter
-from step_runtime.gpus import find_gpu, list_gpus
 
 from step import StepError
 

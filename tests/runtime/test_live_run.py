@@ -17,10 +17,10 @@ from rich.console import Console
 from step_runtime.outputs.appended_file import AppendedFile
 from step_runtime.outputs.live_folder import keep_live_run, live_folder
 from step_runtime.outputs.run_manifest import RunManifest, read_run, write_run
-from step_runtime.run_progress import RunProgress
+from step_runtime.outputs.run_progress import RunProgress
 
 from step import StepError
-from step.scratch import is_scratch_name
+from step.files.scratch import is_scratch_name
 
 STEP_RUN = Path(sys.executable).with_name("step-run")
 NAMES = ("detections.jsonl", "detections.csv", "overlay.mp4", "run.json")

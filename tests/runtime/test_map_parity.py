@@ -7,9 +7,9 @@ import pytest
 import torch
 from helpers import TINY, assert_one_error, make_detector, run_command
 from step_runtime.backends.torch import TorchBackend
-from step_runtime.dataset_run import DatasetFolder
-from step_runtime.eval_cli import main as step_eval
-from step_runtime.map_parity import MapTolerance, ParityRow, Way, compare_map, find_ways, matched_share
+from step_runtime.evaluation.cli import main as step_eval
+from step_runtime.evaluation.dataset_run import DatasetFolder
+from step_runtime.evaluation.map_parity import MapTolerance, ParityRow, Way, compare_map, find_ways, matched_share
 
 from step import StepError, save_checkpoint
 from step.evaluation.box_table import BoxTable
@@ -48,7 +48,7 @@ def test_another_model_does_not(data, lively_bundle, tmp_path, capsys):
 
 
 def test_a_backend_that_is_not_here(data, lively_bundle, checkpoint, monkeypatch, capsys):
-    monkeypatch.setattr("step_runtime.gpus.cuda_driver_is_present", lambda: False)
+    monkeypatch.setattr("step_runtime.backends.gpus.cuda_driver_is_present", lambda: False)
     words = _words(lively_bundle, checkpoint, data, "--backends", "onnxruntime,tensorrt", "--loops", "fused")
     code, printed, error = run_command(step_eval, capsys, *words)
     assert code == 1

@@ -6,19 +6,19 @@ import subprocess
 import numpy as np
 import pytest
 from helpers import assert_one_error, run_command
-from step_runtime.bench_cli import main
 from step_runtime.benchmark import peaks as peaks_module
 from step_runtime.benchmark import stage_times as stage_times_module
-from step_runtime.benchmark.known_gpus import known_gpu, known_gpus
-from step_runtime.benchmark.peaks import Peaks, Product, measure_cpu_peaks
-from step_runtime.benchmark.roofline import roofline
-from step_runtime.benchmark.roofline_report import roofline_figure, roofline_markdown, summary_lines
-from step_runtime.benchmark.stage_times import PRODUCTS, StageTimes, stage_inputs, time_stages
-from step_runtime.benchmark.stages import load_stages
-from step_runtime.benchmark.work import GraphWork
+from step_runtime.benchmark.cli import main
+from step_runtime.benchmark.roofline.known_gpus import known_gpu, known_gpus
+from step_runtime.benchmark.roofline.peaks import Peaks, Product, measure_cpu_peaks
+from step_runtime.benchmark.roofline.report import roofline_figure, roofline_markdown, summary_lines
+from step_runtime.benchmark.roofline.roofline import roofline
+from step_runtime.benchmark.roofline.stage_times import PRODUCTS, StageTimes, stage_inputs, time_stages
+from step_runtime.benchmark.roofline.stages import load_stages
+from step_runtime.benchmark.roofline.work import GraphWork
 
 from step import StepError
-from step.bundle import read_bundle
+from step.bundles.manifest import read_bundle
 
 
 def _work(multiply_adds, least_bytes):
@@ -279,7 +279,7 @@ def test_no_backend_could_run(bench, tiny_bundle, monkeypatch):
 
     monkeypatch.setattr(peaks_module, "PRECISIONS", {"numpy": ("fp32",)})
     monkeypatch.setattr(stage_times_module, "_openvino_call", refuse)
-    monkeypatch.setattr("step_runtime.roofline_cli.time_stages_apart", stage_times_module.time_stages)
+    monkeypatch.setattr("step_runtime.benchmark.roofline.cli.time_stages_apart", stage_times_module.time_stages)
     code, printed, error = bench(tiny_bundle, "--backends", "openvino", "--threads", "1")
     assert "openvino: not measured: not today" in printed
     assert_one_error((code, "", error), "none of the backends could run here")

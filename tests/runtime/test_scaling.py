@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scaling
 from helpers import TINY, assert_one_error, run_command
-from step_runtime.benchmark.scaling import (
+from scaling_points import (
     AXES,
     Measured,
     growth,

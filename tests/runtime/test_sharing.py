@@ -13,10 +13,10 @@ import pytest
 from fake_gpu import GPU, FakeCuda, FakeTensorRT, add_fake_engines
 from step_runtime import Detector
 from step_runtime.backends.tensorrt import TensorRTBackend
-from step_runtime.trace import SILENT
+from step_runtime.tracing.tracer import SILENT
 
 from step import StepError
-from step.bundle import read_bundle
+from step.bundles.manifest import read_bundle
 
 BACKENDS = ("onnxruntime", "openvino", "torch", "tensorrt")
 

@@ -8,16 +8,16 @@ import pynvml
 import pytest
 from fake_gpu import GPU
 from helpers import assert_one_error, run_command
-from step_runtime.bench_cli import main
 from step_runtime.benchmark import gpu_meter
+from step_runtime.benchmark.cli import main
+from step_runtime.benchmark.configurations import Way, list_ways
 from step_runtime.benchmark.gpu_meter import GpuMeter
-from step_runtime.benchmark.measuring import Row, _score, measure
 from step_runtime.benchmark.plots import pareto_front
 from step_runtime.benchmark.results import ResultRow, Results, compare, differences
+from step_runtime.benchmark.rounds import Row, _score, measure
 from step_runtime.benchmark.statistics import interval, median_ratio, percentile
-from step_runtime.benchmark.ways import Way, list_ways
 from step_runtime.benchmark.worker_process import WorkerProcess
-from step_runtime.eval_cli import main as eval_main
+from step_runtime.evaluation.cli import main as eval_main
 
 from step import StepError
 

@@ -7,14 +7,14 @@ import pytest
 from click.testing import CliRunner
 from fake_gpu import GPU, FakeCuda, FakeTensorRT, add_fake_engines
 from onnx import TensorProto, helper
-from step_runtime import doctor
 from step_runtime.backends import engine_checks, tensorrt
-from step_runtime.doctor_cli import main
+from step_runtime.doctor.cli import main
+from step_runtime.doctor.findings import findings as doctor
 
 
 @pytest.fixture
 def without_gpu(monkeypatch):
-    monkeypatch.setattr("step_runtime.gpus.cuda_driver_is_present", lambda: False)
+    monkeypatch.setattr("step_runtime.backends.gpus.cuda_driver_is_present", lambda: False)
     monkeypatch.setattr("step_runtime.backends.onnxruntime.cuda_driver_is_present", lambda: False)
 
 

@@ -9,14 +9,14 @@ import numpy as np
 import onnx
 import pytest
 from helpers import ONE_STEP, TINY, assert_one_error, run_command
-from step_runtime.graph_runners.open import open_runner
-from step_runtime.sample_clips import sample_clips
-from step_runtime.verify_cli import main as step_verify
+from step_runtime.clips.sample_clips import sample_clips
+from step_runtime.verification.cli import main as step_verify
+from step_runtime.verification.graph_runners.open import open_runner
 
 from step import StepError
-from step.bundle import Thresholds, read_bundle
-from step.graph_edits import make_float, round_halves
-from step.parity_check import ParityCheck
+from step.bundles.graph_edits import make_float, round_halves
+from step.bundles.manifest import Thresholds, read_bundle
+from step.parity.check import ParityCheck
 
 LOOP = ["backbone", "step1", "step2", "step3", "detect"]
 
@@ -198,7 +198,7 @@ def test_missing_packages_are_told(arguments, missing, half_bundle):
 import sys
 for name in ("torch", "torchvision", "onnx", "onnxscript"):
     sys.modules[name] = None
-from step_runtime.verify_cli import main
+from step_runtime.verification.cli import main
 main(sys.argv[1:])
 """
     words = [sys.executable, "-c", code, str(half_bundle), *arguments]

@@ -15,8 +15,8 @@ from step_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from step_runtime.backends.tensorrt import TensorRTBackend
 
 from step import StepError
-from step.bundle import read_bundle
-from step.flavours import library_logger
+from step.bundles.libraries import library_logger
+from step.bundles.manifest import read_bundle
 
 STEP_LOOP = ["backbone", "step1", "step2", "step3", "detect"]
 

@@ -5,16 +5,16 @@ import shutil
 import onnx
 import pytest
 from fake_gpu import FakeCuda, FakeTensorRT, add_fake_engines
-from step_runtime.bisect import find_first
-from step_runtime.graph_runners import tensorrt
-from step_runtime.graph_runners.onnxruntime import OnnxRuntimeRunner
-from step_runtime.graph_runners.tensorrt import TensorRTRunner
-from step_runtime.verify import compare
+from step_runtime.verification.bisect import find_first
+from step_runtime.verification.graph_runners import tensorrt
+from step_runtime.verification.graph_runners.onnxruntime import OnnxRuntimeRunner
+from step_runtime.verification.graph_runners.tensorrt import TensorRTRunner
 
 from step import StepError
-from step.build_process import BuildRequest
-from step.bundle import read_bundle
-from step.graph_edits import mark_outputs
+from step.bundles.build_process import BuildRequest
+from step.bundles.graph_edits import mark_outputs
+from step.bundles.manifest import read_bundle
+from step.parity.compare import compare
 
 
 def _engines(bundle, cuda):

@@ -14,11 +14,11 @@ from step_runtime import Detector
 from step_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from step_runtime.backends.tensorrt import TensorRTBackend
 from step_runtime.cli import main
-from step_runtime.trace import SILENT, Recorder
+from step_runtime.tracing.tracer import SILENT, Recorder
 
 from step import StepError
-from step.bundle import read_bundle, write_manifest
-from step.files import sha256
+from step.bundles.manifest import read_bundle, write_manifest
+from step.files.atomic import sha256
 
 STEP_LOOP = ["backbone", "step1", "step2", "step3", "detect"]
 CUT_LOOP = ["backbone", "context", *STEP_LOOP[1:]]

@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from step_runtime.trace import Span
-from step_runtime.trace_file import write_trace
-from step_runtime.trace_summary import OTHER, critical_path, summarize
-from step_runtime.trace_tables import trace_lines
+from step_runtime.tracing.chrome_trace import write_trace
+from step_runtime.tracing.summary import OTHER, critical_path, summarize
+from step_runtime.tracing.tables import trace_lines
+from step_runtime.tracing.tracer import Span
 
 MS = 1_000_000
 

@@ -4,14 +4,14 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from step_export.ops.roi_align import function_body
-from step_runtime.benchmark.stages import load_stages, stage_names
-from step_runtime.benchmark.work import GraphWork, graph_work, model_work, stage_work
-from step_runtime.context_cut import cut_context
+from step_export.graphs.ops.roi_align import function_body
+from step_runtime.backends.context_cut import cut_context
+from step_runtime.benchmark.roofline.stages import load_stages, stage_names
+from step_runtime.benchmark.roofline.work import GraphWork, graph_work, model_work, stage_work
 
 from step import StepConfig, StepError
 from step.anchors import anchor_boxes
-from step.bundle import read_bundle
+from step.bundles.manifest import read_bundle
 
 OPSET = 20
 

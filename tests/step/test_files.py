@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from step.errors import StepError
-from step.files import atomic_files, atomic_path, check_outputs
+from step.files.atomic import atomic_files, atomic_path, check_outputs
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-import step.exchange
-import step.files
-import step.scratch
+import step.files.atomic
+import step.files.exchange
+import step.files.scratch
 from step.errors import StepError
-from step.files import atomic_files, atomic_path
-from step.scratch import recover, sweep
+from step.files.atomic import atomic_files, atomic_path
+from step.files.scratch import recover, sweep
 
 _CALLS = ("rename", "replace", "unlink", "rmdir")
 RUN = ("detections.csv", "detections.jsonl", "overlay.mp4")
@@ -27,8 +27,8 @@ class Fault:
         self.count, self.number, self.is_after, self.strike = 0, -1, False, lambda: None
         for name in _CALLS:
             monkeypatch.setattr(os, name, self._watched(getattr(os, name)))
-        exchange = step.exchange.exchange if can_exchange else (lambda _first, _second: False)
-        monkeypatch.setattr(step.files, "exchange", self._watched(exchange))
+        exchange = step.files.exchange.exchange if can_exchange else (lambda _first, _second: False)
+        monkeypatch.setattr(step.files.atomic, "exchange", self._watched(exchange))
 
     def _watched(self, call: Callable[..., object]) -> Callable[..., object]:
         def watched(*args: object, **kwargs: object) -> object:
@@ -169,7 +169,7 @@ def test_whatever_interrupts_what_is_there_is_whole(case, old, tmp_path, monkeyp
 
 
 def test_one_writer_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(step.scratch, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(step.files.scratch, "PATIENCE_S", 0.05)
     for write in (_write_file, _write_bundle, _write_run):
         target = tmp_path / write.__name__
         write(target, "old")

@@ -3,7 +3,7 @@
 import pytest
 
 from step import StepError
-from step.json_files import read_json
+from step.files.json_files import read_json
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ import sys
 import pytest
 
 from step import StepError
-from step.locks import sole_writer
+from step.files.locks import sole_writer
 
 CODE = """
 import sys
 from pathlib import Path
-from step.locks import sole_writer
+from step.files.locks import sole_writer
 with sole_writer(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

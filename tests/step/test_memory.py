@@ -11,7 +11,7 @@ import pytest
 from helpers import assert_one_error, run_command
 
 from step.cli import OneLineCommand
-from step.files import cannot_write
+from step.files.atomic import cannot_write
 from step.memory import is_memory_shortage
 
 

@@ -86,7 +86,7 @@ def test_workers_of_training():
 import threading, torch
 import torchvision_on_cpu
 torchvision_on_cpu.load_torchvision()
-from step.training.loading import load_batches
+from step.training.samples.loading import load_batches
 class Waits(torch.utils.data.Dataset):
     def __len__(self): return 4
     def __getitem__(self, index):
@@ -104,7 +104,7 @@ def test_the_build_process(tmp_path):
     code = """
 import subprocess, sys
 from step.parent import child_command
-process = subprocess.Popen(child_command("step_export.build_worker"), stdin=subprocess.PIPE)
+process = subprocess.Popen(child_command("step_export.engines.worker"), stdin=subprocess.PIPE)
 print("started", flush=True)
 process.wait()
 """

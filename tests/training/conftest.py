@@ -11,7 +11,7 @@ load_torchvision()
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    from step.data.toy import generate
+    from step.data.toy.toy import generate
 
     folder = tmp_path_factory.mktemp("toy") / "toy"
     generate(folder, videos={"train": 2, "val": 1})

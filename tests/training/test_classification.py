@@ -9,11 +9,11 @@ import yaml
 from helpers import assert_one_error, run_command
 
 from step import StepConfig, StepDetector
-from step.data.toy import generate
-from step.training.batch import Batch, People
-from step.training.classification import ClassificationTask, classification_tubes
+from step.data.toy.toy import generate
 from step.training.cli import main
-from step.training.selection import box_iou
+from step.training.objectives.classification import ClassificationTask, classification_tubes
+from step.training.objectives.selection import box_iou
+from step.training.samples.batch import Batch, People
 
 SIZE = 100
 CONFIG = StepConfig(

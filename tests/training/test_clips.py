@@ -10,11 +10,11 @@ from torchvision import tv_tensors
 
 from step import StepError
 from step.evaluation.box_table import BoxTable
-from step.training.augmentation import Augmentation, AugmentationOptions
-from step.training.batch import collate
-from step.training.clips import EpochBatches, TrainingClips, batches_of_epoch
-from step.training.recolouring import Recolouring, recolour
-from step.training.sample_pictures import sample_pictures
+from step.training.samples.augmentation import Augmentation, AugmentationOptions
+from step.training.samples.batch import collate
+from step.training.samples.clips import EpochBatches, TrainingClips, batches_of_epoch
+from step.training.samples.photometric import Recolouring, recolour
+from step.training.validation_images import sample_pictures
 
 NOTHING = {"photometric": False, "crop": False, "flip": False, "erase": False}
 

@@ -4,7 +4,7 @@ import sys
 
 import loading_speed
 
-from step.data.toy import generate
+from step.data.toy.toy import generate
 
 
 def test_loading_speed(tmp_path, capsys, monkeypatch):

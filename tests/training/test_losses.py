@@ -9,7 +9,7 @@ from helpers import ONE_STEP, TINY, make_detector
 
 from step.models.head import HeadOutput
 from step.ops.box_coding import decode_boxes, encode_boxes
-from step.training.losses import StepTargets, step_losses
+from step.training.objectives.losses import StepTargets, step_losses
 from step.training.schedule import LearningRates, cosine_factor, parameter_groups
 
 

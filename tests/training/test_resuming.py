@@ -8,7 +8,7 @@ import torch
 from helpers import assert_one_error
 from training_helpers import weights_of
 
-from step.training import checkpoint
+from step.training import run_checkpoints as checkpoint
 from step.training.trainer import Trainer
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from step.training.batch import People
-from step.training.detection import Candidates, SelectionOptions, step_targets
-from step.training.selection import NOBODY, box_iou, rank_candidates, select_tubes
+from step.training.objectives.detection import Candidates, SelectionOptions, step_targets
+from step.training.objectives.selection import NOBODY, box_iou, rank_candidates, select_tubes
+from step.training.samples.batch import People
 
 
 def _boxes(state, count, size=100):

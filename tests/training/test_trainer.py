@@ -137,7 +137,9 @@ def test_beginning_from_weights(train, tmp_path):
 
 
 def test_a_loss_that_is_no_number(train, tmp_path, monkeypatch):
-    monkeypatch.setattr("step.training.losses.F.smooth_l1_loss", lambda deltas, *_a, **_k: deltas.sum() * float("nan"))
+    monkeypatch.setattr(
+        "step.training.objectives.losses.F.smooth_l1_loss", lambda deltas, *_a, **_k: deltas.sum() * float("nan")
+    )
     assert_one_error(train(), r"the box loss of step 1 is nan at update 0; its clips are in .*not_finite.json")
     report = json.loads((tmp_path / "run" / "not_finite.json").read_text())
     assert (report["step"], report["loss"]) == (1, "box")
@@ -181,7 +183,7 @@ def test_too_little_memory(train, monkeypatch):
     def fail(*_args, **_kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("step.training.detection.detection_losses", fail)
+    monkeypatch.setattr("step.training.objectives.detection.detection_losses", fail)
     assert_one_error(train(), "does not suffice for optimizer.batch 2; lower it and raise optimizer.accumulate")
 
 

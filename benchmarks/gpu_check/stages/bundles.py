@@ -8,7 +8,7 @@ import time
 
 from gpu_check.models import Model, bundle_name, find_checkpoint, find_toy_data
 from gpu_check.stage import Report, StageOptions, run_stage
-from step.graph_spec import Precision
+from step.bundles.graph_spec import Precision
 
 _CORES_AN_EXPORT = 4
 

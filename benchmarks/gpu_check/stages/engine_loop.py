@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from step_runtime.backends.base import Loop
-from step_runtime.trace import Recorder
+from step_runtime.tracing.tracer import Recorder
 
 from gpu_check.cuda_machine import open_machine
 from gpu_check.loop_runs import RESULTS, LoopBench, alternating, detect, detect_in_halves, differences, make_clips
@@ -17,9 +17,9 @@ from gpu_check.spin_bundle import make_bundle
 from gpu_check.spin_expected import expected
 from gpu_check.spin_kernels import compile_kernels
 from gpu_check.stage import Report, StageOptions, run_stage
+from step.bundles.graph_spec import BACKBONE, CONTEXT, DETECT, FEATURES, step_graph_name
 from step.config import StepConfig
 from step.errors import StepError
-from step.graph_spec import BACKBONE, CONTEXT, DETECT, FEATURES, step_graph_name
 
 _LOOPS: tuple[Loop, ...] = ("fused", "steps")
 _TABLE = "Engine loop with stand-in engines"

@@ -1,12 +1,12 @@
 """Stage: real engines on a real GPU, where a TensorRT is installed: the project's own GPU tests."""
 
-from step_runtime.gpus import find_gpu
+from step_runtime.backends.gpus import find_gpu
 
 from gpu_check.gpu_tests import run_gpu_tests
 from gpu_check.stage import Report, StageOptions, StageSkippedError, run_stage
-from step.engines import RTX_DEFAULT_TARGETS
+from step.bundles.engines import RTX_DEFAULT_TARGETS
+from step.bundles.libraries import FLAVOURS, Flavour, load_flavour
 from step.errors import StepError
-from step.flavours import FLAVOURS, Flavour, load_flavour
 
 PATHS = ("tests/runtime/test_gpu.py", "tests/runtime/test_backends.py")
 

@@ -3,9 +3,9 @@
 import shutil
 import subprocess
 
+from step_runtime.backends.gpus import find_gpu
 from step_runtime.benchmark.machine import machine
-from step_runtime.doctor import examine
-from step_runtime.gpus import find_gpu
+from step_runtime.doctor.findings import examine
 
 from gpu_check.stage import Report, StageOptions, run_stage
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import host_kernels
 import torch
 from plugin_kernels import Sizes, variants
-from step_runtime.benchmark.peaks import Peaks, measure_cuda_peaks
+from step_runtime.benchmark.roofline.peaks import Peaks, measure_cuda_peaks
 
 from gpu_check import kernel_launches
 from gpu_check.convolutions import backbone_convolutions, convolve

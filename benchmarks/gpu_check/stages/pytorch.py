@@ -23,7 +23,7 @@ from gpu_check.timing import Timer, captured, need_cuda
 from step import StepDetector, load_checkpoint
 from step.detections import Detections
 from step.errors import StepError
-from step.parity import TOLERANCES, detections_apart
+from step.parity.tolerances import TOLERANCES, detections_apart
 
 _RUNS: dict[Device, int] = {"cuda": 20, "none": 2}
 _WARM_UP_RUNS = 3

@@ -13,9 +13,9 @@ from step_runtime.backends.base import Array, Loop
 from gpu_check.models import find_bundle, find_checkpoint, random_clips
 from gpu_check.stage import Device, Report, StageOptions, run_stage
 from gpu_check.timing import need_cuda
+from step.bundles.graph_spec import Precision
 from step.detections import Detections
 from step.errors import StepError
-from step.graph_spec import Precision
 
 _THREADS = 8
 _CALLS: dict[Device, int] = {"cuda": 60, "none": 3}

@@ -6,9 +6,9 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from step.bundles.graph_spec import Precision
 from step.config import StepConfig
 from step.detections import Detections
-from step.graph_spec import Precision
 
 Loop = Literal["fused", "steps"]
 Array = NDArray[np.generic]

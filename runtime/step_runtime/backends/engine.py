@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from step.bundle import Manifest
-from step.engines import BuildOptions
+from step.bundles.engines import BuildOptions
+from step.bundles.graph_spec import DType, GraphSpec, TensorSpec
+from step.bundles.libraries import Flavour, library_logger, listening
+from step.bundles.manifest import Manifest
 from step.errors import StepError
-from step.files import atomic_path
-from step.flavours import Flavour, library_logger, listening
-from step.graph_spec import DType, GraphSpec, TensorSpec
-from step_runtime.gpus import Gpu
+from step.files.atomic import atomic_path
+from step_runtime.backends.gpus import Gpu
 
 _DTYPES: dict[DType, str] = {"uint8": "UINT8", "float16": "HALF", "float32": "FLOAT", "int64": "INT64"}
 

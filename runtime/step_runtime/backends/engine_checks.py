@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from step.bundle import Manifest
-from step.engines import check_engines
+from step.bundles.engines import check_engines
+from step.bundles.libraries import Flavour, load_flavour
+from step.bundles.manifest import Manifest
 from step.errors import StepError
-from step.flavours import Flavour, load_flavour
-from step_runtime.gpus import Gpu, find_gpu
+from step_runtime.backends.gpus import Gpu, find_gpu
 
 
 def check_present(folder: Path, manifest: Manifest, flavour: Flavour, device: str) -> None:

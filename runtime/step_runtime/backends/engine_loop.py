@@ -14,8 +14,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from step.bundles.graph_spec import TensorSpec
 from step.errors import StepError
-from step.graph_spec import TensorSpec
 from step_runtime.backends.base import Array
 from step_runtime.backends.cuda import Cuda, give_back_later
 from step_runtime.backends.engine import Engine

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 
 from step_runtime.backends.cuda import Cuda, give_back_later
-from step_runtime.trace import Span, Tracer
+from step_runtime.tracing.tracer import Span, Tracer
 
 
 class GpuClock:

@@ -15,10 +15,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from step.anchors import anchor_tubes
-from step.bundle import Manifest
-from step.detections import Detections
-from step.errors import StepError
-from step.graph_spec import (
+from step.bundles.graph_spec import (
     BACKBONE,
     CONTEXT,
     DETECT,
@@ -30,13 +27,16 @@ from step.graph_spec import (
     TensorSpec,
     step_graph_name,
 )
-from step.onnx_files import load_onnx, one_line, onnxruntime_failures
-from step.parity import held_to
+from step.bundles.manifest import Manifest
+from step.bundles.onnx_files import load_onnx, one_line, onnxruntime_failures
+from step.detections import Detections
+from step.errors import StepError
+from step.parity.tolerances import held_to
 from step_runtime.backends.base import Features, Finished, Loop
+from step_runtime.backends.context_cut import cut_context
+from step_runtime.backends.gpus import cuda_driver_is_present
 from step_runtime.backends.turns import MOST_BATCHES, Turns
-from step_runtime.context_cut import cut_context
-from step_runtime.gpus import cuda_driver_is_present
-from step_runtime.trace import SILENT, Tracer
+from step_runtime.tracing.tracer import SILENT, Tracer
 
 _QUIET, _SILENT = 3, 4  # severities: errors only; nothing that can be recovered from
 

@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from step.anchors import anchor_tubes
-from step.bundle import Manifest
+from step.bundles.graph_spec import BACKBONE, CONTEXT, DETECT, FEATURES, FUSED, step_graph_name
+from step.bundles.manifest import Manifest
+from step.bundles.onnx_files import load_onnx
 from step.detections import Detections
 from step.errors import StepError
-from step.graph_spec import BACKBONE, CONTEXT, DETECT, FEATURES, FUSED, step_graph_name
-from step.onnx_files import load_onnx
 from step_runtime.backends.base import Array, Features, Finished, Loop
+from step_runtime.backends.context_cut import cut_context
 from step_runtime.backends.turns import Turns
-from step_runtime.context_cut import cut_context
-from step_runtime.trace import SILENT, Tracer
+from step_runtime.tracing.tracer import SILENT, Tracer
 
 _OUTPUTS = ("boxes", "scores", "labels", "tube_indices", "counts", "tubes_px")
 

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from step.bundle import Manifest, read_bundle
+from step.bundles.graph_spec import FUSED
+from step.bundles.libraries import FLAVOURS
+from step.bundles.manifest import Manifest, read_bundle
+from step.checkpoints.toy_model import find_model
 from step.errors import StepError
-from step.flavours import FLAVOURS
-from step.graph_spec import FUSED
-from step.toy_model import find_model
 from step_runtime.backends.base import Backend, Loop
-from step_runtime.trace import SILENT, Tracer
+from step_runtime.tracing.tracer import SILENT, Tracer
 
 BackendName = Literal["auto", "tensorrt", "tensorrt-rtx", "onnxruntime", "openvino", "torch"]
 BACKENDS: tuple[BackendName, ...] = ("auto", "tensorrt", "tensorrt-rtx", "onnxruntime", "openvino", "torch")

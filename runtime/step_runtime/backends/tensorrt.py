@@ -19,22 +19,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from step.anchors import anchor_tubes
-from step.bundle import Manifest
+from step.bundles.engines import check_batch
+from step.bundles.graph_spec import BACKBONE, DETECT, FUSED, Precision, step_graph_name
+from step.bundles.libraries import Flavour, load_flavour
+from step.bundles.manifest import Manifest
 from step.detections import Detections
-from step.engines import check_batch
 from step.errors import StepError
-from step.flavours import Flavour, load_flavour
-from step.graph_spec import BACKBONE, DETECT, FUSED, Precision, step_graph_name
-from step.parity import held_to
+from step.parity.tolerances import held_to
 from step_runtime.backends.base import Array, Features, Loop
 from step_runtime.backends.cuda import Cuda, CudaRuntime, active_or_lost, give_back_later
 from step_runtime.backends.engine import load_engines
 from step_runtime.backends.engine_checks import check_present, check_runnable
 from step_runtime.backends.engine_loop import EngineLoop, Part, byte_size, pinned_array
 from step_runtime.backends.gpu_times import ClipTimes, GpuClock
+from step_runtime.backends.gpus import Gpu, find_gpu
 from step_runtime.backends.turns import Turns
-from step_runtime.gpus import Gpu, find_gpu
-from step_runtime.trace import GPU, GPU_UPLOAD, SILENT, Tracer
+from step_runtime.tracing.tracer import GPU, GPU_UPLOAD, SILENT, Tracer
 
 _RESULTS = ("boxes", "scores", "labels", "tube_indices", "counts", "tubes_px")
 _SLOTS = 2

@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from step_plugins import PluginError
 
 from step import load_checkpoint
+from step.bundles.graph_spec import BACKBONE, CONTEXT, DETECT, Precision, step_graph_name
 from step.detections import Detections
 from step.errors import StepError
-from step.graph_spec import BACKBONE, CONTEXT, DETECT, Precision, step_graph_name
 from step.models.detector import ClipFeatures, frame_by_frame
 from step.models.i3d import MaxPoolSame
-from step.parity import held_to
+from step.parity.tolerances import held_to
 from step_runtime.backends.base import Features, Finished, Loop
 from step_runtime.backends.torch_kernels import use_kernels
 from step_runtime.backends.turns import Turns
-from step_runtime.trace import SILENT, Tracer
+from step_runtime.tracing.tracer import SILENT, Tracer
 
 # The defaults of `StepDetector.detect` and of `step-export`.
 _SCORE_THRESHOLD, _NMS_IOU, _MAX_DETECTIONS = 0.01, 0.4, 300

@@ -6,7 +6,7 @@ Source: https://pypi.org/project/nvidia-ml-py/ (NVML).
 import pynvml
 
 from step.errors import StepError
-from step_runtime.gpus import find_gpu
+from step_runtime.backends.gpus import find_gpu
 
 
 class GpuMeter:

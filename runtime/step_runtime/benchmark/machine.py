@@ -8,8 +8,8 @@ from typing import Any
 
 from step.errors import StepError
 from step.revision import git_revision
+from step_runtime.backends.gpus import driver_version, list_gpus
 from step_runtime.benchmark.gpu_meter import GpuMeter
-from step_runtime.gpus import driver_version, list_gpus
 
 _LIBRARIES = ("step-trt", "torch", "onnxruntime-gpu", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx", "numpy")
 

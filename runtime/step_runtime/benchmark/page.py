@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from step.errors import StepError
-from step.files import atomic_path
+from step.files.atomic import atomic_path
 from step_runtime.benchmark.plots import draw_front, draw_times
 from step_runtime.benchmark.results import Results
 from step_runtime.benchmark.tables import all_cells

@@ -7,10 +7,10 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from step.errors import StepError
-from step.files import atomic_path
-from step.json_files import read_json
+from step.files.atomic import atomic_path
+from step.files.json_files import read_json
 from step_runtime.benchmark.machine import machine, same_machine, versions
-from step_runtime.benchmark.measuring import Row
+from step_runtime.benchmark.rounds import Row
 from step_runtime.benchmark.statistics import median_ratio, percentile
 
 SCHEMA = 2

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from step.flavours import FLAVOURS
-from step.graph_spec import Precision
+from step.bundles.graph_spec import Precision
+from step.bundles.libraries import FLAVOURS
+from step.checkpoints.toy_model import NAME
 from step.parent import child_command
-from step.toy_model import NAME
 from step_runtime.benchmark.model_export import export_model
 
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
@@ -49,6 +49,6 @@ def toy_bundles(folder: Path, backends: list[str], console: Console) -> list[Pat
 
 def _build(bundle: Path, flavour: str) -> str | None:
     """The last line of what went wrong; None where nothing did."""
-    command = child_command("step_export.build_cli", str(bundle), "--engine", flavour)
+    command = child_command("step_export.engines.cli", str(bundle), "--engine", flavour)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return None if done.returncode == 0 else (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]

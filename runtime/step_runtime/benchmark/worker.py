@@ -24,18 +24,18 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from step.bundle import read_bundle
+from step.bundles.graph_spec import BACKBONE, DETECT, FUSED, step_graph_name
+from step.bundles.manifest import read_bundle
+from step.checkpoints.toy_model import find_model
 from step.errors import StepError
 from step.evaluation.scoring import score_files
-from step.graph_spec import BACKBONE, DETECT, FUSED, step_graph_name
-from step.toy_model import find_model
 from step_runtime.backends.base import Backend
 from step_runtime.backends.select import BackendName, open_backend
 from step_runtime.benchmark.clip_cache import ClipCache
+from step_runtime.benchmark.configurations import Way
 from step_runtime.benchmark.gpu_meter import GpuMeter
-from step_runtime.benchmark.ways import Way
-from step_runtime.dataset_run import DatasetFolder, write_results
 from step_runtime.detector import Detector
+from step_runtime.evaluation.dataset_run import DatasetFolder, write_results
 
 _IOU = 0.5
 

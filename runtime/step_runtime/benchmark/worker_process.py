@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from step.errors import StepError
 from step.parent import child_command
-from step_runtime.benchmark.ways import Way
+from step_runtime.benchmark.configurations import Way
 
 
 class WorkerProcess:

@@ -5,8 +5,8 @@ from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from step.files import cannot_write
-from step.scratch import scratch_folder, wait_until_free
+from step.files.atomic import cannot_write
+from step.files.scratch import scratch_folder, wait_until_free
 from step_runtime.outputs.run_manifest import read_run
 
 EARLIER = "earlier-"

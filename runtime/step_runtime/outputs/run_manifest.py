@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from step.records import Record
+from step.bundles.records import Record
 
 RUN_FILE = "run.json"
 

@@ -9,9 +9,9 @@ from typing import Any
 from step.clips import tube_offsets_s
 from step.config import StepConfig
 from step.evaluation.box_table import second_text
-from step_runtime.key_frame import KeyFrame
-from step_runtime.merging import Person
+from step_runtime.clips.key_frame import KeyFrame
 from step_runtime.outputs.appended_file import AppendedFile
+from step_runtime.outputs.people import Person
 
 _DECIMALS = 5
 

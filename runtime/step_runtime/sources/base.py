@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Protocol, runtime_checkable
 
-from step_runtime.clip_buffer import SourceFrame
+from step_runtime.clips.clip_buffer import SourceFrame
 
 
 class Source(Protocol):

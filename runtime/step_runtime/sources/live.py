@@ -8,8 +8,8 @@ from fractions import Fraction
 from typing import Protocol
 
 from step.errors import StepError
-from step_runtime.channel import Channel, Stopped
-from step_runtime.clip_buffer import SourceFrame
+from step_runtime.clips.channel import Channel, Stopped
+from step_runtime.clips.clip_buffer import SourceFrame
 from step_runtime.sources.arrival import ArrivalClock
 
 OPEN_TIMEOUT_S = 10.0

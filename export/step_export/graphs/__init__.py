@@ -1,0 +1,1 @@
+"""ONNX graphs of a model, checked against PyTorch."""

@@ -1,0 +1,186 @@
+"""`step-bench`: every way of running a model, measured side by side."""
+
+import tempfile
+from pathlib import Path
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from step.bundles.manifest import read_bundle
+from step.checkpoints.toy_model import CHECKPOINT, NAME, find_model
+from step.cli import OneLineCommand, OneLineGroup, progress_bar
+from step.config import StepConfig
+from step.errors import StepError
+from step.files.atomic import atomic_path, check_outputs
+from step.shown import make_console
+from step_runtime.backends.gpus import cuda_driver_is_present
+from step_runtime.benchmark.configurations import BENCH_BACKENDS, CPU_BACKENDS, list_ways
+from step_runtime.benchmark.page import check_packages, write_page
+from step_runtime.benchmark.results import Results, compare, differences
+from step_runtime.benchmark.roofline.cli import roofline_command
+from step_runtime.benchmark.rounds import MIN_RUNS, MIN_S, measure
+from step_runtime.benchmark.tables import changes_table, markdown, problem_lines, results_table
+from step_runtime.benchmark.toy_bundles import toy_bundles
+from step_runtime.clips.sample_clips import sample_clips
+from step_runtime.evaluation.open_data import open_data
+
+_PATH = click.Path(path_type=Path)
+
+
+class _RunByDefault(OneLineGroup):
+    """`step-bench BUNDLE` means `step-bench run BUNDLE`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_RunByDefault)
+def main() -> None:
+    """Measures every way of running a model, in turns: step-bench BUNDLE..., or step-bench toy."""
+
+
+@main.command(cls=OneLineCommand, context_settings={"show_default": True})
+@click.argument("bundles", type=_PATH, nargs=-1, required=True, metavar="BUNDLE...|toy")
+@click.option("--checkpoint", type=_PATH, help="The .pth that was exported: PyTorch is measured too.")
+@click.option(
+    "--backends",
+    metavar="NAME,...",
+    help=f"Of {', '.join(BENCH_BACKENDS)}.  [default: {','.join(CPU_BACKENDS)}; with an NVIDIA driver, all]",
+)
+@click.option("--batch", "batches", default="1", metavar="N,...", help="Clips of a call.")
+@click.option("--steps", metavar="N,...", help="Progressive steps to run.  [default: all]")
+@click.option("--source", type=_PATH, help="Video to take a clip from.  [default: noise]")
+@click.option("--data", type=_PATH, help="Data set for mAP: a folder, toy or none.  [default: toy for toy, else none]")
+@click.option("--split", default="val", help="Of --data.")
+@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of each.  [default: the library's choice]")
+@click.option("--runs", type=click.IntRange(min=1), default=MIN_RUNS, help="Calls of each, at least.")
+@click.option("--seconds", type=click.FloatRange(min=0), default=MIN_S, help="Time of each, at least.")
+@click.option("--baseline", metavar="NAME", help="Row that ratios are to.  [default: the first]")
+@click.option("--json", "json_file", type=_PATH, help="Write everything there; step-bench compare reads it.")
+@click.option("--markdown", "markdown_file", type=_PATH, help="Write the table there.")
+@click.option("--html", "html_file", type=_PATH, help="Write a page with tables and figures there.")
+def run(
+    bundles: tuple[Path, ...],
+    checkpoint: Path | None,
+    backends: str | None,
+    batches: str,
+    steps: str | None,
+    source: Path | None,
+    data: Path | None,
+    split: str,
+    device: str,
+    threads: int | None,
+    runs: int,
+    seconds: float,
+    baseline: str | None,
+    json_file: Path | None,
+    markdown_file: Path | None,
+    html_file: Path | None,
+) -> None:
+    """Measures BUNDLEs, in turns; a way that cannot run here is a line that says why."""
+    check_outputs({"--json": json_file, "--markdown": markdown_file, "--html": html_file})
+    if html_file is not None:
+        check_packages("--html")
+    if not seconds >= 0:
+        raise StepError(f"--seconds is {seconds}; it must be at least 0")
+    if checkpoint is not None and not find_model(checkpoint).is_file():
+        raise StepError(f"--checkpoint {checkpoint}: no such file; give the .pth that was exported")
+    console = make_console()
+    everything = BENCH_BACKENDS if cuda_driver_is_present() else CPU_BACKENDS
+    wanted = list(everything) if backends is None else [name.strip() for name in backends.split(",")]
+    counts = _numbers("--batch", batches)
+    numbers: list[int | None] = [None] if steps is None else [*_numbers("--steps", steps)]
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = list(bundles)
+        if list(map(str, bundles)) == [NAME] and not bundles[0].exists():
+            folders, checkpoint = toy_bundles(Path(scratch), wanted, console), checkpoint or CHECKPOINT
+            data = data or Path("toy")
+        ways, missing = list_ways(
+            folders,
+            checkpoint,
+            backends=wanted,
+            batches=counts,
+            steps=numbers,
+            device=device,
+            threads=threads,
+        )
+        names = [way.name for way in ways]
+        if baseline is not None and baseline not in names:
+            raise StepError(f"--baseline is {baseline!r}; give one of {', '.join(names)}")
+        clips = Path(scratch) / "clips.npy"
+        np.save(clips, _clips(read_bundle(folders[0]).config, source))
+        scored = None if data is None or str(data) == "none" else open_data(data, split, console)
+        with progress_bar(console) as bar:
+            task = bar.add_task("", total=None)
+            rows = measure(
+                ways,
+                clips,
+                data=None if scored is None else (scored.truth.parent, split),
+                min_runs=runs,
+                min_s=seconds,
+                progress=lambda done, total, what: bar.update(task, completed=done, total=total, description=what),
+            )
+    results = Results.of(
+        rows,
+        baseline=baseline,
+        data="" if scored is None else f"{data} {split}",
+        clip="noise" if source is None else source.name,
+    )
+    console.print(results_table(results))
+    for line in [*missing, *problem_lines(results)]:
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+    if json_file is not None:
+        results.write(json_file)
+    if markdown_file is not None:
+        with atomic_path(markdown_file) as path:
+            path.write_text(markdown(results), encoding="utf-8")
+    if all(row.problem is not None for row in results.rows):
+        raise StepError("none of the ways could run here; the lines above say why")
+    if html_file is not None:
+        write_page(results, html_file)
+
+
+@main.command("compare", cls=OneLineCommand)
+@click.argument("old", type=_PATH)
+@click.argument("new", type=_PATH)
+def compare_command(old: Path, new: Path) -> None:
+    """Compares two --json files; exit code 1 where a way became slower beyond noise."""
+    before, after = Results.read(old), Results.read(new)
+    changes = compare(before, after)
+    if not changes:
+        raise StepError(f"{old} and {new} have no measured way in common")
+    console = make_console()
+    for line in differences(before, after):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+    console.print(changes_table(changes))
+    slower = [change.name for change in changes if change.is_slower]
+    if slower:
+        raise StepError(f"{len(slower)} of {len(changes)} ways became slower: {', '.join(slower)}")
+
+
+main.add_command(roofline_command)
+
+
+def _clips(config: StepConfig, source: Path | None) -> NDArray[np.uint8]:
+    if source is not None:
+        return next(sample_clips(source, config, max_clips=1, batch=1))[1]
+    shape = (1, config.clip_frames, config.image_size_px, config.image_size_px, 3)
+    return np.random.RandomState(0).randint(0, 256, shape, np.uint8)
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = [0]
+    if min(numbers) < 1:
+        raise StepError(f"{option} is {text!r}; give numbers from 1, such as 1,4,8")
+    return numbers
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""`step-bench roofline`: how far each stage of a clip is from what the machine can do at most."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+from rich.markup import escape
+
+from step.bundles.manifest import Manifest, read_bundle
+from step.checkpoints.toy_model import NAME
+from step.cli import OneLineCommand
+from step.errors import StepError
+from step.files.atomic import atomic_path, check_outputs
+from step.shown import make_console
+from step_runtime.benchmark.model_export import export_model
+from step_runtime.benchmark.roofline.known_gpus import known_gpu
+from step_runtime.benchmark.roofline.peaks import measure_cpu_peaks, measure_cuda_peaks, usable_threads
+from step_runtime.benchmark.roofline.report import roofline_figure, roofline_markdown, roofline_table, summary_lines
+from step_runtime.benchmark.roofline.roofline import Roofline, roofline
+from step_runtime.benchmark.roofline.stage_times import STAGE_BACKENDS, time_stages_apart
+from step_runtime.benchmark.roofline.work import stage_work
+from step_runtime.benchmark.rounds import MIN_RUNS, MIN_S
+
+_MOST_LOAD = 0.7
+_PATH = click.Path(path_type=Path)
+
+
+@click.command("roofline", cls=OneLineCommand, context_settings={"show_default": True})
+@click.argument("bundle", type=_PATH, metavar="BUNDLE|toy")
+@click.option("--backends", default=",".join(STAGE_BACKENDS), metavar="NAME,...", help="To time the stages on.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all]")
+@click.option("--batch", type=click.IntRange(min=1), default=1, help="Clips of a call.")
+@click.option("--runs", type=click.IntRange(min=1), default=MIN_RUNS, help="Calls of each stage, at least.")
+@click.option("--seconds", type=click.FloatRange(min=0), default=MIN_S, help="Time of each stage, at least.")
+@click.option(
+    "--gpu", metavar="NAME", help="The least times on this GPU, by its data sheet, or on the one that is here."
+)
+@click.option("--precision", type=click.Choice(["fp32", "tf32", "fp16"]), help="With --gpu.  [default: the bundle's]")
+@click.option("--json", "json_file", type=_PATH, help="Write everything there.")
+@click.option("--plot", "plot_file", type=_PATH, help="Draw it there, as PNG, SVG or PDF.")
+@click.option("--markdown", "markdown_file", type=_PATH, help="Write the table there.")
+def roofline_command(
+    bundle: Path,
+    backends: str,
+    threads: int | None,
+    batch: int,
+    runs: int,
+    seconds: float,
+    gpu: str | None,
+    precision: str | None,
+    json_file: Path | None,
+    plot_file: Path | None,
+    markdown_file: Path | None,
+) -> None:
+    """Compares the stages of BUNDLE with this machine's own matrix product and memory, or with a GPU's data sheet."""
+    check_outputs({"--json": json_file, "--plot": plot_file, "--markdown": markdown_file})
+    if plot_file is not None:
+        _check_plot(plot_file)
+    if not seconds >= 0:
+        raise StepError(f"--seconds is {seconds}; it must be at least 0")
+    if precision is not None and gpu is None:
+        raise StepError("--precision is for --gpu; on a CPU graphs are computed in fp32")
+    peaks = None if gpu is None else measure_cuda_peaks() if gpu == "here" else known_gpu(gpu).peaks()
+    console = make_console()
+    if peaks is None and (busy := _load()) > _MOST_LOAD:
+        line = f"the machine is busy (load {busy:.1f}): times will be too long, and shares of the limit too small"
+        console.print(line, soft_wrap=True, highlight=False)
+    with tempfile.TemporaryDirectory() as scratch, console.status("starting") as status:
+        folder = bundle
+        if str(bundle) == NAME and not bundle.exists():
+            status.update("exporting the toy model")
+            folder = Path(scratch) / NAME
+            export_model(NAME, folder)
+        manifest = read_bundle(folder)
+        if peaks is not None:
+            work = stage_work(folder, manifest, batch=batch)
+            result = roofline(work, peaks, bundle=str(bundle), batch=batch, precision=precision or manifest.precision)
+        else:
+            result = _measure(
+                folder,
+                manifest,
+                name=str(bundle),
+                backends=[part.strip() for part in backends.split(",")],
+                threads=threads or usable_threads(),
+                batch=batch,
+                runs=runs,
+                seconds=seconds,
+                tell=lambda what: status.update(escape(what)),
+            )
+    console.print(roofline_table(result))
+    for line in summary_lines(result):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+    if json_file is not None:
+        result.write(json_file)
+    if markdown_file is not None:
+        with atomic_path(markdown_file) as path:
+            path.write_text(roofline_markdown(result), encoding="utf-8")
+    if plot_file is not None:
+        with atomic_path(plot_file) as path:
+            roofline_figure(result).savefig(path)
+    if gpu is None and not result.measured:
+        raise StepError("none of the backends could run here; the lines above say why")
+
+
+def _measure(
+    folder: Path,
+    manifest: Manifest,
+    *,
+    name: str,
+    backends: list[str],
+    threads: int,
+    batch: int,
+    runs: int,
+    seconds: float,
+    tell: Callable[[str], None],
+) -> Roofline:
+    """The machine's peaks, and the stages' times beside them."""
+    tell("timing the stages")
+    times = time_stages_apart(
+        folder,
+        manifest,
+        backends=backends,
+        threads=threads,
+        batch=batch,
+        min_runs=runs,
+        min_s=seconds,
+    )
+    work = stage_work(folder, manifest, batch=batch)
+    peaks = measure_cpu_peaks(threads=threads, progress=tell)
+    return roofline(work, peaks, bundle=name, batch=batch, precision="fp32", times=times)
+
+
+def _load() -> float:
+    """Processes that wanted to run in the last minute; 0 where the system does not say."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+
+
+def _check_plot(path: Path) -> None:
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise StepError(f"--plot needs {error.name}; pip install 'step-trt[eval]'") from error
+    known = Figure().canvas.get_supported_filetypes()
+    if path.suffix.lower().removeprefix(".") not in known:
+        raise StepError(f"--plot is {path}: no picture format; end it with .png, .svg or .pdf")

@@ -1,0 +1,1 @@
+"""Frames become clips of key frames, and clips become results."""

@@ -1,0 +1,231 @@
+"""One source through the detector into files: what `step-run` does for each source."""
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from fractions import Fraction
+from pathlib import Path
+
+from step.errors import StepError
+from step.files.atomic import atomic_files
+from step.video.files import is_url
+from step_runtime.clips.key_frame import KeyFrame
+from step_runtime.clips.run_state import RunState
+from step_runtime.detector import DEFAULT_EVERY_S, DEFAULT_FRAMES_FPS, Detector
+from step_runtime.outputs.live_folder import keep_live_run, live_folder
+from step_runtime.outputs.live_overlay import LiveOverlay
+from step_runtime.outputs.run_manifest import RUN_FILE, RunManifest, Status, read_run, write_run
+from step_runtime.outputs.run_writer import RunWriter
+from step_runtime.sources.base import Source
+from step_runtime.sources.live import DEFAULT_OPTIONS, LiveOptions, LiveSource
+from step_runtime.sources.open import open_source
+from step_runtime.sources.stream import shown_url
+from step_runtime.tracing.tracer import LIVE_OVERLAY
+
+RESULTS = ("detections.jsonl", "detections.csv", "overlay.mp4", RUN_FILE)
+"""Files of a run; a run without an overlay takes the earlier run's away."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a source is run.
+
+    Attributes:
+        every_s: seconds between key frames; None makes every source frame one.
+        frames_fps: frames per second of a folder of frames.
+        score_threshold: of people in the JSONL and the overlay.
+        overlay: whether to write the overlay.
+        reuse_backbone: see `Detector.run`.
+        live: what to do when a stream or camera stands still or breaks.
+    """
+
+    every_s: Fraction | None = DEFAULT_EVERY_S
+    frames_fps: Fraction = DEFAULT_FRAMES_FPS
+    score_threshold: float = 0.4
+    overlay: bool = True
+    reuse_backbone: bool = False
+    live: LiveOptions = DEFAULT_OPTIONS
+
+
+@dataclass
+class RunSummary:
+    """What a run did, for the console.
+
+    Attributes:
+        video: name of the source.
+        key_frames: how many were detected on.
+        people: boxes above the score threshold, over all key frames.
+        actions: class id -> key-frame boxes that show it.
+        worst_lag_s: longest wait from a clip being complete to its detections.
+        elapsed_s: wall time.
+        dropped_frames: of a live source, how many were not taken in time.
+        reconnects: of a live source, how often it was connected to again.
+        state: counters of the run.
+        interrupted: stopped with Ctrl-C; what was done until then is kept.
+    """
+
+    video: str
+    key_frames: int = 0
+    people: int = 0
+    actions: Counter[int] = field(default_factory=Counter)
+    worst_lag_s: float = 0.0
+    elapsed_s: float = 0.0
+    dropped_frames: int = 0
+    reconnects: int = 0
+    state: RunState = field(default_factory=RunState)
+    interrupted: bool = False
+
+
+Progress = Callable[[Source, KeyFrame, RunState], None]
+
+
+def record(
+    detector: Detector,
+    location: str | Path,
+    folder: Path,
+    options: RunOptions = RunOptions(),
+    *,
+    name: str | None = None,
+    progress: Progress = lambda _source, _key_frame, _state: None,
+) -> RunSummary:
+    """Runs a source and writes detections.jsonl, detections.csv, run.json and (with `overlay`) overlay.mp4.
+
+    Args:
+        detector: an open detector; its tracer is told what all threads do.
+        location: one entry of `find_sources`.
+        folder: where the files appear: all at once when the run of a file ends or is interrupted; a live source's grow
+            there while it runs, and an earlier run's are moved into a folder there first.
+        options: how it is run.
+        name: what results call the source; its own name if None.
+        progress: is called after each key frame.
+
+    Raises:
+        StepError: the source cannot be opened, the model fails, or the files cannot be written. What a live run has
+            written is kept.
+    """
+    source = open_source(location, frames_fps=options.frames_fps, name=name, live=options.live)
+    summary = RunSummary(video=source.name)
+    shown = shown_url(location) if isinstance(location, str) and is_url(location) else str(location)
+    manifest = RunManifest(
+        status="running", source=shown, video=source.name, is_live=source.is_live, started=datetime.now(UTC)
+    )
+    start_s = time.monotonic()
+    with _place(folder, source) as place, _manifest_kept(place, manifest, source, summary):
+        live = _live_overlay(place, source, detector, options)
+        writer = RunWriter(
+            place,
+            reopen=_reopen(location, options) if options.overlay and live is None else None,
+            config=detector.config,
+            score_threshold=options.score_threshold,
+            tracer=detector.tracer,
+        )
+        finished = False
+        try:
+            _detect(detector, source if live is None else live.tapped, options, summary, writer, live, progress)
+            if not summary.key_frames:
+                raise StepError(f"{shown}: stopped before the first key frame; nothing written")
+            _finish(detector, summary, writer, live)
+            finished = True
+        finally:
+            if not finished:
+                writer.abort()
+                if live is not None:
+                    live.abort()
+    summary.people, summary.actions = writer.people, writer.actions
+    summary.elapsed_s = time.monotonic() - start_s
+    return summary
+
+
+def _place(folder: Path, source: Source) -> contextlib.AbstractContextManager[Path]:
+    """Where the files are written."""
+    if source.is_live:
+        return live_folder(folder, names=RESULTS, evidence=RESULTS[0])
+    earlier = read_run(folder)
+    if earlier is not None and earlier.is_live:  # it cannot be had again
+        keep_live_run(folder, RESULTS)
+    return atomic_files(folder, names=RESULTS)
+
+
+@contextlib.contextmanager
+def _manifest_kept(place: Path, manifest: RunManifest, source: Source, summary: RunSummary) -> Iterator[None]:
+    """run.json says that the run is under way, and at its end how it ended."""
+    write_run(place, manifest)
+    status: Status = "failed"
+    problem: str | None = None
+    try:
+        yield
+        problem = "; ".join(summary.state.problems) or None
+        status = "failed" if problem else "interrupted" if summary.interrupted else "finished"
+    except StepError as error:
+        problem = str(error)
+        raise
+    finally:
+        if isinstance(source, LiveSource):
+            summary.dropped_frames, summary.reconnects = source.dropped_frames, source.reconnects
+        changes = {
+            "status": status,
+            "ended": datetime.now(UTC),
+            "key_frames": summary.key_frames,
+            "dropped_clips": summary.state.dropped_clips,
+            "dropped_frames": summary.dropped_frames,
+            "reconnects": summary.reconnects,
+            "problem": problem,
+            "notes": tuple(summary.state.notes),
+        }
+        with contextlib.suppress(OSError):  # on a full disk it says "running", as after a kill
+            write_run(place, manifest.model_copy(update=changes))
+
+
+def _live_overlay(place: Path, source: Source, detector: Detector, options: RunOptions) -> LiveOverlay | None:
+    if not options.overlay or not source.is_live:
+        return None
+    return LiveOverlay(
+        place / "overlay.mp4",
+        source,
+        config=detector.config,
+        score_threshold=options.score_threshold,
+        tracer=detector.tracer,
+    )
+
+
+def _reopen(location: str | Path, options: RunOptions) -> Callable[[], Source]:
+    return lambda: open_source(location, frames_fps=options.frames_fps, live=options.live)
+
+
+def _detect(
+    detector: Detector,
+    source: Source,
+    options: RunOptions,
+    summary: RunSummary,
+    writer: RunWriter,
+    live: LiveOverlay | None,
+    progress: Progress,
+) -> None:
+    """Hands every key frame on until the source's end or Ctrl-C."""
+    try:
+        for key_frame in detector.run(
+            source, every_s=options.every_s, state=summary.state, reuse_backbone=options.reuse_backbone
+        ):
+            writer.put(key_frame)
+            if live is not None:
+                live.show(key_frame)
+            summary.key_frames += 1
+            summary.worst_lag_s = max(summary.worst_lag_s, key_frame.lag_s)
+            progress(source, key_frame, summary.state)
+    except KeyboardInterrupt:
+        summary.interrupted = True
+
+
+def _finish(detector: Detector, summary: RunSummary, writer: RunWriter, live: LiveOverlay | None) -> None:
+    """Waits for the writers; Ctrl-C leaves out what could still be drawn."""
+    try:
+        writer.finish(draw_rest=not summary.interrupted)
+    except KeyboardInterrupt:
+        summary.interrupted = True
+        writer.finish(draw_rest=False)
+    if live is not None:
+        with detector.tracer.span("wait for the overlay", waits_for=LIVE_OVERLAY):
+            live.finish()

@@ -1,0 +1,1 @@
+"""Two ways of running a model, compared graph by graph: `step-verify`."""

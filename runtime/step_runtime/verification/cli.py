@@ -1,0 +1,184 @@
+"""`step-verify BUNDLE`."""
+
+import contextlib
+import itertools
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+from rich.markup import escape
+from rich.status import Status
+
+from step.bundles.graph_spec import FUSED
+from step.bundles.manifest import Manifest, ParityRow, read_bundle
+from step.cli import OneLineCommand
+from step.errors import StepError
+from step.parity.compare import NamedClip, compare
+from step.parity.runner import GraphRunner
+from step.parity.synthetic_clips import verification_clips
+from step.shown import make_console
+from step_runtime.clips.sample_clips import sample_clips
+from step_runtime.verification.graph_runners.open import open_runner
+from step_runtime.verification.report import ComparisonReport, Finding, SearchReport
+
+
+@click.command(cls=OneLineCommand, context_settings={"show_default": True})
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--backends",
+    metavar="A,B",
+    help="Reference and what is judged: onnxruntime, torch, tensorrt, tensorrt-rtx; for fp16 bundles onnxruntime-fp32 "
+    "(in float32) and onnxruntime-fp16 (every result rounded to half); with :cuda or :cuda:N behind it, on a GPU.  "
+    "[default: torch with --checkpoint, else onnxruntime-fp32; onnxruntime-fp16, of an fp32 bundle onnxruntime]",
+)
+@click.option("--clips", type=click.Path(path_type=Path), help="Video or folder of videos.  [default: made-up clips]")
+@click.option("--max-clips", type=int, default=4, help="Clips at most, spread over the videos.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="What the bundle was exported from; for torch.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write every comparison to this file.")
+@click.option("--bisect", is_flag=True, help="Find the first tensor inside the graphs whose error exceeds --bound.")
+@click.option(
+    "--bound",
+    type=float,
+    help="With --bisect: largest max|a-b| / max|a|.  [default: ten times that of features, 0.05 in fp16]",
+)
+@click.option("--graph", help="With --bisect: search this graph.  [default: fused, or each one of the step loop]")
+def main(
+    bundle: Path,
+    backends: str | None,
+    clips: Path | None,
+    max_clips: int,
+    checkpoint: Path | None,
+    json_file: Path | None,
+    bisect: bool,
+    bound: float | None,
+    graph: str | None,
+) -> None:
+    """Compares two backends on a bundle graph by graph; exit code 1 where they are further apart than tolerated.
+
+    With --bisect it looks inside the graphs instead, and says what step-export --keep-fp32 has to keep in float32.
+    """
+    if max_clips < 1:
+        raise StepError(f"--max-clips is {max_clips}; it must be at least 1")
+    if bound is not None and (math.isnan(bound) or bound < 0):
+        raise StepError(f"--bound is {bound}; it must be at least 0")
+    if not bisect and (bound is not None or graph is not None):
+        raise StepError(f"--{'graph' if bound is None else 'bound'} is for --bisect; add that, or leave it out")
+    manifest = read_bundle(bundle)
+    names = _backend_names(backends, manifest, checkpoint)
+    graphs = _graphs_to_search(graph, manifest, bundle)
+    with contextlib.ExitStack() as stack:
+        status = stack.enter_context(make_console(stderr=True).status("loading"))
+        reference, candidate = (
+            stack.enter_context(contextlib.closing(_open(name, bundle, manifest, checkpoint))) for name in names
+        )
+        chosen = _clips(clips, manifest, max_clips)
+        report: ComparisonReport | SearchReport
+        if bisect:
+            report = _search(reference, candidate, bundle, manifest, chosen, graphs=graphs, bound=bound, status=status)
+        else:
+            report = _compare(reference, candidate, bundle, manifest, chosen, status=status)
+    if json_file is not None:
+        report.write(json_file)
+    console = make_console()
+    if isinstance(report, ComparisonReport):
+        console.print(report.table())
+    else:
+        console.print(report.text(kept=manifest.keep_fp32), soft_wrap=True, highlight=False, markup=False)
+    if not report.passed:
+        sys.exit(1)
+
+
+def _compare(
+    reference: GraphRunner,
+    candidate: GraphRunner,
+    bundle: Path,
+    manifest: Manifest,
+    clips: Iterator[NamedClip],
+    *,
+    status: Status,
+) -> ComparisonReport:
+    rows: list[ParityRow] = []
+    for row in compare(reference, candidate, manifest, clips):
+        status.update(escape(f"compared {row.graph} on {row.clip}"))
+        rows.append(row)
+    return ComparisonReport(bundle=str(bundle), backends=(reference.name, candidate.name), rows=tuple(rows))
+
+
+def _search(
+    reference: GraphRunner,
+    candidate: GraphRunner,
+    bundle: Path,
+    manifest: Manifest,
+    clips: Iterator[NamedClip],
+    *,
+    graphs: list[str],
+    bound: float | None,
+    status: Status,
+) -> SearchReport:
+    """Searches graphs one after the other, until one holds a tensor beyond the bound."""
+    try:
+        from step_runtime.verification.bisect import default_bound, find_first
+    except ModuleNotFoundError as error:
+        raise StepError(f"--bisect needs {error.name}; pip install 'step-trt[export]'") from error
+    if bound is None:
+        bound = default_bound(reference, candidate)
+    held = list(clips)
+    found: Finding | None = None
+    for graph in graphs:
+        found = find_first(
+            reference,
+            candidate,
+            bundle,
+            manifest,
+            held,
+            graph=graph,
+            bound=bound,
+            progress=lambda message: status.update(escape(message)),
+        )
+        if found is not None:
+            break
+    return SearchReport(
+        bundle=str(bundle),
+        backends=(reference.name, candidate.name),
+        graphs=tuple(graphs),
+        bound=bound,
+        first=found,
+    )
+
+
+def _backend_names(given: str | None, manifest: Manifest, checkpoint: Path | None) -> tuple[str, str]:
+    """The reference and what is judged."""
+    if given is None:
+        is_half = manifest.precision == "fp16"
+        if checkpoint is None and not is_half:
+            raise StepError("an fp32 bundle needs a reference: --checkpoint model.pth for PyTorch, or --backends A,B")
+        return (
+            "onnxruntime-fp32" if checkpoint is None else "torch",
+            "onnxruntime-fp16" if is_half else "onnxruntime",
+        )
+    names = given.split(",")
+    if len(names) != 2 or names[0] == names[1]:
+        raise StepError(f"--backends is {given!r}; give two different ones, such as torch,onnxruntime")
+    return names[0], names[1]
+
+
+def _open(name: str, bundle: Path, manifest: Manifest, checkpoint: Path | None) -> GraphRunner:
+    runner, _, device = name.partition(":")
+    return open_runner(runner, bundle, manifest, checkpoint=checkpoint, device=device or "cpu")
+
+
+def _graphs_to_search(given: str | None, manifest: Manifest, bundle: Path) -> list[str]:
+    if given is None:
+        return [FUSED] if FUSED in manifest.graphs else list(manifest.graphs)
+    if given not in manifest.graphs:
+        raise StepError(f"--graph is {given!r}; {bundle} has {', '.join(manifest.graphs)}")
+    return [given]
+
+
+def _clips(location: Path | None, manifest: Manifest, max_clips: int) -> Iterator[NamedClip]:
+    batch = manifest.batch or 1
+    if location is None:
+        return itertools.islice(verification_clips(manifest.config, batches=(batch, batch)), max_clips)
+    return sample_clips(location, manifest.config, max_clips=max_clips, batch=batch)

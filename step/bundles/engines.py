@@ -1,0 +1,290 @@
+"""TensorRT engines of a bundle: how they are built, what the manifest says of them, whether they fit (torch-free).
+
+Compute capabilities are written as TensorRT-RTX names them: "sm86" is 8.6, "sm120" is 12.0.
+Source: https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/inference-library/cpu-engines.html
+"""
+
+import contextlib
+import platform
+import re
+import secrets
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import model_validator
+
+from step.bundles.graph_spec import Precision, is_graph_name
+from step.bundles.libraries import Flavour
+from step.bundles.records import Record
+from step.errors import StepError
+from step.files.atomic import sha256
+from step.files.scratch import is_scratch_name, sweep
+
+ENGINES = "engines"
+RTX_DEFAULT_TARGETS = ("sm80", "sm86", "sm89", "sm120")
+_OLDEST_COMPATIBLE = 80  # Ampere
+_RTX_ONWARDS = 120  # tensorrt-rtx: this and later, but none of the data-centre GPUs between
+
+
+_FOLDER = re.compile(r"tensorrt(-rtx)?-[0-9a-f]{8}")
+_FILE = re.compile(r"(?P<graph>[a-z0-9]+)\.(engine|log|layers\.json|sm[0-9]+\.cache)")
+
+
+def new_engines_name(flavour: Flavour) -> str:
+    """For the folder of a build, one of many in the bundle's folder of engines."""
+    return f"{flavour}-{secrets.token_hex(4)}"
+
+
+def is_engines_name(name: str) -> bool:
+    """Whether the folder of a build is called so."""
+    return _FOLDER.fullmatch(name) is not None
+
+
+def is_engine_file_name(name: str) -> bool:
+    """Whether a build, or a run with its engines, calls a file in its folder so."""
+    found = _FILE.fullmatch(name)
+    return found is not None and is_graph_name(found["graph"])
+
+
+def is_engine_path(text: str) -> bool:
+    """Whether it is where a build puts an engine, from the bundle's folder on."""
+    place, _, rest = text.partition("/")
+    folder, _, file = rest.partition("/")
+    return place == ENGINES and is_engines_name(folder) and is_engine_file_name(file)
+
+
+class BuildOptions(Record):
+    """What an engine build can be told; the same object travels to the build process and into the manifest.
+
+    Attributes:
+        flavour: which library builds and runs the engines.
+        min_batch, opt_batch, max_batch: clips a call; all the same is a static batch.
+        workspace_mb: most scratch memory that a layer may take, MiB; None lets the library choose.
+        optimization_level: 0 to 5; None for the library's default (3).
+        hardware_compatible: tensorrt: runs on every Ampere or later GPU, not only on the one it was built on.
+        version_compatible: runs with later versions of the same major version.
+        targets: tensorrt-rtx: compute capabilities to build for; empty for the library's default (Ampere and later).
+        tf32: float32 layers may use TF32.
+        plugins: tensorrt: the custom operators run as plugins, where they can be; tensorrt-rtx takes none.
+        profile_layers: keep what an inspector or profiler wants to know about every layer.
+    """
+
+    flavour: Flavour
+    min_batch: int = 1
+    opt_batch: int = 1
+    max_batch: int = 1
+    workspace_mb: int | None = None
+    optimization_level: int | None = None
+    hardware_compatible: bool = False
+    version_compatible: bool = False
+    targets: tuple[str, ...] = ()
+    tf32: bool = True
+    plugins: bool = True
+    profile_layers: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_plugins_in_rtx(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("flavour") == "tensorrt-rtx":
+            return {"plugins": False, **values}
+        return values
+
+    def command(self, bundle: Path) -> str:
+        """The `step-build` call that builds with these options."""
+        words = ["step-build", str(bundle), "--engine", self.flavour]
+        if self.min_batch == self.opt_batch == self.max_batch:
+            words += ["--batch", str(self.opt_batch)] if self.opt_batch != 1 else []
+        else:
+            for name in ("min", "opt", "max"):
+                words += [f"--{name}-batch", str(getattr(self, f"{name}_batch"))]
+        words += ["--workspace", str(self.workspace_mb)] if self.workspace_mb is not None else []
+        if self.optimization_level is not None:
+            words += ["--optimization-level", str(self.optimization_level)]
+        words += ["--hardware-compatible"] if self.hardware_compatible else []
+        words += ["--version-compatible"] if self.version_compatible else []
+        words += ["--target", ",".join(self.targets)] if self.targets else []
+        words += [] if self.tf32 else ["--no-tf32"]
+        words += ["--no-plugins"] if self.flavour == "tensorrt" and not self.plugins else []
+        words += ["--profile-layers"] if self.profile_layers else []
+        return shlex.join(words)
+
+
+class EngineRecord(Record):
+    """One engine file, as trtexec --loadEngine takes it.
+
+    Attributes:
+        file: inside the bundle; the build's log and the list of its layers lie beside it.
+        onnx_sha256: of the graph that it was built from.
+        build_s: seconds that the library took.
+        layers: how many layers of each type the parsed network had.
+        plugins: names of the plugin layers among them.
+        scratch_bytes: device memory that a context needs besides weights and tensors; None where the log does not say.
+        weights_bytes: device memory of the weights; None where the log does not say.
+    """
+
+    file: str
+    sha256: str
+    size_bytes: int
+    onnx_sha256: str
+    log_file: str
+    log_sha256: str
+    layers_file: str
+    build_s: float
+    layers: dict[str, int]
+    plugins: tuple[str, ...]
+    scratch_bytes: int | None
+    weights_bytes: int | None
+
+
+class EngineSet(Record):
+    """The engines that one build of a bundle made, one per graph.
+
+    Attributes:
+        version: of the library; an engine belongs to it.
+        platform: where it was built, as `this_platform` names it.
+        gpu: name of the GPU that it was tuned on; None where none was seen (tensorrt-rtx needs none).
+        compute_capabilities: of the GPUs that it runs on.
+        plugin_problem: why operators' function bodies were built although plugins were asked for; None if not so.
+        plugins_unfit: whether that lies in the model or the library, so that a second build would end the same.
+    """
+
+    options: BuildOptions
+    version: str
+    platform: str
+    gpu: str | None
+    compute_capabilities: tuple[str, ...]
+    precision: Precision
+    plugin_problem: str | None = None
+    plugins_unfit: bool = False
+    engines: dict[str, EngineRecord]
+
+
+def this_platform() -> str:
+    """Operating system and processor, as "linux-x86_64"."""
+    return f"{sys.platform}-{platform.machine().lower()}"
+
+
+def check_batch(engines: EngineSet, bundle: Path, batch: int) -> None:
+    """Refuses a batch outside the profile.
+
+    Raises:
+        StepError: with the command that builds engines for it.
+    """
+    options = engines.options
+    if not options.min_batch <= batch <= options.max_batch:
+        smallest, largest = min(batch, options.min_batch), max(batch, options.max_batch)
+        wider = options.model_copy(update={"min_batch": smallest, "max_batch": largest})
+        raise StepError(
+            f"the {options.flavour} engines of {bundle} take {options.min_batch} to {options.max_batch} clips a call, "
+            f"not {batch}; build wider ones: {wider.command(bundle)}"
+        )
+
+
+def check_engines(
+    engines: EngineSet, bundle: Path, *, onnx_sha256: dict[str, str], version: str, capability: str, device: int = 0
+) -> None:
+    """Refuses engines that this machine's library or GPU cannot run, or that belong to other graphs.
+
+    Args:
+        engines: from the manifest.
+        bundle: the bundle folder.
+        onnx_sha256: of the bundle's graphs, by name.
+        version: of the library that is to run them.
+        capability: of the GPU that is to run them, as "sm89".
+        device: that GPU's index.
+
+    Raises:
+        StepError: with the command that rebuilds them.
+    """
+    options = engines.options
+    if options.flavour == "tensorrt-rtx" and not _rtx_runs_on(capability):
+        raise StepError(
+            f"tensorrt-rtx does not run on this machine's GPU ({capability}), which is for tensorrt: "
+            f"step-build {bundle} --engine tensorrt"
+        )
+    problem = _misfit(engines, onnx_sha256=onnx_sha256, version=version, capability=capability)
+    if problem is None:
+        problem = find_damage(engines, bundle)
+    if problem is not None:
+        if options.targets and capability not in options.targets:
+            options = options.model_copy(update={"targets": (*options.targets, capability)})
+        where = f" --build-device cuda:{device}" if device and options.flavour == "tensorrt" else ""
+        raise StepError(
+            f"the {options.flavour} engines of {bundle} {problem}; build them again: {options.command(bundle)}{where}"
+        )
+
+
+def _misfit(engines: EngineSet, *, onnx_sha256: dict[str, str], version: str, capability: str) -> str | None:
+    for name, digest in onnx_sha256.items():
+        if name not in engines.engines:
+            return f"are not complete (there is none of {name})"
+        if engines.engines[name].onnx_sha256 != digest:
+            return f"were built from another {name}.onnx"
+    if not _version_fits(engines, version):
+        return f"were built with version {engines.version}, this machine has {version}"
+    if engines.options.flavour == "tensorrt" and engines.platform != this_platform():
+        return f"were built on {engines.platform}, this machine is {this_platform()}"
+    if not _capability_fits(engines, capability):
+        return f"are for {', '.join(engines.compute_capabilities) or 'no GPU'}, this machine's GPU is {capability}"
+    return None
+
+
+def _version_fits(engines: EngineSet, version: str) -> bool:
+    if not engines.options.version_compatible:
+        return version == engines.version
+    built, here = (tuple(int(part) for part in text.split(".")[:3]) for text in (engines.version, version))
+    return built[0] == here[0] and built <= here
+
+
+def _capability_fits(engines: EngineSet, capability: str) -> bool:
+    if capability in engines.compute_capabilities:
+        return True
+    number = int(capability.removeprefix("sm"))
+    if engines.options.flavour == "tensorrt-rtx":
+        return not engines.options.targets and number >= _RTX_ONWARDS
+    return engines.options.hardware_compatible and number >= _OLDEST_COMPATIBLE
+
+
+def _rtx_runs_on(capability: str) -> bool:
+    return capability in RTX_DEFAULT_TARGETS or int(capability.removeprefix("sm")) >= _RTX_ONWARDS
+
+
+def find_damage(engines: EngineSet, bundle: Path) -> str | None:
+    """What is wrong with the engine files, or None."""
+    for record in engines.engines.values():
+        path = bundle / record.file
+        if not path.is_file():
+            return f"are not complete ({record.file} is missing)"
+        size = path.stat().st_size
+        if size != record.size_bytes:
+            return f"are damaged ({record.file} has {size} bytes, the manifest says {record.size_bytes})"
+        if sha256(path) != record.sha256:
+            return f"are damaged ({record.file} has changed since it was built)"
+    return None
+
+
+def find_foreign_engine(folder: Path) -> Path | None:
+    """The first thing in a bundle's folder of engines that no build and no run put there; links are not followed."""
+    for path in sorted(folder.iterdir()):
+        if is_scratch_name(path.name):
+            continue
+        if not is_engines_name(path.name) or path.is_symlink() or not path.is_dir():
+            return path
+        for file in sorted(path.iterdir()):
+            if not is_scratch_name(file.name) and (not is_engine_file_name(file.name) or file.is_dir()):
+                return file
+    return None
+
+
+def remove_engines(folder: Path) -> None:
+    """Removes what a build wrote, and what runs kept there of kernels, but nothing else and nothing through a link."""
+    if not is_engines_name(folder.name) or folder.is_symlink() or not folder.is_dir():
+        return
+    sweep(folder)
+    for path in folder.iterdir():
+        if is_engine_file_name(path.name) and (path.is_symlink() or path.is_file()):
+            path.unlink()
+    with contextlib.suppress(OSError):  # it is not empty
+        folder.rmdir()

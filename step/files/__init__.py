@@ -1,0 +1,1 @@
+"""Writing files and folders so that nobody ever sees half of one."""

@@ -1,0 +1,1 @@
+"""How close two ways of running a model must be, and how that is measured."""

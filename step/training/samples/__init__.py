@@ -1,0 +1,1 @@
+"""Clips for training: reading, augmenting, batching."""

@@ -1,0 +1,89 @@
+"""Samples of key frames collated to a batch.
+
+Shape legend: B clips, F input frames, M people of a clip, K classes.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from step.training.samples.augmentation import AugmentedSample
+from step.training.samples.photometric import Recolouring, recolour
+
+
+@dataclass(frozen=True)
+class People:
+    """Ground truth of one clip, in pixels of the model's input.
+
+    Attributes:
+        boxes_px: float32 [M, 4].
+        labels: float32 [M, K].
+        neighbour_px: float32 [M, 2, 4], a second before and after.
+        neighbour_known: bool [M, 2].
+    """
+
+    boxes_px: Tensor
+    labels: Tensor
+    neighbour_px: Tensor
+    neighbour_known: Tensor
+
+    def to(self, device: torch.device) -> Self:
+        """On another device."""
+        return type(self)(
+            self.boxes_px.to(device),
+            self.labels.to(device),
+            self.neighbour_px.to(device),
+            self.neighbour_known.to(device),
+        )
+
+
+class Batch:
+    """What a training step is given.
+
+    Not a dataclass: under mixed precision Fabric looks into those and rounds what it finds to half, but boxes in pixels
+    need all of float32.
+
+    Args:
+        frames: uint8 [B, F, H, W, 3] RGB.
+        people: of each clip.
+        ids: video and second of each clip.
+        recolourings: what is still to be done to each clip.
+    """
+
+    def __init__(
+        self, frames: Tensor, people: list[People], ids: list[tuple[str, int]], recolourings: list[Recolouring]
+    ) -> None:
+        self.frames, self.people, self.ids, self.recolourings = frames, people, ids, recolourings
+
+    def to(self, device: torch.device) -> Self:
+        """On another device."""
+        frames = self.frames.to(device, non_blocking=True)
+        return type(self)(frames, [people.to(device) for people in self.people], self.ids, self.recolourings)
+
+    def recoloured(self) -> Self:
+        """With nothing left to be done to the clips."""
+        clips = [recolour(*each) for each in zip(self.frames, self.recolourings, strict=True)]
+        return type(self)(torch.stack(clips), self.people, self.ids, [Recolouring()] * len(clips))
+
+    def pin_memory(self) -> Self:
+        """In page-locked memory; the DataLoader calls it."""
+        return type(self)(self.frames.pin_memory(), self.people, self.ids, self.recolourings)
+
+
+def collate(samples: list[AugmentedSample]) -> Batch:
+    """Samples whose pictures have the model's size; for a DataLoader."""
+    # [F, 3, H, W] each -> [B, F, H, W, 3]
+    frames = torch.stack([sample["frames"].as_subclass(Tensor).permute(0, 2, 3, 1) for sample in samples]).contiguous()
+    people = [
+        People(
+            boxes_px=sample["boxes"].as_subclass(Tensor),
+            labels=sample["labels"],
+            neighbour_px=sample["neighbour_boxes"].as_subclass(Tensor).reshape(-1, 2, 4),
+            neighbour_known=sample["neighbour_known"],
+        )
+        for sample in samples
+    ]
+    ids = [(sample["video"], sample["second"]) for sample in samples]
+    return Batch(frames, people, ids, [sample["recolouring"] for sample in samples])

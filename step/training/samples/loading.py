@@ -1,0 +1,65 @@
+"""Batches of clips, loaded by worker processes whose errors arrive as they are."""
+
+import functools
+import os
+from collections.abc import Iterator
+from typing import Any, cast
+
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from step.errors import StepError
+from step.parent import end_with_parent
+from step.training.samples.augmentation import AugmentedSample
+from step.training.samples.batch import Batch, collate
+
+
+class _ErrorsAsValues(Dataset["AugmentedSample | StepError"]):
+    """A data set that returns what goes wrong: a worker would wrap what it raises in a traceback."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, index: int) -> AugmentedSample | StepError:
+        try:
+            return cast(AugmentedSample, self.dataset[index])
+        except StepError as error:
+            return error
+
+
+def load_batches(
+    dataset: Dataset[Any], order: Sampler[list[int]] | list[list[int]], *, workers: int, pin_memory: bool = False
+) -> Iterator[Batch]:
+    """Batches in the order of their samples' places.
+
+    Args:
+        dataset: of augmented samples.
+        order: places of the samples of each batch.
+        workers: processes that load; 0 for this one.
+        pin_memory: for copies to a GPU.
+
+    Raises:
+        StepError: a sample cannot be loaded.
+    """
+    loader: DataLoader[Any] = DataLoader(
+        _ErrorsAsValues(dataset),
+        batch_sampler=order,
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=pin_memory,
+        worker_init_fn=functools.partial(_begin_worker, os.getpid()),
+    )
+    for batch in loader:
+        if isinstance(batch, StepError):
+            raise batch
+        yield batch
+
+
+def _begin_worker(parent_id: int, _worker: int) -> None:
+    end_with_parent(parent_id)
+
+
+def _collate(samples: list[AugmentedSample | StepError]) -> Batch | StepError:
+    for sample in samples:
+        if isinstance(sample, StepError):
+            return sample
+    return collate(cast(list[AugmentedSample], samples))
