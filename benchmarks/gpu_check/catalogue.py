@@ -32,7 +32,7 @@ STAGES = (
     Stage("cuda_runtime", "every call of CudaRuntime", 45),
     Stage("engine_loop", "the engine loop's data, with stand-in engines that launch kernels", 90),
     Stage("video_decoding", "what decodes video here", 45),
-    Stage("engines", "TensorRT engines: tests/runtime/test_gpu.py", 300, alone=True),
+    Stage("engines", "TensorRT engines: tests/runtime/backends/test_gpu.py", 300, alone=True),
     Stage("kernel_times", "the kernels and the backbone's convolutions against memory and arithmetic", 60, alone=True),
     Stage("sharing", "one detector that eight threads call", 120, alone=True),
     Stage("onnxruntime_cuda", "ONNX Runtime on CUDA: parity, mAP parity, times", 95, alone=True),

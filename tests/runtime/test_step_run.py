@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 import pytest
 from helpers import REAL_VIDEOS, numbered_picture, shared_path
-from step_runtime import Detector, record
+from step_runtime import Detector
+from step_runtime.outputs import run_source
 from step_runtime.sources.video import VideoSource
 
 STEP_RUN = Path(sys.executable).with_name("step-run")
@@ -274,13 +275,13 @@ def test_live_overlay(make_video, tiny_bundle, tmp_path, monkeypatch):
                 yield frame
 
     video = make_video(frames=100)
-    monkeypatch.setattr(record, "open_source", lambda location, **_options: Live(str(location)))
+    monkeypatch.setattr(run_source, "open_source", lambda location, **_options: Live(str(location)))
     with Detector.open(tiny_bundle, device="cpu") as detector:
-        summary = record.record(
+        summary = run_source.record(
             detector,
             str(video),
             tmp_path / "out",
-            record.RunOptions(every_s=Fraction(1, 2), score_threshold=0.3),
+            run_source.RunOptions(every_s=Fraction(1, 2), score_threshold=0.3),
         )
     assert summary.key_frames + summary.state.dropped_clips == 8
     with av.open(str(tmp_path / "out" / "overlay.mp4")) as container:

@@ -8,7 +8,7 @@ from step.bundles.engines import RTX_DEFAULT_TARGETS
 from step.bundles.libraries import FLAVOURS, Flavour, load_flavour
 from step.errors import StepError
 
-PATHS = ("tests/runtime/test_gpu.py", "tests/runtime/test_backends.py")
+PATHS = ("tests/runtime/backends/test_gpu.py", "tests/runtime/backends/test_backends.py")
 
 
 def measure(report: Report, options: StageOptions) -> None:

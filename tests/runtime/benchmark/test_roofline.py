@@ -6,9 +6,9 @@ import subprocess
 import numpy as np
 import pytest
 from helpers import assert_one_error, run_command
-from step_runtime.benchmark import peaks as peaks_module
-from step_runtime.benchmark import stage_times as stage_times_module
 from step_runtime.benchmark.cli import main
+from step_runtime.benchmark.roofline import peaks as peaks_module
+from step_runtime.benchmark.roofline import stage_times as stage_times_module
 from step_runtime.benchmark.roofline.known_gpus import known_gpu, known_gpus
 from step_runtime.benchmark.roofline.peaks import Peaks, Product, measure_cpu_peaks
 from step_runtime.benchmark.roofline.report import roofline_figure, roofline_markdown, summary_lines

@@ -216,7 +216,7 @@ try:
 except StepError as error:
     print(error)
 """
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     words = [sys.executable, "-c", code, str(tmp_path / "model.pth"), str(limit)]
     done = subprocess.run(words, env=environment, check=True, capture_output=True, text=True, timeout=120)
     assert "cannot write" in done.stdout

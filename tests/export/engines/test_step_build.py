@@ -16,11 +16,14 @@ import pytest
 from click.testing import CliRunner
 from helpers import tensorrt_without_gpu
 from onnx import TensorProto, helper
-from step_export import build_cli, bundle_writer, engine_writer
+from step_export import bundle_writer
 from step_export import cli as export_cli
+from step_export.engines import cli as build_cli
+from step_export.engines import writer as engine_writer
 from step_export.engines.writer import build_engines
 
-from step import StepError, build_process
+from step import StepError
+from step.bundles import build_process
 from step.bundles.build_process import BuildRequest, run_build
 from step.bundles.engines import BuildOptions
 from step.bundles.graph_spec import FUSED

@@ -12,12 +12,14 @@ import onnxruntime as ort
 import pytest
 from click.testing import CliRunner
 from helpers import assert_one_error, tensorrt_without_gpu
-from step_export import engine_writer, plugin_checks
 from step_export.bundle_writer import ExportSettings, export_bundle
 from step_export.cli import main as step_export
+from step_export.engines import plugin_checks
+from step_export.engines import writer as engine_writer
 from step_export.engines.cli import main as step_build
 
-from step import StepError, build_process
+from step import StepError
+from step.bundles import build_process
 from step.bundles.build_process import (
     BuildCrashedError,
     BuildRequest,

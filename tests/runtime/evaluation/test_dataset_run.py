@@ -13,7 +13,7 @@ from step_runtime.evaluation.dataset_run import DatasetFolder, write_results
 
 from step import StepError
 from step.data.cli import main as step_data
-from step.data.toy.toy import toy_cache
+from step.data.toy import toy_cache
 from step.evaluation.box_table import read_boxes
 
 

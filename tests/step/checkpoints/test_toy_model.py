@@ -8,7 +8,7 @@ from step_runtime.evaluation.cli import main as step_eval
 
 from step import load_checkpoint
 from step.checkpoints.toy_model import CHECKPOINT, FOLDER
-from step.data.toy.toy import toy_cache
+from step.data.toy import toy_cache
 from step.training.config import read_config
 
 WANTED = 0.80

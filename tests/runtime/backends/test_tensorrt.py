@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from fake_gpu import GPU, FakeContext, FakeCuda, FakeRuntimeConfig, FakeTensorRT, add_fake_engines
-from step_runtime import Detector, gpus
+from step_runtime import Detector
+from step_runtime.backends import gpus
 from step_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from step_runtime.backends.tensorrt import TensorRTBackend
 

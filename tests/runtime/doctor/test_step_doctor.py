@@ -8,8 +8,8 @@ from click.testing import CliRunner
 from fake_gpu import GPU, FakeCuda, FakeTensorRT, add_fake_engines
 from onnx import TensorProto, helper
 from step_runtime.backends import engine_checks, tensorrt
+from step_runtime.doctor import findings as doctor
 from step_runtime.doctor.cli import main
-from step_runtime.doctor.findings import findings as doctor
 
 
 @pytest.fixture

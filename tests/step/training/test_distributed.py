@@ -13,7 +13,7 @@ from training_helpers import detect_config, weights_of
 
 from step import load_checkpoint
 
-TESTS = Path(__file__).resolve().parents[1]
+TESTS = Path(__file__).resolve().parents[2]
 
 
 def test_two_processes_equal_one_with_twice_the_batch(data, tmp_path):
