@@ -5,7 +5,9 @@ Export names its graphs from here, the runtime binds its buffers from here, test
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from numpy.typing import NDArray
 
 from step.anchors import anchor_boxes
 from step.config import StepConfig
@@ -13,6 +15,13 @@ from step.config import StepConfig
 Precision = Literal["fp32", "fp16"]
 DType = Literal["uint8", "float16", "float32", "int64"]
 Dim = int | str
+Arrays = dict[str, NDArray[Any]]
+"""A graph's inputs or outputs, by name."""
+RESULTS = ("boxes", "scores", "labels", "tube_indices", "counts", "tubes_px")
+"""What a detection is made of, in the order of `step.detections.Detections`."""
+INPUT_TUBES_PX = "input_tubes_px"
+NEXT_TUBES_PX = "next_tubes_px"
+"""What a step reads, and what it writes for the next one."""
 
 BATCH = "batch"
 """Name of the one axis that may be dynamic."""
@@ -126,9 +135,9 @@ def graph_specs(config: StepConfig, options: ExportOptions) -> dict[str, GraphSp
             center,
         ]
         if step + 1 < options.num_steps:
-            outputs.append(over_time("next_tubes_px", config.step_frames(step + 1)))
+            outputs.append(over_time(NEXT_TUBES_PX, config.step_frames(step + 1)))
         # The context comes last, so that a model without one has the same inputs but for it.
-        inputs = (features, over_time("input_tubes_px", count), *clip[1:])
+        inputs = (features, over_time(INPUT_TUBES_PX, count), *clip[1:])
         specs.append(GraphSpec(step_graph_name(step), inputs, tuple(outputs)))
     specs.append(GraphSpec(DETECT, (class_scores, center), detections))
     return {spec.name: spec for spec in specs}

@@ -159,6 +159,11 @@ class Manifest(Record):
         return StepConfig.from_dict(self.model)
 
     @property
+    def specs(self) -> dict[str, GraphSpec]:
+        """Interfaces of the bundle's graphs, by name, in the order of the step loop (fused first)."""
+        return {name: record.spec(name) for name, record in self.graphs.items()}
+
+    @property
     def options(self) -> ExportOptions:
         """What the export decided."""
         return ExportOptions(

@@ -1,33 +1,77 @@
-"""What each graph of the step loop reads: its clip, the anchors, and what the graphs before it wrote."""
+"""The step loop, written once: which graphs follow each other, and what each passes to the next (torch-free).
+
+Backends hold values as they lie in their library's memory; verification and rooflines hold NumPy arrays. The rule is
+the same: what a graph writes joins the values by name, and the tubes for the next step are its input tubes.
+
+Shape legend: B clips, F frames, N tubes, T frames of a step's chunk.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from step.anchors import anchor_tubes
-from step.bundles.graph_spec import FUSED, GraphSpec
-from step.bundles.manifest import Manifest
-from step.parity.runner import GraphRunner
-from step.parity.tolerances import Arrays
+from step.bundles.graph_spec import (
+    BACKBONE,
+    DETECT,
+    INPUT_TUBES_PX,
+    NEXT_TUBES_PX,
+    Arrays,
+    GraphSpec,
+    step_graph_name,
+)
+from step.config import StepConfig
+
+Value = TypeVar("Value")
+
+
+def loop_graphs(num_steps: int) -> tuple[str, ...]:
+    """Names of the graphs of a step loop, in the order in which they run."""
+    return (BACKBONE, *map(step_graph_name, range(num_steps)), DETECT)
+
+
+def first_tubes(config: StepConfig, *, batch: int) -> NDArray[np.float32]:
+    """The input tubes of the first step, float32 [B, N, T, 4] in px: the anchors, the same in every frame and clip."""
+    anchors_px = anchor_tubes(config.anchor_mode, frames=config.chunk_frames, image_size_px=config.image_size_px)
+    return np.repeat(anchors_px[None], batch, axis=0)
+
+
+def pass_on(values: dict[str, Value], outputs: Mapping[str, Value]) -> None:
+    """Adds what a graph wrote to the values that the next graphs read."""
+    values.update(outputs)
+    if NEXT_TUBES_PX in outputs:
+        values[INPUT_TUBES_PX] = outputs[NEXT_TUBES_PX]
+
+
+def run_steps(run: Callable[[str], Mapping[str, Value]], values: dict[str, Value], *, num_steps: int) -> None:
+    """Runs the loop behind the backbone: every step's graph, then the one that detects.
+
+    Args:
+        run: runs the graph of a name on `values` and returns what it wrote, by name.
+        values: what the backbone wrote, and the input tubes; every graph's outputs join them.
+        num_steps: progressive steps to run.
+    """
+    for name in loop_graphs(num_steps)[1:]:
+        pass_on(values, run(name))
 
 
 class GraphChain:
-    """The values that pass from graph to graph for one call.
+    """The values that pass from graph to graph for one call, as NumPy arrays.
 
     Args:
-        manifest: the bundle's.
+        config: of the model.
         frames: uint8 [B, F, H, W, 3].
     """
 
-    def __init__(self, manifest: Manifest, frames: NDArray[np.uint8]) -> None:
-        config = manifest.config
-        anchors_px = anchor_tubes(config.anchor_mode, frames=config.chunk_frames, image_size_px=config.image_size_px)
-        tubes_px = np.repeat(anchors_px[None], len(frames), axis=0)
-        self._values: Arrays = {"frames": frames, "input_tubes_px": tubes_px}
+    def __init__(self, config: StepConfig, frames: NDArray[np.uint8]) -> None:
+        self._values: Arrays = {"frames": frames, INPUT_TUBES_PX: first_tubes(config, batch=len(frames))}
 
     def inputs(self, spec: GraphSpec) -> Arrays:
         """A graph's inputs, in the dtypes of its interface."""
         with np.errstate(over="ignore"):  # what half cannot hold becomes inf, which the comparison sees
-            return {tensor.name: self._values[tensor.name].astype(tensor.dtype) for tensor in spec.inputs}
+            return {tensor.name: self._values[tensor.name].astype(tensor.dtype, copy=False) for tensor in spec.inputs}
 
     def raw_inputs(self, spec: GraphSpec) -> Arrays:
         """A graph's inputs, in the dtypes in which they were written."""
@@ -35,22 +79,4 @@ class GraphChain:
 
     def add(self, outputs: Arrays) -> None:
         """Takes what a graph wrote."""
-        self._values |= outputs
-        if "next_tubes_px" in outputs:
-            self._values["input_tubes_px"] = outputs["next_tubes_px"]
-
-
-def loop_specs(manifest: Manifest) -> list[GraphSpec]:
-    """The graphs of the bundle's step loop, in the order in which they run; none if it holds the fused graph alone."""
-    return [record.spec(name) for name, record in manifest.graphs.items() if name != FUSED]
-
-
-def graph_inputs(runner: GraphRunner, manifest: Manifest, frames: NDArray[np.uint8], *, graph: str) -> Arrays:
-    """What a graph reads, in the dtypes of its interface, when the runner runs the graphs before it."""
-    chain = GraphChain(manifest, frames)
-    if graph != FUSED:
-        for spec in loop_specs(manifest):
-            if spec.name == graph:
-                break
-            chain.add(runner.run(spec.name, chain.inputs(spec)))
-    return chain.inputs(manifest.graphs[graph].spec(graph))
+        pass_on(self._values, outputs)

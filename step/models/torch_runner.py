@@ -1,52 +1,52 @@
-"""PyTorch in float32, the reference: runs the checkpoint's own modules, cut like the graphs."""
+"""PyTorch in float32, the reference: runs a detector's own modules, cut like the graphs."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import torch
-from step_runtime.backends.torch import exact_float32
-from step_runtime.backends.turns import Turns
 
-from step import load_checkpoint
-from step.bundles.graph_spec import Precision
-from step.bundles.manifest import Manifest
+from step.bundles.graph_spec import Arrays, ExportOptions, GraphSpec, Precision
+from step.bundles.manifest import Thresholds
 from step.errors import StepError
-from step.files.atomic import sha256
+from step.models.detector import StepDetector
+from step.models.exact_float32 import exact_float32
 from step.models.graphs import graph_modules
-from step.parity.tolerances import Arrays
+from step.turns import Turns
 
 
 class TorchRunner:
     """See `GraphRunner`; it has no tensors of the ONNX graphs inside.
 
     Args:
-        checkpoint: what the bundle was exported from.
-        manifest: the bundle's; gives the thresholds and the number of steps.
+        detector: in float32.
+        specs: interfaces of the graphs, by name.
+        options: what the export decided.
+        thresholds: baked into the graphs.
         device: "cpu", "cuda" or "cuda:N".
 
     Raises:
-        StepError: another checkpoint, or no such device.
+        StepError: no such device.
     """
 
     precision: Precision = "fp32"
 
-    def __init__(self, checkpoint: Path, manifest: Manifest, *, device: str) -> None:
+    def __init__(
+        self,
+        detector: StepDetector,
+        specs: Mapping[str, GraphSpec],
+        *,
+        options: ExportOptions,
+        thresholds: Thresholds,
+        device: str = "cpu",
+    ) -> None:
         if device.startswith("cuda") and not torch.cuda.is_available():
-            raise StepError(f"--backends torch:{device} but PyTorch sees no CUDA device; give torch")
-        detector = load_checkpoint(checkpoint)
-        if sha256(checkpoint) != manifest.source.sha256:
-            raise StepError(
-                f"{checkpoint}: not what the bundle was exported from ({manifest.source.file}, "
-                f"sha256 {manifest.source.sha256[:12]}...); give that checkpoint"
-            )
+            raise StepError(f"torch:{device}: PyTorch sees no CUDA device; give torch")
         self.name = "torch" if device == "cpu" else f"torch:{device}"
         self._device = device
         self._turns = Turns()
-        self._specs = {name: record.spec(name) for name, record in manifest.graphs.items()}
-        thresholds = manifest.thresholds
+        self._specs = specs
         self._modules = graph_modules(
             detector.to(device),
-            manifest.options,
+            options,
             score_threshold=thresholds.score_threshold,
             nms_iou=thresholds.nms_iou,
         )
@@ -54,7 +54,7 @@ class TorchRunner:
     def run(self, graph: str, inputs: Arrays, extra_outputs: Sequence[str] = ()) -> Arrays:
         """See `GraphRunner.run`."""
         if extra_outputs:
-            raise StepError("--bisect compares tensors of the ONNX graphs, which torch does not have; take two others")
+            raise StepError("torch has no tensors of the ONNX graphs, which are compared here; take two others")
         with self._turns.taken():
             return self._run(graph, inputs)
 

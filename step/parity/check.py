@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from step.bundles.graph_spec import Precision
+from step.bundles.graph_spec import Arrays, Precision
 from step.bundles.manifest import ParityRow, Thresholds
-from step.parity.tolerances import TOLERANCES, Arrays, detections_apart
+from step.parity.tolerances import TOLERANCES, detections_apart
 
 DETECTIONS_APART = "detections apart"
 """What a `ParityRow` of detections has as its tensor: its errors are shares of the rows."""

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from step.bundles.graph_spec import Precision
-from step.parity.tolerances import Arrays
+from step.bundles.graph_spec import Arrays, Precision
 
 
 class GraphRunner(Protocol):

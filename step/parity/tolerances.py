@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from step.bundles.graph_spec import Precision
+from step.bundles.graph_spec import Arrays, Precision
 
-Arrays = dict[str, NDArray[Any]]
 _IOU_SLACK = 0.05  # boxes near the threshold may be on either side of it
 
 

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from step.bundles.graph_spec import TensorSpec
 from step.errors import StepError
+from step.turns import MOST_BATCHES
 from step_runtime.backends.base import Array
 from step_runtime.backends.cuda import Cuda, give_back_later
 from step_runtime.backends.engine import Engine
-from step_runtime.backends.turns import MOST_BATCHES
 
 Part = Literal["all", "backbone", "rest"]
 """Which engines: all of them; the first; all but the first."""

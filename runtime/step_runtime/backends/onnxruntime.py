@@ -4,38 +4,34 @@ Source: https://onnxruntime.ai/docs/api/python/api_summary.html (IOBinding, OrtV
 """
 
 import contextlib
-import importlib.util
 import io
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from step.anchors import anchor_tubes
 from step.bundles.graph_spec import (
     BACKBONE,
     CONTEXT,
-    DETECT,
     FEATURES,
     FUSED,
-    DType,
+    INPUT_TUBES_PX,
+    RESULTS,
     GraphSpec,
     Precision,
-    TensorSpec,
-    step_graph_name,
 )
 from step.bundles.manifest import Manifest
-from step.bundles.onnx_files import load_onnx, one_line, onnxruntime_failures
+from step.bundles.onnx_files import one_line, onnxruntime_failures
+from step.bundles.step_loop import first_tubes, loop_graphs, pass_on, run_steps
 from step.detections import Detections
 from step.errors import StepError
 from step.parity.tolerances import held_to
+from step.turns import MOST_BATCHES, Turns
 from step_runtime.backends.base import Features, Finished, Loop
-from step_runtime.backends.context_cut import cut_context
 from step_runtime.backends.gpus import cuda_driver_is_present
-from step_runtime.backends.turns import MOST_BATCHES, Turns
 from step_runtime.tracing.tracer import SILENT, Tracer
 
 _QUIET, _SILENT = 3, 4  # severities: errors only; nothing that can be recovered from
@@ -51,7 +47,7 @@ class OnnxRuntimeBackend:
         num_steps: progressive steps to run; fewer than exported only in the step loop.
         device: "cpu", "cuda" or "cuda:N".
         threads: CPU threads; None lets the library choose.
-        tracer: is told of uploads, graphs and downloads; context is a graph of its own then, where onnx is installed.
+        tracer: is told of uploads, graphs and downloads.
         tf32: on a GPU, whether float32 products may be computed with TF32's ten bits, as PyTorch's convolutions are.
 
     Raises:
@@ -80,23 +76,15 @@ class OnnxRuntimeBackend:
         self._tracer = tracer
         self._manifest = manifest
         self._num_steps = num_steps
-        names = [FUSED] if loop == "fused" else [BACKBONE, *map(step_graph_name, range(num_steps)), DETECT]
-        graphs: dict[str, Path | bytes] = {name: folder / manifest.graphs[name].file for name in names}
-        parts: dict[str, bytes] = {}
-        has_onnx = importlib.util.find_spec("onnx") is not None
-        if tracer.is_on and loop == "steps" and manifest.config.context and has_onnx:
-            parts = _cut_backbone(folder / manifest.graphs[BACKBONE].file)
+        names = (FUSED,) if loop == "fused" else loop_graphs(num_steps)
         self._memory, self._memory_id = _memory_of(device)
         self._tf32 = tf32 and self._memory == "cuda"
         options = session_options(threads)
         self._sessions = {
-            name: open_session(graph, options=options, device=device, tf32=tf32)
-            for name, graph in (graphs | parts).items()
+            name: open_session(folder / manifest.graphs[name].file, options=options, device=device, tf32=tf32)
+            for name in names
         }
-        self._specs = {
-            name: _spec_of(name, session) if name in parts else manifest.graphs[name].spec(name)
-            for name, session in self._sessions.items()
-        }
+        self._specs = {name: manifest.graphs[name].spec(name) for name in names}
         self.device = next(iter(self._sessions.values())).get_providers()[0]
         self._buffers: OrderedDict[int, dict[str, ort.OrtValue]] = OrderedDict()  # by clips; the last used come last
         self._arena_batch: dict[str, int] = {}  # by graph: clips of its last run
@@ -118,9 +106,9 @@ class OnnxRuntimeBackend:
         with self._tracer.span("upload"):
             values["frames"] = ort.OrtValue.ortvalue_from_numpy(frames, self._memory, self._memory_id)
         if self.loop == "fused":
-            self._run(FUSED, values, batch)
+            pass_on(values, self._run(FUSED, values, batch))
         else:
-            self._run_backbone(values, batch)
+            pass_on(values, self._run(BACKBONE, values, batch))
             self._run_steps(values, batch)
         return self._finished(values)
 
@@ -134,7 +122,7 @@ class OnnxRuntimeBackend:
         values = self._buffers_of(batch)
         with self._tracer.span("upload"):
             values["frames"] = ort.OrtValue.ortvalue_from_numpy(frames, self._memory, self._memory_id)
-        self._run_backbone(values, batch)
+        pass_on(values, self._run(BACKBONE, values, batch))
         with self._tracer.span("download"):
             context = values.get(CONTEXT)
             return Features(values[FEATURES].numpy().copy(), None if context is None else context.numpy().copy())
@@ -171,36 +159,21 @@ class OnnxRuntimeBackend:
         return self._buffers[batch]
 
     def _finished(self, values: dict[str, ort.OrtValue]) -> Finished:
-        names = ("boxes", "scores", "labels", "tube_indices", "counts", "tubes_px")
         with self._tracer.span("download"):
-            rows = [values[name].numpy() for name in names]
+            rows = [values[name].numpy() for name in RESULTS]
             # On the CPU these are views of buffers that the next call writes.
             return Finished(Detections(*(row.copy() for row in rows)))
-
-    def _run_backbone(self, values: dict[str, ort.OrtValue], batch: int) -> None:
-        """With the context, which is a graph of its own while it is timed."""
-        self._run(BACKBONE, values, batch)
-        if CONTEXT in self._sessions:
-            self._run(CONTEXT, values, batch)
 
     def _run_steps(self, values: dict[str, ort.OrtValue], batch: int) -> None:
         """The loop after the backbone; what one graph writes is bound to the next as it lies in memory."""
         if "anchors" not in values:
-            config = self.config
-            anchors_px = anchor_tubes(
-                config.anchor_mode, frames=config.chunk_frames, image_size_px=config.image_size_px
-            )
-            tubes_px = np.repeat(anchors_px[None], batch, axis=0)
+            tubes_px = first_tubes(self.config, batch=batch)
             values["anchors"] = ort.OrtValue.ortvalue_from_numpy(tubes_px, self._memory, self._memory_id)
-        values["input_tubes_px"] = values["anchors"]
-        for step in range(self._num_steps):
-            outputs = self._run(step_graph_name(step), values, batch)
-            if "next_tubes_px" in outputs:
-                values["input_tubes_px"] = outputs["next_tubes_px"]
-        self._run(DETECT, values, batch)
+        values[INPUT_TUBES_PX] = values["anchors"]
+        run_steps(lambda name: self._run(name, values, batch), values, num_steps=self._num_steps)
 
     def _run(self, name: str, values: dict[str, ort.OrtValue], batch: int) -> dict[str, ort.OrtValue]:
-        """Runs one graph on bound memory; its outputs are allocated once per batch size and join `values`."""
+        """Runs one graph on bound memory; its outputs are allocated once per batch size."""
         session, spec = self._sessions[name], self._specs[name]
         binding = session.io_binding()
         for tensor in spec.inputs:
@@ -213,7 +186,6 @@ class OnnxRuntimeBackend:
                 session.run_with_iobinding(binding, self._run_options(name, batch))
         except onnxruntime_failures() as error:
             raise StepError(f"ONNX Runtime failed in {name}: {one_line(error)}") from error
-        values.update(outputs)
         return outputs
 
     def _run_options(self, name: str, batch: int) -> ort.RunOptions | None:
@@ -296,22 +268,6 @@ def open_session(
             "check the driver and CUDA libraries, or give --device cpu"
         )
     return session
-
-
-def _cut_backbone(path: Path) -> dict[str, bytes]:
-    """Graphs that follow each other."""
-    backbone, context = cut_context(load_onnx(path), keep_cuts=True)
-    return {BACKBONE: backbone.SerializeToString(), CONTEXT: context.SerializeToString()}
-
-
-def _spec_of(name: str, session: ort.InferenceSession) -> GraphSpec:
-    """Of a graph that is no bundle's."""
-    dtypes = {"tensor(uint8)": "uint8", "tensor(float16)": "float16", "tensor(float)": "float32"}
-    inputs, outputs = (
-        tuple(TensorSpec(tensor.name, cast(DType, dtypes[tensor.type]), tuple(tensor.shape)) for tensor in tensors)
-        for tensors in (session.get_inputs(), session.get_outputs())
-    )
-    return GraphSpec(name, inputs, outputs)
 
 
 def _memory_of(device: str) -> tuple[str, int]:

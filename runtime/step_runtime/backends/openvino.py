@@ -8,18 +8,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from step.anchors import anchor_tubes
-from step.bundles.graph_spec import BACKBONE, CONTEXT, DETECT, FEATURES, FUSED, step_graph_name
+from step.bundles.graph_spec import BACKBONE, CONTEXT, FEATURES, FUSED, INPUT_TUBES_PX, RESULTS
 from step.bundles.manifest import Manifest
 from step.bundles.onnx_files import load_onnx
+from step.bundles.step_loop import first_tubes, loop_graphs, pass_on, run_steps
 from step.detections import Detections
 from step.errors import StepError
+from step.turns import Turns
 from step_runtime.backends.base import Array, Features, Finished, Loop
-from step_runtime.backends.context_cut import cut_context
-from step_runtime.backends.turns import Turns
 from step_runtime.tracing.tracer import SILENT, Tracer
-
-_OUTPUTS = ("boxes", "scores", "labels", "tube_indices", "counts", "tubes_px")
 
 
 def compile_options(threads: int | None) -> dict[str, str | int]:
@@ -83,17 +80,14 @@ class OpenVinoBackend:
         self._turns = Turns()
         self._num_steps = num_steps
         core, options = openvino.Core(), compile_options(threads)
-        names = [FUSED] if loop == "fused" else [BACKBONE, *map(step_graph_name, range(num_steps)), DETECT]
+        names = (FUSED,) if loop == "fused" else loop_graphs(num_steps)
         self._requests = {}
         for name in names:
             path = folder / manifest.graphs[name].file
             try:
-                parts = {name: load_onnx(path)}
-                if name == BACKBONE and manifest.config.context and tracer.is_on:
-                    parts[BACKBONE], parts[CONTEXT] = cut_context(parts[BACKBONE], keep_cuts=True)
-                for part, model in parts.items():
-                    read = core.read_model(onnx.inliner.inline_local_functions(model).SerializeToString())
-                    self._requests[part] = core.compile_model(read, "CPU", options).create_infer_request()
+                inlined = onnx.inliner.inline_local_functions(load_onnx(path))
+                model = core.read_model(inlined.SerializeToString())
+                self._requests[name] = core.compile_model(model, "CPU", options).create_infer_request()
             except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
                 reason = next(reversed(str(error).strip().splitlines()), type(error).__name__)
                 raise StepError(f"{path}: OpenVINO {openvino.__version__} cannot load it: {reason}") from error
@@ -104,9 +98,9 @@ class OpenVinoBackend:
         values: dict[str, Array] = {"frames": frames}
         with self._turns.taken():
             if self.loop == "fused":
-                self._run(FUSED, values)
+                pass_on(values, self._run(FUSED, values))
             else:
-                self._run_backbone(values)
+                pass_on(values, self._run(BACKBONE, values))
                 self._run_steps(values, len(frames))
             return self._finished(values)
 
@@ -114,7 +108,7 @@ class OpenVinoBackend:
         """See `TakesFeatures.extract`."""
         values: dict[str, Array] = {"frames": frames}
         with self._turns.taken():
-            self._run_backbone(values)
+            pass_on(values, self._run(BACKBONE, values))
             with self._tracer.span("download"):
                 context = values.get(CONTEXT)
                 return Features(values[FEATURES].copy(), None if context is None else context.copy())
@@ -132,31 +126,17 @@ class OpenVinoBackend:
 
     def _finished(self, values: dict[str, Array]) -> Finished:
         with self._tracer.span("download"):
-            return Finished(Detections(*(values[name].copy() for name in _OUTPUTS)))
-
-    def _run_backbone(self, values: dict[str, Array]) -> None:
-        """With the context, which is a graph of its own while it is timed."""
-        self._run(BACKBONE, values)
-        if CONTEXT in self._requests:
-            self._run(CONTEXT, values)
+            return Finished(Detections(*(values[name].copy() for name in RESULTS)))
 
     def _run_steps(self, values: dict[str, Array], batch: int) -> None:
         """The loop after the backbone."""
-        config = self.config
-        anchors_px = anchor_tubes(config.anchor_mode, frames=config.chunk_frames, image_size_px=config.image_size_px)
-        values["input_tubes_px"] = np.repeat(anchors_px[None], batch, axis=0)
-        for step in range(self._num_steps):
-            outputs = self._run(step_graph_name(step), values)
-            if "next_tubes_px" in outputs:
-                values["input_tubes_px"] = outputs["next_tubes_px"]
-        self._run(DETECT, values)
+        values[INPUT_TUBES_PX] = first_tubes(self.config, batch=batch)
+        run_steps(lambda name: self._run(name, values), values, num_steps=self._num_steps)
 
     def _run(self, name: str, values: dict[str, Array]) -> dict[str, Array]:
-        """Runs one graph; its outputs, which the library owns until its next run, join `values`."""
+        """Runs one graph; its outputs are the library's until its next run."""
         request = self._requests[name]
         inputs = {port.get_any_name(): values[port.get_any_name()] for port in request.model_inputs}
         with self._tracer.span(name):
             results = request.infer(inputs, share_inputs=True, share_outputs=True)
-        outputs = {port.get_any_name(): np.asarray(array) for port, array in results.items()}
-        values.update(outputs)
-        return outputs
+        return {port.get_any_name(): np.asarray(array) for port, array in results.items()}

@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 
 from step.anchors import anchor_tubes
 from step.bundles.engines import check_batch
-from step.bundles.graph_spec import BACKBONE, DETECT, FUSED, Precision, step_graph_name
+from step.bundles.graph_spec import FUSED, RESULTS, Precision
 from step.bundles.libraries import Flavour, load_flavour
 from step.bundles.manifest import Manifest
+from step.bundles.step_loop import loop_graphs
 from step.detections import Detections
 from step.errors import StepError
 from step.parity.tolerances import held_to
+from step.turns import Turns
 from step_runtime.backends.base import Array, Features, Loop
 from step_runtime.backends.cuda import Cuda, CudaRuntime, active_or_lost, give_back_later
 from step_runtime.backends.engine import load_engines
@@ -33,10 +35,8 @@ from step_runtime.backends.engine_checks import check_present, check_runnable
 from step_runtime.backends.engine_loop import EngineLoop, Part, byte_size, pinned_array
 from step_runtime.backends.gpu_times import ClipTimes, GpuClock
 from step_runtime.backends.gpus import Gpu, find_gpu
-from step_runtime.backends.turns import Turns
 from step_runtime.tracing.tracer import GPU, GPU_UPLOAD, SILENT, Tracer
 
-_RESULTS = ("boxes", "scores", "labels", "tube_indices", "counts", "tubes_px")
 _SLOTS = 2
 
 
@@ -129,7 +129,7 @@ class TensorRTBackend:
                 folder=folder,
                 manifest=manifest,
                 flavour=flavour,
-                names=[FUSED] if loop == "fused" else [BACKBONE, *map(step_graph_name, range(num_steps)), DETECT],
+                names=[FUSED] if loop == "fused" else list(loop_graphs(num_steps)),
                 gpu=gpu,
                 cuda_graph=cuda_graph,
             )
@@ -140,7 +140,7 @@ class TensorRTBackend:
                 anchors_px=anchor_tubes(
                     self.config.anchor_mode, frames=self.config.chunk_frames, image_size_px=self.config.image_size_px
                 ),
-                results=_RESULTS,
+                results=RESULTS,
                 capture=cuda_graph and flavour == "tensorrt",  # tensorrt-rtx records its own
             )
             stack.callback(self._loop.close)

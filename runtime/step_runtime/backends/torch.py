@@ -1,8 +1,7 @@
 """PyTorch, the reference: runs a checkpoint, not a bundle."""
 
-import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,51 +16,13 @@ from step.errors import StepError
 from step.models.detector import ClipFeatures, frame_by_frame
 from step.models.i3d import MaxPoolSame
 from step.parity.tolerances import held_to
+from step.turns import Turns
 from step_runtime.backends.base import Features, Finished, Loop
 from step_runtime.backends.torch_kernels import use_kernels
-from step_runtime.backends.turns import Turns
 from step_runtime.tracing.tracer import SILENT, Tracer
 
 # The defaults of `StepDetector.detect` and of `step-export`.
 _SCORE_THRESHOLD, _NMS_IOU, _MAX_DETECTIONS = 0.01, 0.4, 300
-
-
-class _ExactFloat32:
-    """The setting is one for all threads: the first block that is entered makes it, the last one left puts it back."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._blocks = 0
-        self._before = False, False
-
-    @contextmanager
-    def block(self) -> Iterator[None]:
-        cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-        with self._lock:
-            if not self._blocks:
-                self._before = cudnn.allow_tf32, matmul.allow_tf32
-                cudnn.allow_tf32 = matmul.allow_tf32 = False
-            self._blocks += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._blocks -= 1
-                if not self._blocks:
-                    cudnn.allow_tf32, matmul.allow_tf32 = self._before
-
-
-_EXACT_FLOAT32 = _ExactFloat32()
-
-
-def exact_float32() -> AbstractContextManager[None]:
-    """Within the block PyTorch computes float32 in float32 on a GPU, too: what others are compared with.
-
-    Other threads compute so meanwhile.
-
-    Source: https://docs.pytorch.org/docs/stable/notes/cuda.html ("TensorFloat-32").
-    """
-    return _EXACT_FLOAT32.block()
 
 
 class TorchBackend:

@@ -188,7 +188,7 @@ def compare_map(
 def _as_reference(way: Way) -> AbstractContextManager[None]:
     if way.backend != "torch":
         return contextlib.nullcontext()
-    from step_runtime.backends.torch import exact_float32
+    from step.models.exact_float32 import exact_float32
 
     return exact_float32()
 

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from step.bundles.graph_spec import FUSED, Arrays
 from step.bundles.manifest import Manifest
-from step.bundles.step_loop import graph_inputs
+from step.bundles.step_loop import GraphChain
 from step.parity.compare import NamedClip, common_precision
 from step.parity.runner import GraphRunner
-from step.parity.tolerances import TOLERANCES, Arrays
+from step.parity.tolerances import TOLERANCES
 from step_runtime.verification.graph_tensors import GraphTensor, read_tensors
 from step_runtime.verification.report import Finding
 
@@ -147,3 +148,21 @@ def _module_to_keep(
         if all(np.abs(found[name]).max() <= _LARGEST_HALF for found in values for name in results):
             return module
     return None
+
+
+def graph_inputs(runner: GraphRunner, manifest: Manifest, frames: NDArray[np.uint8], *, graph: str) -> Arrays:
+    """What a graph reads, in the dtypes of its interface, when the runner runs the graphs before it.
+
+    Args:
+        runner: runs the graphs before it.
+        manifest: the bundle's.
+        frames: uint8 [B, F, H, W, 3].
+        graph: its name.
+    """
+    chain, specs = GraphChain(manifest.config, frames), manifest.specs
+    for name, spec in specs.items():
+        if graph in (FUSED, name):
+            break
+        if name != FUSED:
+            chain.add(runner.run(name, chain.inputs(spec)))
+    return chain.inputs(specs[graph])

@@ -15,7 +15,7 @@ from step.bundles.graph_spec import FUSED
 from step.bundles.manifest import Manifest, ParityRow, read_bundle
 from step.cli import OneLineCommand
 from step.errors import StepError
-from step.parity.compare import NamedClip, compare
+from step.parity.compare import ComparedModel, NamedClip, compare
 from step.parity.runner import GraphRunner
 from step.parity.synthetic_clips import verification_clips
 from step.shown import make_console
@@ -100,7 +100,7 @@ def _compare(
     status: Status,
 ) -> ComparisonReport:
     rows: list[ParityRow] = []
-    for row in compare(reference, candidate, manifest, clips):
+    for row in compare(reference, candidate, ComparedModel.of(manifest), clips):
         status.update(escape(f"compared {row.graph} on {row.clip}"))
         rows.append(row)
     return ComparisonReport(bundle=str(bundle), backends=(reference.name, candidate.name), rows=tuple(rows))

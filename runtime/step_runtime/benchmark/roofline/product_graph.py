@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from step.parity.tolerances import Arrays
+from step.bundles.graph_spec import Arrays
 
 if TYPE_CHECKING:
     import onnx

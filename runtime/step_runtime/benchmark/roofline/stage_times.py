@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from step.anchors import anchor_tubes
-from step.bundles.graph_spec import BACKBONE, CONTEXT, DETECT, FUSED, step_graph_name
+from step.bundles.graph_spec import BACKBONE, CONTEXT, FUSED, INPUT_TUBES_PX, Arrays
 from step.bundles.manifest import Manifest
 from step.bundles.onnx_files import load_onnx, one_line, onnxruntime_failures
+from step.bundles.step_loop import first_tubes, run_steps
 from step.config import StepConfig
 from step.errors import StepError
 from step.parent import end_with_parent
-from step.parity.tolerances import Arrays
 from step_runtime.benchmark.roofline.product_graph import product_graph
 from step_runtime.benchmark.roofline.stages import load_stages
 from step_runtime.benchmark.roofline.work import check_batch
@@ -161,16 +160,16 @@ def stage_inputs(
     whole = load_onnx(folder / manifest.graphs[BACKBONE].file)
     cuts = list(models[CONTEXT].graph.input) if CONTEXT in models else []
     whole.graph.output.extend(cuts)
-    anchors_px = anchor_tubes(config.anchor_mode, frames=config.chunk_frames, image_size_px=config.image_size_px)
     inputs = {FUSED: values.copy(), BACKBONE: values.copy()}
     values |= _run_once(whole, values)
     inputs[CONTEXT] = {value.name: values[value.name] for value in cuts}
-    values["input_tubes_px"] = np.repeat(anchors_px[None], batch, axis=0)
-    for name in [*map(step_graph_name, range(manifest.num_steps)), DETECT]:
+    values[INPUT_TUBES_PX] = first_tubes(config, batch=batch)
+
+    def run(name: str) -> Arrays:
         inputs[name] = {value.name: values[value.name] for value in models[name].graph.input}
-        if name != DETECT:
-            values |= _run_once(models[name], inputs[name])
-            values["input_tubes_px"] = values.get("next_tubes_px", values["input_tubes_px"])
+        return _run_once(models[name], inputs[name])
+
+    run_steps(run, values, num_steps=manifest.num_steps)
     return {name: inputs[name] for name in models}
 
 

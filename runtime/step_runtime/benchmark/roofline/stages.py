@@ -7,7 +7,7 @@ from step.bundles.graph_spec import BACKBONE, CONTEXT, DETECT, FUSED, step_graph
 from step.bundles.manifest import Manifest
 from step.bundles.onnx_files import load_onnx
 from step.errors import StepError
-from step_runtime.backends.context_cut import cut_context
+from step_runtime.benchmark.roofline.context_cut import cut_context
 
 if TYPE_CHECKING:
     import onnx

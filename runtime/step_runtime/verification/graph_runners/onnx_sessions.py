@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
+from step.bundles.graph_spec import Arrays
 from step.bundles.onnx_files import one_line, onnxruntime_failures
 from step.errors import StepError
-from step.parity.tolerances import Arrays
+from step.turns import Turns
 from step_runtime.backends.onnxruntime import open_session
-from step_runtime.backends.turns import Turns
 
 _DTYPES = {"tensor(uint8)": np.uint8, "tensor(float16)": np.float16, "tensor(float)": np.float32}
 

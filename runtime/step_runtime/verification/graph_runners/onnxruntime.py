@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from step.bundles.graph_spec import Arrays
 from step.bundles.manifest import Manifest
 from step.bundles.onnx_files import load_onnx
-from step.parity.tolerances import Arrays
 from step_runtime.verification.graph_runners.onnx_sessions import OnnxSessions
 
 

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from step.bundles.graph_edits import make_float, mark_outputs, round_halves
-from step.bundles.graph_spec import Precision
+from step.bundles.graph_spec import Arrays, Precision
 from step.bundles.manifest import Manifest
 from step.bundles.onnx_files import load_onnx
 from step.errors import StepError
-from step.parity.tolerances import Arrays
 from step_runtime.verification.graph_runners.onnx_sessions import OnnxSessions
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from step.bundles.graph_spec import Precision
 from step.bundles.manifest import Manifest
 from step.errors import StepError
+from step.files.atomic import sha256
 from step.parity.runner import GraphRunner
 
 RUNNERS = ("onnxruntime", "onnxruntime-fp32", "onnxruntime-fp16", "torch", "tensorrt", "tensorrt-rtx")
@@ -37,11 +38,9 @@ def open_runner(name: str, bundle: Path, manifest: Manifest, *, checkpoint: Path
                 arithmetic: Precision = "fp32" if name == "onnxruntime-fp32" else "fp16"
                 return OnnxRuntimeArithmeticRunner(bundle, manifest, arithmetic=arithmetic, device=device)
             case "torch":
-                from step.models.torch_runner import TorchRunner
-
                 if checkpoint is None:
                     raise StepError("--backends torch runs the checkpoint itself; give --checkpoint model.pth")
-                return TorchRunner(checkpoint, manifest, device=device)
+                return _torch_runner(checkpoint, manifest, device)
             case "tensorrt" | "tensorrt-rtx":
                 from step_runtime.verification.graph_runners.tensorrt import TensorRTRunner
 
@@ -49,3 +48,18 @@ def open_runner(name: str, bundle: Path, manifest: Manifest, *, checkpoint: Path
     except ModuleNotFoundError as error:
         raise StepError(f"--backends {name} needs {error.name}; pip install 'step-trt[export]'") from error
     raise StepError(f"--backends: no backend {name!r}; there are {', '.join(RUNNERS)}")
+
+
+def _torch_runner(checkpoint: Path, manifest: Manifest, device: str) -> GraphRunner:
+    from step.checkpoints.own_format import load_checkpoint
+    from step.models.torch_runner import TorchRunner
+
+    detector = load_checkpoint(checkpoint)
+    if sha256(checkpoint) != manifest.source.sha256:
+        raise StepError(
+            f"{checkpoint}: not what the bundle was exported from ({manifest.source.file}, "
+            f"sha256 {manifest.source.sha256[:12]}...); give that checkpoint"
+        )
+    return TorchRunner(
+        detector, manifest.specs, options=manifest.options, thresholds=manifest.thresholds, device=device
+    )

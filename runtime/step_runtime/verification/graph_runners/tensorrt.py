@@ -10,16 +10,16 @@ import numpy as np
 
 from step.bundles.build_process import BuildRequest, run_build
 from step.bundles.engines import check_batch
-from step.bundles.graph_spec import Precision, TensorSpec
+from step.bundles.graph_spec import Arrays, Precision, TensorSpec
 from step.bundles.libraries import Flavour, load_flavour
 from step.bundles.manifest import Manifest
-from step.parity.tolerances import Arrays, held_to
+from step.parity.tolerances import held_to
+from step.turns import Turns
 from step_runtime.backends.cuda import Cuda, CudaRuntime, active_or_lost, give_back_later
 from step_runtime.backends.engine import Engine, Messages, make_runtime
 from step_runtime.backends.engine_checks import check_runnable
 from step_runtime.backends.engine_loop import byte_size, pinned_array
 from step_runtime.backends.gpus import find_gpu
-from step_runtime.backends.turns import Turns
 
 
 class TensorRTRunner:

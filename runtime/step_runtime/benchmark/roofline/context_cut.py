@@ -9,13 +9,11 @@ if TYPE_CHECKING:
     import onnx
 
 
-def cut_context(model: "onnx.ModelProto", *, keep_cuts: bool = False) -> "tuple[onnx.ModelProto, onnx.ModelProto]":
+def cut_context(model: "onnx.ModelProto") -> "tuple[onnx.ModelProto, onnx.ModelProto]":
     """Cuts a backbone graph in what `features` needs, and what only `context` needs.
 
     Args:
         model: with both outputs.
-        keep_cuts: the tensors that the second one reads of the first become outputs of it, so that the two can run one
-            after the other; they follow `features`.
 
     Returns:
         Two graphs; the second one's inputs are the tensors where it was cut.
@@ -31,8 +29,7 @@ def cut_context(model: "onnx.ModelProto", *, keep_cuts: bool = False) -> "tuple[
     cuts = [name for name in dict.fromkeys(read) if name not in made and name not in weights]
     extractor = onnx.utils.Extractor(onnx.shape_inference.infer_shapes(model))  # a cut needs its tensor's shape
     frames = [value.name for value in model.graph.input]
-    more = [name for name in cuts if name not in (*frames, FEATURES)] if keep_cuts else []
-    return extractor.extract_model(frames, [FEATURES, *more]), extractor.extract_model(cuts, [CONTEXT])
+    return extractor.extract_model(frames, [FEATURES]), extractor.extract_model(cuts, [CONTEXT])
 
 
 def _ancestors(model: "onnx.ModelProto", output: str) -> set[int]:
