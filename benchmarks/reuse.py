@@ -25,12 +25,12 @@ from rich.progress import track
 from rich.table import Table
 from step_runtime import Detector
 from step_runtime.benchmark.statistics import median_ratio
-from step_runtime.clips.clip_buffer import SourceFrame
 from step_runtime.clips.feature_reuse import MARGIN, extract_one, submit_one
 from step_runtime.clips.feature_windows import WindowPlan
 from step_runtime.evaluation.dataset_run import DatasetFolder
 from step_runtime.evaluation.map_parity import matched_share
 from step_runtime.evaluation.open_data import open_data
+from step_runtime.sources.base import SourceFrame
 from step_runtime.sources.video import VideoSource
 
 from step import StepError

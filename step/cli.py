@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from step.errors import StepError
+from step.errors import ArgumentError, StepError
 from step.memory import is_memory_shortage
 from step.shown import make_console, shown
 
 _MOST_SAID = 200
+_UNITS = ("_s", "_mb", "_fps")  # of arguments; options go without
 
 
 def print_error(message: str) -> None:
@@ -31,7 +32,17 @@ def progress_bar(console: Console) -> Progress:
 
 
 class OneLineCommand(click.Command):
-    """A click command that answers bad input with one line on standard error and exit code 1."""
+    """A click command that answers bad input with one line on standard error and exit code 1.
+
+    What the library says of its arguments (`ArgumentError`) is said of the command's options.
+    """
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """See `click.Command.invoke`."""
+        try:
+            return super().invoke(ctx)
+        except ArgumentError as error:
+            raise StepError(error.naming(_option_names(self))) from error
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """See `click.Command.main`; click's own usage errors are shown the same way."""
@@ -44,6 +55,18 @@ class OneLineGroup(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """See `OneLineCommand.main`."""
         return _in_one_line(super().main, *args, **kwargs)
+
+
+def _option_names(command: click.Command) -> dict[str, str]:
+    """What the command calls the library's arguments: `num_steps` is --steps, `every_s` is --every."""
+    names: dict[str, str] = {}
+    for parameter in command.params:
+        name = str(parameter.name)
+        option = max(parameter.opts, key=len) if isinstance(parameter, click.Option) else name.upper()
+        for argument in (f"num_{name}", *(name + unit for unit in _UNITS)):
+            names.setdefault(argument, option)
+        names[name] = option
+    return names
 
 
 def _in_one_line(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

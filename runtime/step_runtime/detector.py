@@ -1,9 +1,7 @@
 """`Detector`: a loaded model that takes clips or whole sources."""
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Self
@@ -14,23 +12,21 @@ from numpy.typing import NDArray
 from step.clips import check_frames
 from step.config import StepConfig
 from step.detections import Detections
-from step.errors import StepError
-from step_runtime.backends.base import Array, Backend, Loop, Pending
+from step.errors import ArgumentError
+from step_runtime.backends.base import Array, Backend, Loop
+from step_runtime.backends.calls import Call, submit_clips
 from step_runtime.backends.select import BackendName, open_backend
-from step_runtime.clips.channel import Channel
-from step_runtime.clips.clip_buffer import ClipBuffer
-from step_runtime.clips.feature_reuse import MARGIN, FeatureStore, extract_one, plan_reuse, submit_one
-from step_runtime.clips.feature_windows import Window, WindowBuffer, WindowPlan
-from step_runtime.clips.key_frame import Clip, KeyFrame, KeyMoment
-from step_runtime.clips.reader import start_reader
+from step_runtime.clips.feature_reuse import MARGIN, plan_reuse
+from step_runtime.clips.feature_windows import WindowPlan
+from step_runtime.clips.key_frame import KeyFrame
+from step_runtime.clips.run_loop import ClipStarter, WindowStarter, run_loop
 from step_runtime.clips.run_state import RunState
-from step_runtime.sources.base import Source, Stoppable
+from step_runtime.sources.base import Source
 from step_runtime.sources.open import find_sources, open_source, source_names
-from step_runtime.tracing.tracer import READER, SILENT, Tracer
+from step_runtime.tracing.tracer import SILENT, Tracer
 
 DEFAULT_EVERY_S = Fraction(1)
 DEFAULT_FRAMES_FPS = Fraction(30)
-_CLIPS_WAITING = 2  # 17 MB each at full size
 
 
 class Detector:
@@ -111,24 +107,16 @@ class Detector:
         frames = np.ascontiguousarray(frames)
         size = self.backend.max_batch or len(frames)
         if len(frames) <= size:
-            return self._submit(frames).result()
+            return submit_clips(self.backend, frames).result()
         # All calls are of the same size: what a GPU prepares for a size it need not prepare again.
         parts: list[Detections[Array]] = []
-        under_way: deque[_Call] = deque()
+        under_way: deque[Call] = deque()
         for start in range(0, len(frames), size):
-            under_way.append(self._submit(frames[start : start + size], size=size))
+            under_way.append(submit_clips(self.backend, frames[start : start + size], size=size))
             if len(under_way) >= self.backend.depth:
                 parts.append(under_way.popleft().result())
         parts += [call.result() for call in under_way]
         return Detections(*(np.concatenate(rows) for rows in zip(*parts, strict=True)))
-
-    def _submit(self, frames: NDArray[np.uint8], *, size: int = 1) -> "_Call":
-        """Starts on clips, no more than the backend takes; they are filled up to at least `size`."""
-        missing = max(self.backend.min_batch, size) - len(frames)
-        if missing > 0:  # filled up by repeating the last clip, whose extra results are cut off
-            filled = np.concatenate((frames, np.repeat(frames[-1:], missing, axis=0)))
-            return _Call(self.backend.submit(filled), len(frames))
-        return _Call(self.backend.submit(frames), len(frames))
 
     def run(
         self,
@@ -159,11 +147,11 @@ class Detector:
                 One that breaks midway ends early and leaves a line in `state.problems`.
         """
         if every_s is not None and not every_s > 0:  # a NaN is not either
-            raise StepError(f"every_s is {float(every_s):g}; it must be above 0")
+            raise ArgumentError(f"`every_s` is {float(every_s):g}; it must be above 0")
         state = state or RunState()
         reuse = plan_reuse(self.backend, self.config, every_s=every_s, margin=reuse_margin) if reuse_backbone else None
         if isinstance(source, (str, Path)):
-            locations = find_sources(str(source), frames_fps=frames_fps)
+            locations = find_sources(source, frames_fps=frames_fps)
             for location, name in zip(locations, source_names(locations), strict=True):
                 opened = open_source(location, frames_fps=frames_fps, name=name)
                 yield from self._run_one(opened, every_s, state, reuse)
@@ -174,109 +162,10 @@ class Detector:
         self, source: Source, every_s: Fraction | None, state: RunState, reuse: WindowPlan | None
     ) -> Iterator[KeyFrame]:
         state.decoded_s = Fraction(0)
-        if reuse is not None:
-            yield from self._run_reusing(source, reuse, state)
-            return
-        dropped_before = state.dropped_clips
-        clips: Channel[Clip] = Channel(capacity=_CLIPS_WAITING, drop_oldest=source.is_live)
-        buffer = ClipBuffer(
-            config=self.config,
-            every_s=every_s,
-            interval_s=source.interval_s,
-            slack_s=source.slack_s,
-            tracer=self.tracer,
-        )
-        reader = start_reader(source, buffer, clips, state, self.tracer)
-        under_way: deque[tuple[Clip, _Call]] = deque()
-        try:
-            for clip in self.tracer.each("wait for a clip", clips, waits_for=READER):
-                start_s = time.monotonic()
-                under_way.append((clip, self._submit(clip.frames[None])))
-                state.inference_s += time.monotonic() - start_s
-                # A result is taken when the backend has no room for another clip, or when none is waiting for it.
-                while len(under_way) >= self.backend.depth or (under_way and not clips.has_waiting):
-                    state.dropped_clips = dropped_before + clips.dropped
-                    yield self._finish(*under_way.popleft(), source=source, state=state)
-            while under_way:
-                yield self._finish(*under_way.popleft(), source=source, state=state)
-        finally:
-            clips.stop()
-            if isinstance(source, Stoppable):
-                source.stop()
-            reader.join()
-            state.dropped_clips = dropped_before + clips.dropped
-        state.notes += source.notes
-        if source.problem is not None:
-            state.problems.append(source.problem)
-
-    def _run_reusing(self, source: Source, plan: WindowPlan, state: RunState) -> Iterator[KeyFrame]:
-        """`_run_one` with windows for clips. Windows that come late cost every clip that needs them, so a live source
-        drops key frames after the backbone first, and windows only when the backbone alone is too slow."""
-        dropped_before, started = state.dropped_clips, 0
-        # As many windows wait as a clip may need: those that were dropped would else leave no clip whole.
-        capacity = max(_CLIPS_WAITING, plan.windows_a_clip)
-        windows: Channel[Window] = Channel(capacity=capacity, drop_runs=source.is_live)
-        buffer = WindowBuffer(
-            config=self.config,
-            plan=plan,
-            interval_s=source.interval_s,
-            slack_s=source.slack_s,
-            tracer=self.tracer,
-        )
-        reader = start_reader(source, buffer, windows, state, self.tracer)
-        store = FeatureStore(plan)
-        under_way: deque[tuple[KeyMoment, _Call]] = deque()
-        try:
-            for window in self.tracer.each("wait for a clip", windows, waits_for=READER):
-                start_s = time.monotonic()
-                store.add(window.first_group, extract_one(self.backend, window.frames[None]))
-                state.inference_s += time.monotonic() - start_s
-                for key in window.keys:
-                    is_last = key is window.keys[-1]
-                    is_late = source.is_live and windows.has_waiting and not is_last
-                    clip = None if is_late else store.clip(key.group)
-                    if clip is not None:
-                        start_s = time.monotonic()
-                        under_way.append((key, _Call(submit_one(self.backend, clip), 1)))
-                        state.inference_s += time.monotonic() - start_s
-                        started += 1
-                    state.dropped_clips = dropped_before + key.number + 1 - started
-                    while len(under_way) >= self.backend.depth or (under_way and is_last and not windows.has_waiting):
-                        yield self._finish(*under_way.popleft(), source=source, state=state)
-            while under_way:
-                yield self._finish(*under_way.popleft(), source=source, state=state)
-            state.dropped_clips = dropped_before + buffer.key_count - started
-        finally:
-            windows.stop()
-            if isinstance(source, Stoppable):
-                source.stop()
-            reader.join()
-        state.notes += source.notes
-        if source.problem is not None:
-            state.problems.append(source.problem)
-
-    def _finish(self, clip: Clip | KeyMoment, call: "_Call", *, source: Source, state: RunState) -> KeyFrame:
-        start_s = time.monotonic()
-        detections = call.result()
-        state.inference_s += time.monotonic() - start_s
-        return KeyFrame(
-            video=source.name,
-            time_s=clip.time_s,
-            scheduled_s=clip.scheduled_s,
-            frame=clip.frame,
-            width_px=clip.width_px,
-            height_px=clip.height_px,
-            detections=detections,
-            lag_s=time.monotonic() - clip.ready_at_s,
-        )
-
-
-@dataclass(frozen=True)
-class _Call:
-    """A call under way: the backend's, and how many of its clips were asked for."""
-
-    pending: Pending
-    count: int
-
-    def result(self) -> Detections[Array]:
-        return Detections(*(rows[: self.count] for rows in self.pending.result()))
+        depth, tracer = self.backend.depth, self.tracer
+        if reuse is None:
+            clips = ClipStarter(self.backend, source, every_s=every_s, state=state, tracer=tracer)
+            yield from run_loop(source, clips, depth=depth, state=state, tracer=tracer)
+        else:
+            windows = WindowStarter(self.backend, source, plan=reuse, state=state, tracer=tracer)
+            yield from run_loop(source, windows, depth=depth, state=state, tracer=tracer)

@@ -54,7 +54,7 @@ class TorchRunner:
     def run(self, graph: str, inputs: Arrays, extra_outputs: Sequence[str] = ()) -> Arrays:
         """See `GraphRunner.run`."""
         if extra_outputs:
-            raise StepError("torch has no tensors of the ONNX graphs, which are compared here; take two others")
+            raise StepError("tensors inside the ONNX graphs are compared, which torch does not have; take two others")
         with self._turns.taken():
             return self._run(graph, inputs)
 

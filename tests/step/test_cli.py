@@ -8,7 +8,8 @@ import click
 import pytest
 from helpers import run_command
 
-from step.cli import OneLineCommand
+from step.cli import OneLineCommand, OneLineGroup
+from step.errors import ArgumentError
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="other signals")
 
@@ -36,3 +37,26 @@ def test_nohup_is_heeded(capsys):
         assert run_command(_signals_itself, capsys, int(signal.SIGHUP)) == (0, "it goes on\n", "")
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@click.command(cls=OneLineCommand)
+@click.argument("model")
+@click.option("--steps", type=int)
+@click.option("--every", type=float)
+@click.option("--device")
+def _says(model: str, steps: int, every: float, device: str) -> None:
+    raise ArgumentError("`num_steps` is 9 for `model`; with `every_s`, `device` and `other` as they are")
+
+
+@click.group(cls=OneLineGroup)
+def _group() -> None:
+    pass
+
+
+_group.add_command(_says, "says")
+
+
+@pytest.mark.parametrize(("command", "words"), [(_says, ["m"]), (_group, ["says", "m"])])
+def test_arguments_of_the_library_are_options_of_the_command(command, words, capsys):
+    said = "--steps is 9 for MODEL; with --every, --device and `other` as they are"
+    assert run_command(command, capsys, *words) == (1, "", f"error: {said}\n")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pynvml
 
-from step.errors import StepError
+from step.errors import ArgumentError, StepError
 
 _LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 
@@ -103,5 +103,5 @@ def find_gpu(device: str) -> Gpu:
     index = int(device.partition(":")[2] or 0)
     if index >= len(gpus):
         have = ", ".join(f"cuda:{gpu.index}" for gpu in gpus) or "none"
-        raise StepError(f"--device is {device}; this machine has {have}")
+        raise ArgumentError(f"`device` is {device}; this machine has {have}")
     return gpus[index]

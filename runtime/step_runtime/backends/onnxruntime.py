@@ -27,7 +27,7 @@ from step.bundles.manifest import Manifest
 from step.bundles.onnx_files import one_line, onnxruntime_failures
 from step.bundles.step_loop import first_tubes, loop_graphs, pass_on, run_steps
 from step.detections import Detections
-from step.errors import StepError
+from step.errors import ArgumentError, StepError
 from step.parity.tolerances import held_to
 from step.turns import MOST_BATCHES, Turns
 from step_runtime.backends.base import Features, Finished, Loop
@@ -263,9 +263,9 @@ def open_session(
     # The library falls back to the CPU without raising, so it is asked what it took.
     taken = session.get_providers()[0]
     if memory == "cuda" and taken != "CUDAExecutionProvider":
-        raise StepError(
+        raise ArgumentError(
             f"ONNX Runtime could not use CUDA and would run on {taken}; "
-            "check the driver and CUDA libraries, or give --device cpu"
+            "check the driver and CUDA libraries, or give `device` cpu"
         )
     return session
 

@@ -13,7 +13,7 @@ from step.bundles.manifest import Manifest
 from step.bundles.onnx_files import load_onnx
 from step.bundles.step_loop import first_tubes, loop_graphs, pass_on, run_steps
 from step.detections import Detections
-from step.errors import StepError
+from step.errors import ArgumentError, StepError
 from step.turns import Turns
 from step_runtime.backends.base import Array, Features, Finished, Loop
 from step_runtime.tracing.tracer import SILENT, Tracer
@@ -64,7 +64,7 @@ class OpenVinoBackend:
         tracer: Tracer = SILENT,
     ) -> None:
         if device not in ("auto", "cpu"):
-            raise StepError(f"--backend openvino runs on the CPU, not on {device}; give --device cpu")
+            raise ArgumentError(f"`backend` openvino runs on the CPU, not on {device}; give `device` cpu")
         try:
             import onnx
             import onnx.inliner

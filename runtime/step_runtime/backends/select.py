@@ -9,7 +9,7 @@ from step.bundles.graph_spec import FUSED
 from step.bundles.libraries import FLAVOURS
 from step.bundles.manifest import Manifest, read_bundle
 from step.checkpoints.toy_model import find_model
-from step.errors import StepError
+from step.errors import ArgumentError, StepError
 from step_runtime.backends.base import Backend, Loop
 from step_runtime.tracing.tracer import SILENT, Tracer
 
@@ -48,21 +48,23 @@ def open_backend(
     if not model.exists():
         raise StepError(f"{model}: no such bundle; make one with: step-export model.pth -o {model}")
     if device not in ("auto", "cpu", "cuda") and not (device.startswith("cuda:") and device[5:].isdecimal()):
-        raise StepError(f"--device is {device!r}; give auto, cpu, cuda or cuda:N")
+        raise ArgumentError(f"`device` is {device!r}; give auto, cpu, cuda or cuda:N")
     if threads is not None and threads < 1:
-        raise StepError(f"--threads is {threads}; it must be at least 1")
+        raise ArgumentError(f"`threads` is {threads}; it must be at least 1")
     if model.is_file():
         if loop == "fused":
-            raise StepError(
-                f"--loop fused needs a bundle; {model} is a checkpoint, whose steps PyTorch runs one by one"
+            raise ArgumentError(
+                f"`loop` fused needs a bundle; {model} is a checkpoint, whose steps PyTorch runs one by one"
             )
         return _open_torch(model, backend=backend, num_steps=num_steps, device=device, threads=threads, tracer=tracer)
     if backend == "torch":
-        raise StepError(f"--backend torch runs a checkpoint, not a bundle; give --model model.pth instead of {model}")
+        raise ArgumentError(
+            f"`backend` torch runs a checkpoint, not a bundle; give `model` model.pth instead of {model}"
+        )
     manifest = read_bundle(model)
     steps = manifest.num_steps if num_steps is None else num_steps
     if not 1 <= steps <= manifest.num_steps:
-        raise StepError(f"--steps is {steps}; {model} was exported with 1 to {manifest.num_steps}")
+        raise ArgumentError(f"`num_steps` is {steps}; {model} was exported with 1 to {manifest.num_steps}")
     chosen_loop = _choose_loop(model, manifest, loop, steps)
     candidates: list[tuple[BackendName, str]] = [(backend, device)]
     if backend in ("auto", "onnxruntime") and device == "auto":
@@ -86,8 +88,8 @@ def open_backend(
     try:
         return attempt(*last)
     except StepError as error:
-        if last[0] in FLAVOURS and "--backend onnxruntime" not in str(error):
-            raise StepError(f"--backend {last[0]}: {error}; --backend onnxruntime runs without") from error
+        if last[0] in FLAVOURS and "`backend` onnxruntime" not in str(error):
+            raise ArgumentError(f"`backend` {last[0]}: {error}; `backend` onnxruntime runs without") from error
         raise
 
 
@@ -125,7 +127,7 @@ def _open_torch(
     model: Path, *, backend: BackendName, num_steps: int | None, device: str, threads: int | None, tracer: Tracer
 ) -> Backend:
     if backend not in ("auto", "torch"):
-        raise StepError(f"{model} is a file; --backend {backend} needs a bundle: step-export {model} -o BUNDLE")
+        raise ArgumentError(f"{model} is a file; `backend` {backend} needs a bundle: step-export {model} -o BUNDLE")
     if importlib.util.find_spec("torch") is None:
         raise StepError(f"{model} is a checkpoint, which needs torch: pip install 'step-trt[export]', or give a bundle")
     import torch
@@ -142,14 +144,14 @@ def _choose_loop(model: Path, manifest: Manifest, loop: Loop | None, steps: int)
     if loop is None:
         loop = "fused" if has_fused and (steps == manifest.num_steps or not has_steps) else "steps"
     if (loop == "fused" and not has_fused) or (loop == "steps" and not has_steps):
-        option = "--loop fused" if loop == "fused" else "--loop steps, or --reuse-backbone,"
+        option = "`loop` fused" if loop == "fused" else "`loop` steps, or `reuse_backbone`,"
         raise StepError(
             f"{option} needs graphs that {model} has not (it has {', '.join(manifest.graphs)}); "
             "export it again with --graphs all"
         )
     if loop == "fused" and steps != manifest.num_steps:
-        raise StepError(
-            f"--steps {steps} with the fused graph, which runs {manifest.num_steps}; "
-            f"use --loop steps, or export with --steps {steps}"
+        raise ArgumentError(
+            f"`num_steps` {steps} with the fused graph, which runs {manifest.num_steps}; "
+            f"use `loop` steps, or export with `num_steps` {steps}"
         )
     return loop

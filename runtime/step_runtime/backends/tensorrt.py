@@ -25,7 +25,7 @@ from step.bundles.libraries import Flavour, load_flavour
 from step.bundles.manifest import Manifest
 from step.bundles.step_loop import loop_graphs
 from step.detections import Detections
-from step.errors import StepError
+from step.errors import ArgumentError, StepError
 from step.parity.tolerances import held_to
 from step.turns import Turns
 from step_runtime.backends.base import Array, Features, Loop
@@ -174,7 +174,9 @@ class TensorRTBackend:
             StepError: what is missing, and what would work.
         """
         if device == "cpu":
-            raise StepError(f"--device cpu with --backend {flavour}, which runs on a GPU; --backend onnxruntime can")
+            raise ArgumentError(
+                f"`device` cpu with `backend` {flavour}, which runs on a GPU; `backend` onnxruntime can"
+            )
         check_present(folder, manifest, flavour, device)
         gpu = find_gpu(device)
         trt = load_flavour(flavour)

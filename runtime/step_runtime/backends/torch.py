@@ -12,7 +12,7 @@ from step_plugins import PluginError
 from step import load_checkpoint
 from step.bundles.graph_spec import BACKBONE, CONTEXT, DETECT, Precision, step_graph_name
 from step.detections import Detections
-from step.errors import StepError
+from step.errors import ArgumentError, StepError
 from step.models.detector import ClipFeatures, frame_by_frame
 from step.models.i3d import MaxPoolSame
 from step.parity.tolerances import held_to
@@ -59,7 +59,7 @@ class TorchBackend:
         if threads is not None:
             torch.set_num_threads(threads)
         if device.startswith("cuda") and not torch.cuda.is_available():
-            raise StepError(f"--device is {device} but PyTorch sees no CUDA device; give --device cpu")
+            raise ArgumentError(f"`device` is {device} but PyTorch sees no CUDA device; give `device` cpu")
         self._detector = load_checkpoint(checkpoint).to(device)
         self.config = self._detector.config
         self.device = self._device = device
@@ -68,7 +68,7 @@ class TorchBackend:
             self.device += "" if problem is None else f", without the engines' kernels: {problem}"
         self._num_steps = num_steps if num_steps is not None else self.config.num_steps
         if not 1 <= self._num_steps <= self.config.num_steps:
-            raise StepError(f"--steps is {num_steps}; this checkpoint has 1 to {self.config.num_steps}")
+            raise ArgumentError(f"`num_steps` is {num_steps}; this checkpoint has 1 to {self.config.num_steps}")
 
     @property
     def precision(self) -> Precision:

@@ -8,7 +8,7 @@ import bisect
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -19,29 +19,8 @@ from numpy.typing import NDArray
 from step.clips import clip_offsets_s
 from step.config import StepConfig
 from step_runtime.clips.key_frame import Clip
+from step_runtime.sources.base import SourceFrame
 from step_runtime.tracing.tracer import SILENT, Tracer
-
-
-@dataclass(frozen=True)
-class SourceFrame:
-    """A decoded frame; `rgb` converts it, which is paid by whoever needs the pixels.
-
-    Attributes:
-        time_s: exact presentation time, from the first frame of the source.
-        index: position in the source.
-        width_px, height_px: picture size, rotation applied.
-        rgb: returns uint8 [height_px, width_px, 3].
-        due_at_s: of a live source: monotonic clock when the frame would have come, had nothing on its way been slow.
-        starts_segment: whether time was lost before this frame, which no frame before it may fill.
-    """
-
-    time_s: Fraction
-    index: int
-    width_px: int
-    height_px: int
-    rgb: Callable[[], NDArray[np.uint8]]
-    due_at_s: float | None = None
-    starts_segment: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from step.config import StepConfig
-from step.errors import StepError
+from step.errors import ArgumentError
 from step_runtime.backends.base import Array, Backend, Features, Pending, TakesFeatures
 from step_runtime.clips.feature_windows import WindowPlan
 
@@ -34,8 +34,8 @@ def plan_reuse(backend: Backend, config: StepConfig, *, every_s: Fraction | None
         StepError: a backend that has no step loop, or see `WindowPlan.of`.
     """
     if backend.loop != "steps" or not isinstance(backend, TakesFeatures):
-        raise StepError(
-            f"--reuse-backbone with the {backend.loop} loop of {backend.name}; it needs --loop steps, where the "
+        raise ArgumentError(
+            f"`reuse_backbone` with the {backend.loop} loop of {backend.name}; it needs `loop` steps, where the "
             "backbone is a graph of its own"
         )
     return WindowPlan.of(config, every_s=every_s, margin=margin)

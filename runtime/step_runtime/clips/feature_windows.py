@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from step.clips import clip_offsets_s
 from step.config import CLIP_FPS, TIME_STRIDE, StepConfig
-from step.errors import StepError
-from step_runtime.clips.clip_buffer import SourceFrame
+from step.errors import ArgumentError
 from step_runtime.clips.key_frame import KeyMoment
+from step_runtime.sources.base import SourceFrame
 from step_runtime.tracing.tracer import SILENT, Tracer
 
 GROUP_S = Fraction(TIME_STRIDE, CLIP_FPS)
@@ -36,13 +36,15 @@ def groups_between_keys(every_s: Fraction | None) -> int:
         StepError: key frames that are not on the grid.
     """
     if every_s is None:
-        raise StepError(f"--every frame with --reuse-backbone, which needs a multiple of {GROUP_S} s; give {GROUP_S}")
+        raise ArgumentError(
+            f"`every_s` frame with `reuse_backbone`, which needs a multiple of {GROUP_S} s; give {GROUP_S}"
+        )
     groups = every_s / GROUP_S
     if groups.denominator != 1:
         below, above = int(groups) * GROUP_S, (int(groups) + 1) * GROUP_S
         near = f"{below} or {above}" if below else f"{above}"
-        raise StepError(
-            f"--every is {float(every_s):g}; with --reuse-backbone it is a multiple of {GROUP_S} s, the length of "
+        raise ArgumentError(
+            f"`every_s` is {float(every_s):g}; with `reuse_backbone` it is a multiple of {GROUP_S} s, the length of "
             f"a feature frame: give {near}"
         )
     return int(groups)
@@ -89,9 +91,9 @@ class WindowPlan:
         key_groups = groups_between_keys(every_s)
         if key_groups >= advance:
             most = (advance - 1) * GROUP_S
-            instead = f"--every {most} at most, or run" if most > 0 else "run"
-            raise StepError(
-                f"--every {every_s} with --reuse-backbone: a backbone call gives {max(advance, 0) * GROUP_S} s of "
+            instead = f"`every_s` {most} at most, or run" if most > 0 else "run"
+            raise ArgumentError(
+                f"`every_s` {every_s} with `reuse_backbone`: a backbone call gives {max(advance, 0) * GROUP_S} s of "
                 f"features, so that none is shared; give {instead} without it"
             )
         return cls(groups=groups, margin=margin, key_groups=key_groups)

@@ -6,9 +6,8 @@ from collections.abc import Generator, Iterator
 from typing import Protocol, TypeVar
 
 from step_runtime.clips.channel import Channel, Stopped
-from step_runtime.clips.clip_buffer import SourceFrame
 from step_runtime.clips.run_state import RunState
-from step_runtime.sources.base import Source
+from step_runtime.sources.base import Source, SourceFrame
 from step_runtime.tracing.tracer import INFERENCE, READER, SOURCE, Tracer
 
 Item = TypeVar("Item")

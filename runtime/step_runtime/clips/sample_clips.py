@@ -36,7 +36,7 @@ def sample_clips(
     Raises:
         StepError: no videos there, or nothing in one can be decoded.
     """
-    locations = find_sources(str(location), frames_fps=_FRAMES_FPS)
+    locations = find_sources(location, frames_fps=_FRAMES_FPS)
     names = source_names(locations)
     found = 0
     for index, (entry, name) in enumerate(zip(locations, names, strict=True)):

@@ -8,12 +8,11 @@ from pathlib import Path
 
 from step.config import StepConfig
 from step_runtime.clips.channel import Channel, Stopped
-from step_runtime.clips.clip_buffer import SourceFrame
 from step_runtime.clips.key_frame import KeyFrame
 from step_runtime.outputs.drawing import LabelledBox
 from step_runtime.outputs.overlay import OverlayWriter, box_along_tube
 from step_runtime.outputs.people import merge_classes
-from step_runtime.sources.base import Source, Stoppable
+from step_runtime.sources.base import Source, SourceFrame, Stoppable
 from step_runtime.tracing.tracer import LIVE_OVERLAY, READER, SILENT, Tracer
 
 _FRAMES_WAITING = 16  # 6 MB each at 1080p

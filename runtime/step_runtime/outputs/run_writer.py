@@ -8,12 +8,11 @@ from pathlib import Path
 from step.config import StepConfig
 from step.files.atomic import cannot_write
 from step_runtime.clips.channel import Channel, Stopped
-from step_runtime.clips.clip_buffer import SourceFrame
 from step_runtime.clips.key_frame import KeyFrame
 from step_runtime.outputs.overlay import OverlayWriter, frames_until
 from step_runtime.outputs.people import Person, merge_classes
 from step_runtime.outputs.tables import TableWriter
-from step_runtime.sources.base import Source
+from step_runtime.sources.base import Source, SourceFrame
 from step_runtime.tracing.tracer import INFERENCE, SILENT, WRITER, Tracer
 
 _WAITING = 8

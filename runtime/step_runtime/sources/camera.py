@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from step.errors import StepError
-from step_runtime.clips.clip_buffer import SourceFrame
+from step_runtime.sources.base import SourceFrame
 from step_runtime.sources.frame_folder import image_frame
 
 _FALLBACK_FPS = 30

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from step.errors import StepError
 from step.video.files import read_folder
-from step_runtime.clips.clip_buffer import SourceFrame
+from step_runtime.sources.base import SourceFrame
 
 
 class FrameFolderSource:

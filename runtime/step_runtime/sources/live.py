@@ -9,8 +9,8 @@ from typing import Protocol
 
 from step.errors import StepError
 from step_runtime.clips.channel import Channel, Stopped
-from step_runtime.clips.clip_buffer import SourceFrame
 from step_runtime.sources.arrival import ArrivalClock
+from step_runtime.sources.base import SourceFrame
 
 OPEN_TIMEOUT_S = 10.0
 _OPEN_GRACE_S = 2.0  # for what the library's own time limit does not cover, such as the name server

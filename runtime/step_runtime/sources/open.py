@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from step.errors import StepError
+from step.errors import ArgumentError, StepError
 from step.video.files import check_regular_file, describe_skipped, is_url, local_path, read_folder
 from step_runtime.sources.base import Source
 from step_runtime.sources.camera import CameraConnection
@@ -19,12 +19,12 @@ from step_runtime.sources.video import VideoSource, video_name
 
 
 def find_sources(
-    source: str, *, frames_fps: Fraction, say: Callable[[str], None] = lambda _line: None
+    source: str | Path, *, frames_fps: Fraction, say: Callable[[str], None] = lambda _line: None
 ) -> list[str | Path]:
     """What a source argument stands for: itself, or everything in a folder, in order of name.
 
     Args:
-        source: path, URL, or camera index.
+        source: path, URL, or camera index; a `Path` is always a path.
         frames_fps: unused for videos; must be positive.
         say: is told in one line what is left out of a folder.
 
@@ -32,16 +32,16 @@ def find_sources(
         StepError: missing, neither a file nor a folder, or a folder without videos or frames.
     """
     if frames_fps <= 0:
-        raise StepError(f"--frames-fps is {float(frames_fps):g}; it must be above 0")
-    if not source:
+        raise ArgumentError(f"`frames_fps` is {float(frames_fps):g}; it must be above 0")
+    if not str(source):
         raise StepError("the source is empty; give a video, a folder, a camera's number or a URL")
-    if _is_camera(source) or is_url(source):
+    if isinstance(source, str) and (_is_camera(source) or is_url(source)):
         return [source]
-    path = local_path(source)
+    path = local_path(source) if isinstance(source, str) else source
     if not path.exists() and not path.is_symlink():
         raise StepError(f"{source}: no such file or folder")
     if not path.is_dir():
-        check_regular_file(path, shown=source)
+        check_regular_file(path, shown=str(source))
         return [str(path)]
     content = read_folder(path)
     folders = tuple(folder for folder in content.folders if read_folder(folder).frames)
@@ -74,11 +74,11 @@ def _is_camera(location: str) -> bool:
 
 
 def _short_name(location: str | Path) -> str:
-    if isinstance(location, Path) or Path(location).is_dir():
+    if Path(location).is_dir():
         return Path(location).absolute().name  # a folder of frames has no suffix
-    if _is_camera(location):
+    if isinstance(location, str) and _is_camera(location):
         return f"camera{location}"
-    return video_name(location)
+    return video_name(str(location))
 
 
 def open_source(
@@ -87,7 +87,7 @@ def open_source(
     """Opens one entry of `find_sources`.
 
     Args:
-        location: the entry.
+        location: the entry, or a path to a video or a folder of frames.
         frames_fps: of a folder of frames.
         name: what results call it; its own name if None.
         live: what to do when a stream or camera stands still or breaks.

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from step.errors import StepError
 from step.video_stream import VideoStream
-from step_runtime.clips.clip_buffer import SourceFrame
+from step_runtime.sources.base import SourceFrame
 from step_runtime.sources.live import OPEN_TIMEOUT_S
 from step_runtime.sources.video import source_frame
 

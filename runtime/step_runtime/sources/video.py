@@ -7,7 +7,7 @@ from pathlib import Path
 from step.errors import StepError
 from step.video.files import is_url
 from step.video_stream import DecodedFrame, VideoStream
-from step_runtime.clips.clip_buffer import SourceFrame
+from step_runtime.sources.base import SourceFrame
 
 
 def video_name(location: str) -> str:

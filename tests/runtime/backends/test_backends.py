@@ -121,15 +121,15 @@ def test_frames_that_are_no_clips(frames, said, tiny_bundle):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"num_steps": 4}, "--steps is 4; .* exported with 1 to 3"),
-        ({"num_steps": 2, "loop": "fused"}, "use --loop steps, or export with --steps 2"),
+        ({"num_steps": 4}, "`num_steps` is 4; .* exported with 1 to 3"),
+        ({"num_steps": 2, "loop": "fused"}, "use `loop` steps, or export with `num_steps` 2"),
         ({"backend": "torch"}, "runs a checkpoint, not a bundle"),
         (
             {"backend": "openvino", "device": "cuda"},
-            "--backend openvino runs on the CPU, not on cuda; give --device cpu",
+            "`backend` openvino runs on the CPU, not on cuda; give `device` cpu",
         ),
-        ({"device": "tpu"}, "--device is 'tpu'"),
-        ({"threads": 0}, "--threads is 0"),
+        ({"device": "tpu"}, "`device` is 'tpu'"),
+        ({"threads": 0}, "`threads` is 0"),
     ],
 )
 def test_bad_choices(arguments, said, tiny_bundle):
@@ -157,7 +157,7 @@ def test_a_driver_without_cuda_libraries(tiny_bundle, monkeypatch, capfd):
 def test_missing_loop(tmp_path):
     save_checkpoint(make_detector(ONE_STEP), tmp_path / "model.pth")
     export_bundle(tmp_path / "model.pth", tmp_path / "bundle", ExportSettings(graphs="fused", verify=False))
-    with pytest.raises(StepError, match="--loop steps, or --reuse-backbone, needs graphs that .* has not"):
+    with pytest.raises(StepError, match="`loop` steps, or `reuse_backbone`, needs graphs that .* has not"):
         Detector.open(tmp_path / "bundle", loop="steps")
 
 

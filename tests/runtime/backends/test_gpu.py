@@ -257,5 +257,5 @@ def test_engines_of_another_gpu_are_refused(static_bundle, flavour, tmp_path):
 
 
 def test_a_gpu_that_is_not_there(static_bundle, flavour):
-    with pytest.raises(StepError, match="--device is cuda:99; this machine has cuda:0"):
+    with pytest.raises(StepError, match="`device` is cuda:99; this machine has cuda:0"):
         Detector.open(static_bundle, flavour, device="cuda:99")

@@ -49,7 +49,7 @@ def test_two_gpus(two_gpus):
     assert find_gpu("auto").index == find_gpu("cuda").index == 0
     assert find_gpu("cuda:1").capability == "sm90"
     assert find_gpu("cuda:1").uuid == "GPU-10111213-1415-1617-1819-1a1b1c1d1e1f"
-    with pytest.raises(StepError, match="--device is cuda:2; this machine has cuda:0, cuda:1"):
+    with pytest.raises(StepError, match="`device` is cuda:2; this machine has cuda:0, cuda:1"):
         find_gpu("cuda:2")
 
 

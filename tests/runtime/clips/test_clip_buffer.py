@@ -5,7 +5,8 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from step_runtime.clips.clip_buffer import ClipBuffer, SourceFrame
+from step_runtime.clips.clip_buffer import ClipBuffer
+from step_runtime.sources.base import SourceFrame
 
 from step import StepConfig
 from step.clips import clip_frame_indices

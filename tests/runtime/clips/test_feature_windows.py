@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from step_runtime.clips import feature_windows
-from step_runtime.clips.clip_buffer import ClipBuffer, SourceFrame
+from step_runtime.clips.clip_buffer import ClipBuffer
 from step_runtime.clips.feature_windows import WindowBuffer, WindowPlan
+from step_runtime.sources.base import SourceFrame
 
 from step import StepConfig, StepError
 
@@ -151,11 +152,11 @@ def test_a_clip_is_ready_when_its_last_frame_is_there(monkeypatch):
 @pytest.mark.parametrize(
     ("every_s", "said"),
     [
-        (None, "--every frame with --reuse-backbone, which needs a multiple of 1/3 s; give 1/3"),
-        (Fraction(1, 2), "--every is 0.5; with --reuse-backbone it is a multiple of 1/3 s.*: give 1/3 or 2/3$"),
+        (None, "`every_s` frame with `reuse_backbone`, which needs a multiple of 1/3 s; give 1/3"),
+        (Fraction(1, 2), "`every_s` is 0.5; with `reuse_backbone` it is a multiple of 1/3 s.*: give 1/3 or 2/3$"),
         (Fraction(1, 5), ": give 1/3$"),
-        (Fraction(5, 3), "a backbone call gives 5/3 s of features, so that none is shared; give --every 4/3 at most"),
-        (Fraction(3), "--every 3 with --reuse-backbone: .* none is shared"),
+        (Fraction(5, 3), "a backbone call gives 5/3 s of features, so that none is shared; give `every_s` 4/3 at most"),
+        (Fraction(3), "`every_s` 3 with `reuse_backbone`: .* none is shared"),
     ],
 )
 def test_key_frames_that_share_nothing(every_s, said):

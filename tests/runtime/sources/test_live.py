@@ -9,9 +9,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from step_runtime.clips.clip_buffer import ClipBuffer, SourceFrame
+from step_runtime.clips.clip_buffer import ClipBuffer
 from step_runtime.clips.feature_windows import WindowBuffer, WindowPlan
 from step_runtime.sources.arrival import ArrivalClock
+from step_runtime.sources.base import SourceFrame
 from step_runtime.sources.live import LiveOptions, LiveSource
 from step_runtime.sources.stream import is_live_stream, shown_url
 

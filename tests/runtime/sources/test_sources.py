@@ -245,3 +245,18 @@ def test_names_that_would_be_the_same():
     assert names == ["x.mp4", "x.mkv", "y", "clip.1", "clip.2"]
     assert source_names(["what?.mp4"]) == ["what?"]
     assert source_names(["http://host/a.mp4?token=1"]) == ["a"]
+
+
+def test_a_path_is_never_a_camera_or_a_url(make_video, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    video = make_video("7.mp4").rename("7")
+    assert find_sources(Path("7"), frames_fps=Fraction(30)) == ["7"]
+    assert open_source(Path("7"), frames_fps=Fraction(30)).name == "7"
+    video.unlink()
+    with pytest.raises(StepError, match="7: no such file or folder"):
+        find_sources(Path("7"), frames_fps=Fraction(30))
+
+
+def test_a_path_to_a_video_is_named_as_its_string_is(make_video):
+    video = make_video("a.b.mp4")
+    assert open_source(video, frames_fps=Fraction(30)).name == open_source(str(video), frames_fps=Fraction(30)).name

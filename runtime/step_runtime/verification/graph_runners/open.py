@@ -4,7 +4,7 @@ from pathlib import Path
 
 from step.bundles.graph_spec import Precision
 from step.bundles.manifest import Manifest
-from step.errors import StepError
+from step.errors import ArgumentError, StepError
 from step.files.atomic import sha256
 from step.parity.runner import GraphRunner
 
@@ -25,7 +25,7 @@ def open_runner(name: str, bundle: Path, manifest: Manifest, *, checkpoint: Path
         StepError: no such runner, or it lacks a library, the checkpoint or the device.
     """
     if device not in ("cpu", "cuda") and not (device.startswith("cuda:") and device[5:].isdecimal()):
-        raise StepError(f"--backends {name}:{device}: no device {device!r}; give cuda or cuda:N, or leave it out")
+        raise ArgumentError(f"`backends` {name}:{device}: no device {device!r}; give cuda or cuda:N, or leave it out")
     try:
         match name:
             case "onnxruntime":
@@ -39,15 +39,15 @@ def open_runner(name: str, bundle: Path, manifest: Manifest, *, checkpoint: Path
                 return OnnxRuntimeArithmeticRunner(bundle, manifest, arithmetic=arithmetic, device=device)
             case "torch":
                 if checkpoint is None:
-                    raise StepError("--backends torch runs the checkpoint itself; give --checkpoint model.pth")
+                    raise ArgumentError("`backends` torch runs the checkpoint itself; give `checkpoint` model.pth")
                 return _torch_runner(checkpoint, manifest, device)
             case "tensorrt" | "tensorrt-rtx":
                 from step_runtime.verification.graph_runners.tensorrt import TensorRTRunner
 
                 return TensorRTRunner.open(bundle, manifest, flavour=name, device="cuda" if device == "cpu" else device)
     except ModuleNotFoundError as error:
-        raise StepError(f"--backends {name} needs {error.name}; pip install 'step-trt[export]'") from error
-    raise StepError(f"--backends: no backend {name!r}; there are {', '.join(RUNNERS)}")
+        raise ArgumentError(f"`backends` {name} needs {error.name}; pip install 'step-trt[export]'") from error
+    raise ArgumentError(f"`backends`: no backend {name!r}; there are {', '.join(RUNNERS)}")
 
 
 def _torch_runner(checkpoint: Path, manifest: Manifest, device: str) -> GraphRunner:
