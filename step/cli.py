@@ -1,10 +1,11 @@
 """What every command of the project shares (torch-free)."""
 
+import functools
 import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console
@@ -15,6 +16,7 @@ from step.errors import ArgumentError, StepError
 from step.memory import is_memory_shortage
 from step.shown import make_console, shown
 
+Options = TypeVar("Options")
 _MOST_SAID = 200
 _UNITS = ("_s", "_mb", "_fps")  # of arguments; options go without
 
@@ -29,6 +31,23 @@ def progress_bar(console: Console) -> Progress:
     """Gone when it is done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True)
+
+
+def takes(options: Callable[..., Options]) -> Callable[[Callable[[Options], None]], Callable[..., None]]:
+    """Has a command's function take one dataclass instead of a parameter for each of its options.
+
+    Args:
+        options: the dataclass; its fields are called like click's parameters.
+    """
+
+    def decorate(function: Callable[[Options], None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def called(**values: Any) -> None:
+            function(options(**values))
+
+        return called
+
+    return decorate
 
 
 class OneLineCommand(click.Command):

@@ -2,6 +2,8 @@
 
 import math
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -11,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from step.cli import OneLineCommand, print_error
+from step.cli import OneLineCommand, print_error, takes
 from step.errors import StepError
 from step.files.atomic import check_writable
 from step.shown import make_console
@@ -44,6 +46,67 @@ def _parse_every(_ctx: click.Context, _param: click.Parameter, value: str) -> Fr
     if every_s <= 0:
         raise StepError(f"--every is {value!r}; give seconds above 0, or frame")
     return every_s
+
+
+@dataclass(frozen=True)
+class RunCommand:
+    """What was typed; see `step-run --help`."""
+
+    source: str
+    model: Path
+    out: Path | None
+    every: Fraction | None
+    backend: str
+    loop: str | None
+    steps: int | None
+    reuse_backbone: bool
+    device: str
+    threads: int | None
+    score_threshold: float
+    frames_fps: float
+    overlay: bool
+    stall_timeout: float
+    reconnect: bool
+    trace_file: Path | None
+
+    @property
+    def exact_frames_fps(self) -> Fraction:
+        """Frames per second of a folder of frames: 29.97 is 30000/1001."""
+        return Fraction(self.frames_fps).limit_denominator(1001)
+
+    def check(self) -> None:
+        """Refuses what needs neither the model nor the source to be refused.
+
+        Raises:
+            StepError: a value out of range, or options that exclude each other.
+        """
+        if math.isnan(self.score_threshold) or not 0 <= self.score_threshold < 1:
+            raise StepError(f"--score-threshold is {self.score_threshold}; it must be in [0, 1)")
+        if not 0 < self.frames_fps <= _FASTEST_FPS:
+            raise StepError(f"--frames-fps is {self.frames_fps}; it must be above 0, at most {_FASTEST_FPS}")
+        if not 0 < self.stall_timeout < math.inf:
+            raise StepError(f"--stall-timeout is {self.stall_timeout}; it must be above 0 seconds")
+        if self.trace_file is not None:
+            check_writable(self.trace_file)
+        if self.reuse_backbone and self.loop == "fused":
+            raise StepError("--reuse-backbone with --loop fused, whose one graph cannot be cut; leave --loop out")
+        if self.reuse_backbone:
+            groups_between_keys(self.every)
+
+    def run_options(self, *, say: Callable[[str], None]) -> RunOptions:
+        """How each source is run.
+
+        Args:
+            say: is told what becomes of a live source's connection.
+        """
+        return RunOptions(
+            every_s=self.every,
+            frames_fps=self.exact_frames_fps,
+            score_threshold=self.score_threshold,
+            overlay=self.overlay,
+            reuse_backbone=self.reuse_backbone,
+            live=LiveOptions(stall_timeout_s=self.stall_timeout, reconnect=self.reconnect, say=say),
+        )
 
 
 @click.command(cls=OneLineCommand, context_settings={"show_default": True})
@@ -95,98 +158,37 @@ def _parse_every(_ctx: click.Context, _param: click.Parameter, value: str) -> Fr
     type=click.Path(path_type=Path),
     help="Write what every thread did, and when, for Perfetto or chrome://tracing; print it by stages.",
 )
-def main(
-    source: str,
-    model: Path,
-    out: Path | None,
-    every: Fraction | None,
-    backend: str,
-    loop: str | None,
-    steps: int | None,
-    reuse_backbone: bool,
-    device: str,
-    threads: int | None,
-    score_threshold: float,
-    frames_fps: float,
-    overlay: bool,
-    stall_timeout: float,
-    reconnect: bool,
-    trace_file: Path | None,
-) -> None:
+@takes(RunCommand)
+def main(command: RunCommand) -> None:
     """Detects people and their actions in SOURCE: a video file, a folder of videos or of frames, a camera index, a URL.
 
     Writes detections.jsonl (people and actions), detections.csv (AVA result format), overlay.mp4 and run.json (whether
     the run is finished); those of a live source grow while it runs.
     """
-    if math.isnan(score_threshold) or not 0 <= score_threshold < 1:
-        raise StepError(f"--score-threshold is {score_threshold}; it must be in [0, 1)")
-    if not 0 < frames_fps <= _FASTEST_FPS:
-        raise StepError(f"--frames-fps is {frames_fps}; it must be above 0, at most {_FASTEST_FPS}")
-    if not 0 < stall_timeout < math.inf:
-        raise StepError(f"--stall-timeout is {stall_timeout}; it must be above 0 seconds")
-    if trace_file is not None:
-        check_writable(trace_file)
-    if reuse_backbone and loop == "fused":
-        raise StepError("--reuse-backbone with --loop fused, whose one graph cannot be cut; leave --loop out")
-    if reuse_backbone:  # what needs no model
-        groups_between_keys(every)
-    rate = Fraction(frames_fps).limit_denominator(1001)
+    command.check()
     console = make_console(stderr=True)
 
     def note(line: str) -> None:
         console.print(line, style="dim", soft_wrap=True, highlight=False, markup=False)
 
-    locations = find_sources(source, frames_fps=rate, say=note)
-    problems: list[str] = []
-    recorder = None if trace_file is None else Recorder()
-    interrupted = False
+    locations = find_sources(command.source, frames_fps=command.exact_frames_fps, say=note)
+    recorder = None if command.trace_file is None else Recorder()
     with Detector.open(
-        model,
-        cast(BackendName, backend),
-        loop="steps" if reuse_backbone else cast("Loop | None", loop),
-        num_steps=steps,
-        device=device,
-        threads=threads,
-        passed_over=lambda name, reason: note(f"{name} passed over: {reason}"),
+        command.model,
+        cast(BackendName, command.backend),
+        loop="steps" if command.reuse_backbone else cast("Loop | None", command.loop),
+        num_steps=command.steps,
+        device=command.device,
+        threads=command.threads,
+        skipped=lambda name, reason: note(f"{name} skipped: {reason}"),
         tracer=recorder or SILENT,
     ) as detector:
-        if reuse_backbone:  # before any source is opened
-            plan_reuse(detector.backend, detector.config, every_s=every)
-        for location, name in zip(locations, source_names(locations), strict=True):
-            folder = out or Path("runs") / source_names([source])[0]
-            if len(locations) > 1:
-                folder = folder / name
-            try:
-                with RunProgress(console, name) as bar:
-                    live = LiveOptions(stall_timeout_s=stall_timeout, reconnect=reconnect, say=bar.say)
-                    options = RunOptions(
-                        every_s=every,
-                        frames_fps=rate,
-                        score_threshold=score_threshold,
-                        overlay=overlay,
-                        reuse_backbone=reuse_backbone,
-                        live=live,
-                    )
-                    summary = record(detector, location, folder, options, name=name, progress=bar.update)
-            except StepError as error:
-                if len(locations) == 1:
-                    raise
-                problems.append(str(error))  # the other sources of the folder are worth running
-                continue
-            for line in summary.state.notes:
-                note(line)
-            console.print(_summary_table(summary, detector, model, folder))
-            problems += [f"{problem}; what came before is kept" for problem in summary.state.problems]
-            if summary.interrupted:
-                interrupted = True
-                break
-        if trace_file is not None and recorder is not None and recorder.spans:
-            _report_trace(
-                recorder,
-                trace_file,
-                console,
-                about={"model": str(model), "source": source, "backend": _what_ran(detector)},
-            )
+        if command.reuse_backbone:  # before any source is opened
+            plan_reuse(detector.backend, detector.config, every_s=command.every)
+        problems, interrupted = _run_sources(detector, locations, command, console, note)
+        if command.trace_file is not None and recorder is not None and recorder.spans:
+            about = {"model": str(command.model), "source": command.source, "backend": _what_ran(detector)}
+            _report_trace(recorder, command.trace_file, console, about=about)
     if interrupted:
         print_error("interrupted; what came before is kept")
         sys.exit(130)
@@ -194,6 +196,37 @@ def main(
         print_error(problem)
     if problems:
         sys.exit(1)
+
+
+def _run_sources(
+    detector: Detector,
+    locations: Sequence[str | Path],
+    command: RunCommand,
+    console: Console,
+    note: Callable[[str], None],
+) -> tuple[list[str], bool]:
+    """Runs one source after the other; gives what went wrong, and whether Ctrl-C ended it."""
+    problems: list[str] = []
+    for location, name in zip(locations, source_names(locations), strict=True):
+        folder = command.out or Path("runs") / source_names([command.source])[0]
+        if len(locations) > 1:
+            folder = folder / name
+        try:
+            with RunProgress(console, name) as bar:
+                options = command.run_options(say=bar.say)
+                summary = record(detector, location, folder, options, name=name, progress=bar.update)
+        except StepError as error:
+            if len(locations) == 1:
+                raise
+            problems.append(str(error))  # the other sources of the folder are worth running
+            continue
+        for line in summary.state.notes:
+            note(line)
+        console.print(_summary_table(summary, detector, command.model, folder))
+        problems += [f"{problem}; what came before is kept" for problem in summary.state.problems]
+        if summary.interrupted:
+            return problems, True
+    return problems, False
 
 
 def _summary_table(summary: RunSummary, detector: Detector, model: Path, folder: Path) -> Table:

@@ -54,7 +54,7 @@ class Detector:
         num_steps: int | None = None,
         device: str = "auto",
         threads: int | None = None,
-        passed_over: Callable[[str, str], None] = lambda _name, _reason: None,
+        skipped: Callable[[str, str], None] = lambda _name, _reason: None,
         tracer: Tracer = SILENT,
     ) -> Self:
         """Loads a bundle (or, with torch, a checkpoint); see `open_backend` for the arguments.
@@ -70,7 +70,7 @@ class Detector:
                 num_steps=num_steps,
                 device=device,
                 threads=threads,
-                passed_over=passed_over,
+                skipped=skipped,
                 tracer=tracer,
             ),
             tracer=tracer,

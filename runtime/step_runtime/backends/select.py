@@ -1,5 +1,6 @@
 """Choosing a backend for a model."""
 
+import functools
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,7 @@ def open_backend(
     num_steps: int | None = None,
     device: str = "auto",
     threads: int | None = None,
-    passed_over: Callable[[str, str], None] = lambda _name, _reason: None,
+    skipped: Callable[[str, str], None] = lambda _name, _reason: None,
     tracer: Tracer = SILENT,
 ) -> Backend:
     """Loads a model.
@@ -38,19 +39,14 @@ def open_backend(
         num_steps: stop after this many progressive steps; None for all.
         device: "auto", "cpu", "cuda" or "cuda:N".
         threads: CPU threads; None lets the library choose.
-        passed_over: is told which backend "auto" did not take, and why.
+        skipped: is told which backend "auto" did not take, and why.
         tracer: is told of uploads, graphs and downloads.
 
     Raises:
         StepError: no such model, backend, loop, step count or device.
     """
     model = find_model(model)
-    if not model.exists():
-        raise StepError(f"{model}: no such bundle; make one with: step-export model.pth -o {model}")
-    if device not in ("auto", "cpu", "cuda") and not (device.startswith("cuda:") and device[5:].isdecimal()):
-        raise ArgumentError(f"`device` is {device!r}; give auto, cpu, cuda or cuda:N")
-    if threads is not None and threads < 1:
-        raise ArgumentError(f"`threads` is {threads}; it must be at least 1")
+    _check_arguments(model, device, threads)
     if model.is_file():
         if loop == "fused":
             raise ArgumentError(
@@ -66,6 +62,35 @@ def open_backend(
     if not 1 <= steps <= manifest.num_steps:
         raise ArgumentError(f"`num_steps` is {steps}; {model} was exported with 1 to {manifest.num_steps}")
     chosen_loop = _choose_loop(model, manifest, loop, steps)
+    *preferred, last = _candidates(backend, device)
+
+    attempt = functools.partial(
+        _open, model=model, manifest=manifest, loop=chosen_loop, num_steps=steps, threads=threads, tracer=tracer
+    )
+    for name, place in preferred:
+        try:
+            return attempt(name, device=place)
+        except StepError as error:
+            skipped("onnxruntime on CUDA" if name == "onnxruntime" else name, str(error))
+    try:
+        return attempt(last[0], device=last[1])
+    except StepError as error:
+        if last[0] in FLAVOURS and "`backend` onnxruntime" not in str(error):
+            raise ArgumentError(f"`backend` {last[0]}: {error}; `backend` onnxruntime runs without") from error
+        raise
+
+
+def _check_arguments(model: Path, device: str, threads: int | None) -> None:
+    if not model.exists():
+        raise StepError(f"{model}: no such bundle; make one with: step-export model.pth -o {model}")
+    if device not in ("auto", "cpu", "cuda") and not (device.startswith("cuda:") and device[5:].isdecimal()):
+        raise ArgumentError(f"`device` is {device!r}; give auto, cpu, cuda or cuda:N")
+    if threads is not None and threads < 1:
+        raise ArgumentError(f"`threads` is {threads}; it must be at least 1")
+
+
+def _candidates(backend: BackendName, device: str) -> list[tuple[BackendName, str]]:
+    """Backends and devices to try, in order."""
     candidates: list[tuple[BackendName, str]] = [(backend, device)]
     if backend in ("auto", "onnxruntime") and device == "auto":
         candidates = [("onnxruntime", "cuda"), ("onnxruntime", "cpu")]
@@ -73,31 +98,14 @@ def open_backend(
         candidates = [("onnxruntime", device)]
     if backend == "auto" and device != "cpu":
         candidates = [*((flavour, device) for flavour in FLAVOURS), *candidates]
-    *preferred, last = candidates
-
-    def attempt(name: BackendName, place: str) -> Backend:
-        return _open(
-            name, model, manifest, loop=chosen_loop, num_steps=steps, device=place, threads=threads, tracer=tracer
-        )
-
-    for name, place in preferred:
-        try:
-            return attempt(name, place)
-        except StepError as error:
-            passed_over("onnxruntime on CUDA" if name == "onnxruntime" else name, str(error))
-    try:
-        return attempt(*last)
-    except StepError as error:
-        if last[0] in FLAVOURS and "`backend` onnxruntime" not in str(error):
-            raise ArgumentError(f"`backend` {last[0]}: {error}; `backend` onnxruntime runs without") from error
-        raise
+    return candidates
 
 
 def _open(
     name: BackendName,
+    *,
     model: Path,
     manifest: Manifest,
-    *,
     loop: Loop,
     num_steps: int,
     device: str,
@@ -145,7 +153,7 @@ def _choose_loop(model: Path, manifest: Manifest, loop: Loop | None, steps: int)
         loop = "fused" if has_fused and (steps == manifest.num_steps or not has_steps) else "steps"
     if (loop == "fused" and not has_fused) or (loop == "steps" and not has_steps):
         option = "`loop` fused" if loop == "fused" else "`loop` steps, or `reuse_backbone`,"
-        raise StepError(
+        raise ArgumentError(
             f"{option} needs graphs that {model} has not (it has {', '.join(manifest.graphs)}); "
             "export it again with --graphs all"
         )

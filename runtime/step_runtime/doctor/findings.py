@@ -150,17 +150,17 @@ def _bundle(bundle: Path) -> Iterator[Finding]:
             continue
         yield Finding("bundle", f"{flavour} engines", "ok", _describe_engines(engines))
         yield _engine_fit(bundle, manifest, engines)
-    passed_over: list[Finding] = []
+    skipped: list[Finding] = []
     try:
         backend = open_backend(
-            bundle, passed_over=lambda name, reason: passed_over.append(Finding("backend", name, "absent", reason))
+            bundle, skipped=lambda name, reason: skipped.append(Finding("backend", name, "absent", reason))
         )
     except StepError as error:
-        yield from passed_over
+        yield from skipped
         yield Finding("backend", "auto", "failed", f"nothing here runs this bundle: {error}")
         return
     backend.close()
-    yield from passed_over
+    yield from skipped
     yield Finding("backend", "auto", "ok", f"takes {backend.name} on {backend.device}, {backend.loop} loop")
 
 
