@@ -6,7 +6,6 @@ Decoding starts at the last key picture before the clip, so that a video with fe
 The detections are those of step-run on a video of constant frame rate.
 """
 
-import csv
 import functools
 import time
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from step.checkpoints.toy_model import find_model
 from step.cli import OneLineCommand
 from step.clips import clip_frame_indices
 from step.errors import StepError
-from step.evaluation.box_table import second_text
+from step.evaluation.ava_rows import detection_rows, write_rows
 from step.files.atomic import atomic_path
 from step.models.detector import middle_boxes
 from step.ops.box_coding import make_boxes_valid
@@ -77,13 +76,11 @@ def run_naive(
     keys = list(_key_frames(every_s, rate, num_frames))
     worst_lag_s = 0.0
     with atomic_path(folder / "detections.csv") as path, path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
         for scheduled_s, key in keys:
             frames = read_clip(video, key, rate=rate, num_frames=num_frames, detector=detector)
             read_s = time.monotonic()
             for score, label, box in detect(detector, frames):
-                cells = [f"{value:.4g}" for value in box]
-                writer.writerow([video_name(video), second_text(float(scheduled_s)), *cells, label, f"{score:.4g}"])
+                write_rows(file, detection_rows(video_name(video), float(scheduled_s), [box], [label], [score]))
             worst_lag_s = max(worst_lag_s, time.monotonic() - read_s)
     return RunFigures(len(keys), time.monotonic() - start_s, worst_lag_s)
 

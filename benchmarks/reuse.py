@@ -11,7 +11,6 @@ the same key frames of the toy validation set, without and with. Feature errors:
 """
 
 import argparse
-import csv
 import json
 import tempfile
 import time
@@ -35,7 +34,8 @@ from step_runtime.sources.video import VideoSource
 
 from step import StepError
 from step.data.videos import videos_by_name
-from step.evaluation.box_table import read_boxes, second_text
+from step.evaluation.ava_rows import detection_rows, write_rows
+from step.evaluation.box_table import read_boxes
 from step.evaluation.scoring import score_files
 
 _IOU, _SCORE_TOLERANCE = 0.5, 0.05
@@ -185,17 +185,16 @@ def _write(detector: Detector, data: DatasetFolder, output: Path, *, margin: int
     every_s = Fraction(1) if margin is None else Fraction(1, 3)
     name = "without" if margin is None else f"margin {margin}"
     with output.open("w", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
         for video in track(list(videos_by_name([data.videos]).values()), name, console=console, transient=True):
             run = detector.run(str(video), every_s=every_s, reuse_backbone=margin is not None, reuse_margin=margin or 0)
             for key in run:
                 if key.scheduled_s.denominator != 1 or (video.stem, int(key.scheduled_s)) not in wanted:
                     continue
                 found = key.detections
-                for row in range(int(found.counts[0])):
-                    box = [f"{corner:.4g}" for corner in np.clip(found.boxes[0, row], 0, 1)]
-                    label, score = found.labels[0, row], found.scores[0, row]
-                    rows.writerow([video.stem, second_text(int(key.scheduled_s)), *box, label, f"{score:.4g}"])
+                columns = (values[0, : int(found.counts[0])] for values in (found.boxes, found.labels, found.scores))
+                boxes, labels, scores = columns
+                second = int(key.scheduled_s)
+                write_rows(file, detection_rows(video.stem, second, np.clip(boxes, 0, 1), labels, scores))
 
 
 def measure_features(arguments: argparse.Namespace, console: Console) -> object:

@@ -1,6 +1,5 @@
 """Ground truth in one form: sorted, of the wanted classes, without excluded key frames (torch-free)."""
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from step.errors import StepError
-from step.evaluation.box_table import BoxTable, read_boxes, read_frames, second_text
+from step.evaluation.ava_rows import ava_row, write_rows
+from step.evaluation.box_table import BoxTable, read_boxes, read_frames
 from step.evaluation.label_map import read_label_map
 from step.files.atomic import atomic_path
 
@@ -80,12 +80,10 @@ def prepare(truth: Path, output: Path, *, label_map: Path | None = None, exclude
 def write_boxes(table: BoxTable, path: Path) -> None:
     """Writes rows as AVA has them; persons without an id stay without."""
     with path.open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
         for row in range(len(table)):
-            corners = (f"{corner:.6g}" for corner in table.boxes_xyxy[row])
             person = "" if np.isnan(table.last[row]) else table.people[int(table.last[row])]
-            video = table.videos[table.video[row]]
-            rows.writerow([video, second_text(table.second[row]), *corners, table.label[row], person])
+            video, second, corners = table.videos[table.video[row]], table.second[row], table.boxes_xyxy[row]
+            write_rows(file, [ava_row(video, second, corners, table.label[row], person, form=".6g")])
 
 
 def _order(table: BoxTable) -> NDArray[np.int64]:

@@ -3,25 +3,24 @@
 Shape legend: B clips.
 """
 
-import csv
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from step.config import StepConfig
 from step.data.ava_dataset import AvaDataset
-from step.evaluation.box_table import read_boxes, second_text
+from step.evaluation.ava_rows import Row, detection_rows, write_rows
+from step.evaluation.box_table import read_boxes
 from step.evaluation.scoring import Score, ScoringOptions, score
 from step.files.atomic import atomic_path
 from step.models.detector import StepDetector
 from step.training.samples.batch import Batch
 from step.training.samples.loading import load_batches
 
-RowsOf = Callable[[StepDetector, Batch], list[list[list[Any]]]]
+RowsOf = Callable[[StepDetector, Batch], list[list[Row]]]
 _THRESHOLD, _NMS_IOU, _MOST = 0.01, 0.4, 300
 
 
@@ -69,7 +68,7 @@ def evaluate(
     steps = range(1, detector.config.num_steps + 1)
     mine = list(range(shard.rank, len(dataset), shard.world))
     order = [mine[i : i + batch] for i in range(0, len(mine), batch)]
-    rows: dict[int, list[list[Any]]] = {step: [] for step in steps}
+    rows: dict[int, list[Row]] = {step: [] for step in steps}
     done = 0
     for clips in load_batches(dataset, order, workers=workers):
         for step, found in zip(steps, (rows_of or detected_rows)(detector, clips.to(device)), strict=True):
@@ -78,26 +77,28 @@ def evaluate(
         progress(done, len(mine))
     for step in steps:
         with _part(folder, step, shard.rank).open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows(rows[step])
+            write_rows(file, rows[step])
     shard.wait()
     scores = {step: _score(folder, step, truth, detector.config, shard) for step in steps}
     shard.wait()
     return scores
 
 
-def detected_rows(detector: StepDetector, clips: Batch) -> list[list[list[Any]]]:
+def detected_rows(detector: StepDetector, clips: Batch) -> list[list[Row]]:
     """Rows of AVA's csv after every step."""
-    rows: list[list[list[Any]]] = []
+    rows: list[list[Row]] = []
     with torch.inference_mode():
         for output in detector(clips.frames):
             found = detector.select(output, score_threshold=_THRESHOLD, nms_iou=_NMS_IOU, max_detections=_MOST)
             rows.append([])
             for clip, (video, second) in enumerate(clips.ids):
                 count = int(found.counts[clip])
-                columns = (found.boxes[clip, :count], found.labels[clip, :count], found.scores[clip, :count])
-                for corners, label, value in zip(*(column.cpu().numpy() for column in columns), strict=True):
-                    box = [f"{corner:.4g}" for corner in np.clip(corners, 0, 1)]
-                    rows[-1].append([video, second_text(second), *box, int(label), f"{value:.4g}"])
+                columns = (
+                    found.boxes[clip, :count].clamp(0, 1),
+                    found.labels[clip, :count],
+                    found.scores[clip, :count],
+                )
+                rows[-1] += detection_rows(video, second, *(column.cpu().numpy() for column in columns))
     return rows
 
 

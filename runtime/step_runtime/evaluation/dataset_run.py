@@ -1,6 +1,5 @@
 """A model over the key frames of an AVA-format data set: results in AVA's csv format."""
 
-import csv
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -18,7 +17,8 @@ from step.data.frame_store import CLIP_FRAMES, frame_file, read_clip, read_frame
 from step.data.video_clip import read_video_clip
 from step.data.videos import videos_by_name
 from step.errors import StepError
-from step.evaluation.box_table import read_boxes, second_text
+from step.evaluation.ava_rows import detection_rows, write_rows
+from step.evaluation.box_table import read_boxes
 from step.files.atomic import atomic_path
 from step_runtime.detector import Detector
 
@@ -137,15 +137,14 @@ def write_results(
     key_frames = data.key_frames()
     times_s: list[float] = []
     with atomic_path(output) as path, path.open("w", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
         for done, (video, second, clip) in enumerate(_clips(data, key_frames, config), 1):
             start_s = time.perf_counter()
             found = detector.detect(clip[None])
             times_s.append(time.perf_counter() - start_s)
-            for row in range(int(found.counts[0])):
-                box = [f"{corner:.4g}" for corner in np.clip(found.boxes[0, row], 0, 1)]
-                label, score = found.labels[0, row], found.scores[0, row]
-                rows.writerow([video, second_text(second), *box, label, f"{score:.4g}"])
+            boxes, labels, scores = (
+                values[0, : int(found.counts[0])] for values in (found.boxes, found.labels, found.scores)
+            )
+            write_rows(file, detection_rows(video, second, np.clip(boxes, 0, 1), labels, scores))
             progress(done, len(key_frames))
     return times_s
 

@@ -1,14 +1,12 @@
 """`detections.jsonl` and `detections.csv`."""
 
-import csv
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 from step.clips import tube_offsets_s
 from step.config import StepConfig
-from step.evaluation.box_table import second_text
+from step.evaluation.ava_rows import detection_rows, rows_text
 from step_runtime.clips.key_frame import KeyFrame
 from step_runtime.outputs.appended_file import AppendedFile
 from step_runtime.outputs.people import Person
@@ -40,16 +38,11 @@ class TableWriter:
         Raises:
             OSError: it cannot be written; neither file ends within a line.
         """
-        text = io.StringIO(newline="")
-        rows = csv.writer(text, lineterminator="\n")
-        detections = key_frame.detections
-        second = second_text(float(key_frame.scheduled_s))
-        for row in range(int(detections.counts[0])):
-            box = [f"{value:.4g}" for value in detections.boxes[0, row]]
-            label, score = detections.labels[0, row], detections.scores[0, row]
-            rows.writerow([key_frame.video, second, *box, label, f"{score:.4g}"])
+        found = key_frame.detections
+        columns = (values[0, : int(found.counts[0])] for values in (found.boxes, found.labels, found.scores))
+        rows = detection_rows(key_frame.video, float(key_frame.scheduled_s), *columns)
         # File names may hold bytes that are no UTF-8; they come out as they are.
-        self._csv.append(text.getvalue().encode(errors="surrogateescape"))
+        self._csv.append(rows_text(rows).encode(errors="surrogateescape"))
         self._jsonl.append((json.dumps(_json_line(key_frame, people, self._config)) + "\n").encode())
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from step.data import picture
 from step.data.frame_store import FrameIndex, frame_file, second_folder, write_index
 from step.data.toy.toy_figures import SPEEDS, Body, draw
 from step.errors import StepError
+from step.evaluation.ava_rows import Row, ava_row, rows_text
 from step.files.atomic import atomic_path
 from step.video.files import ffmpeg_name
 
@@ -51,6 +52,27 @@ class _Actor:
 
 
 @dataclass(frozen=True)
+class Annotation:
+    """What a row of ground truth says, but for its video.
+
+    Attributes:
+        second: of the key frame.
+        corners: float64 [4] in shares of the image.
+        label: class id.
+        person: their number in the scene.
+    """
+
+    second: int
+    corners: NDArray[np.float64]
+    label: int
+    person: int
+
+    def of(self, video: str) -> Row:
+        """The row of a video."""
+        return ava_row(video, self.second, self.corners, self.label, str(self.person), form=".4f")
+
+
+@dataclass(frozen=True)
 class Scene:
     """What a toy video shows: figures in front of a background that drifts."""
 
@@ -58,7 +80,7 @@ class Scene:
     _background: NDArray[np.uint8]
     _drift_px_s: NDArray[np.float64]
 
-    def frames(self) -> Iterator[tuple[NDArray[np.uint8], list[str]]]:
+    def frames(self) -> Iterator[tuple[NDArray[np.uint8], list[Annotation]]]:
         """The frames in order, `FPS` a second for `SECONDS`, and what is annotated in each.
 
         Yields:
@@ -124,7 +146,7 @@ def generate_frames(
 
 def _generate(
     folder: Path,
-    write: Callable[[Path, str, Scene], list[str]],
+    write: Callable[[Path, str, Scene], list[Annotation]],
     *,
     videos: dict[str, int],
     seed: int,
@@ -139,26 +161,26 @@ def _generate(
     with atomic_path(folder) as scratch:
         scratch.mkdir()
         for split, count in videos.items():
-            rows: list[str] = []
+            rows: list[Row] = []
             for number in range(count):
                 name = f"{split}_{number:03d}"
                 scene = make_scene(np.random.RandomState([seed, _SPLIT_SEEDS[split], number]))
-                rows += [f"{name},{row}\n" for row in write(scratch, name, scene)]
+                rows += [row.of(name) for row in write(scratch, name, scene)]
                 done += 1
                 progress(done, sum(videos.values()))
-            (scratch / f"{split}.csv").write_text("".join(rows))
+            (scratch / f"{split}.csv").write_text(rows_text(rows))
         ids = sorted({label for labels in ACTIONS.values() for label in labels})
         items = (f'item {{\n  name: "{AVA_CLASS_NAMES[label]}"\n  id: {label}\n}}\n' for label in ids)
         (scratch / "label_map.pbtxt").write_text("".join(items))
 
 
-def _write_video(folder: Path, name: str, scene: Scene) -> list[str]:
+def _write_video(folder: Path, name: str, scene: Scene) -> list[Annotation]:
     """Writes a scene as a video, and returns its rows of ground truth."""
     import av
     import av.video
 
     (folder / "videos").mkdir(exist_ok=True)
-    rows: list[str] = []
+    rows: list[Annotation] = []
     with av.open(ffmpeg_name(folder / "videos" / f"{name}.mp4"), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options=_ENCODER)
         assert isinstance(stream, av.video.VideoStream)
@@ -172,11 +194,11 @@ def _write_video(folder: Path, name: str, scene: Scene) -> list[str]:
     return rows
 
 
-def _write_frames(folder: Path, name: str, scene: Scene) -> list[str]:
+def _write_frames(folder: Path, name: str, scene: Scene) -> list[Annotation]:
     """Writes a scene's frames as JPEG, a folder a second, and returns its rows of ground truth."""
     root = folder / "frames"
     size_px = (2 * round(WIDTH_PX * picture.HEIGHT_PX / HEIGHT_PX / 2), picture.HEIGHT_PX)
-    rows: list[str] = []
+    rows: list[Annotation] = []
     for index, (canvas, found) in enumerate(scene.frames()):
         rows += found
         second = second_folder(root, name, index // FPS)
@@ -243,14 +265,13 @@ def _draw_actor(canvas: NDArray[np.uint8], actor: _Actor, time_s: float) -> NDAr
     return draw(canvas, actor.body, at_px, actor.action, time_s)
 
 
-def _rows(second: int, actors: tuple[_Actor, ...], boxes: list[NDArray[np.float64]]) -> list[str]:
-    """Of the figures of which at least half can be seen."""
+def _rows(second: int, actors: tuple[_Actor, ...], boxes: list[NDArray[np.float64]]) -> list[Annotation]:
+    """Annotates the figures of which at least half can be seen."""
     rows = []
     size = np.array([WIDTH_PX, HEIGHT_PX] * 2)
     for person, (actor, box) in enumerate(zip(actors, boxes, strict=True)):
         seen = np.clip(box, 0, size)
         if np.prod(seen[2:] - seen[:2]) < 0.5 * np.prod(box[2:] - box[:2]):
             continue
-        corners = ",".join(f"{corner:.4f}" for corner in seen / size)
-        rows += [f"{second:04d},{corners},{label},{person}" for label in ACTIONS[actor.action]]
+        rows += [Annotation(second, seen / size, label, person) for label in ACTIONS[actor.action]]
     return rows

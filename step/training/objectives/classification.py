@@ -5,13 +5,12 @@ Source: SPEC.md, "Training (classification pre-training)".
 """
 
 import zlib
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from step.evaluation.box_table import second_text
+from step.evaluation.ava_rows import Row, detection_rows
 from step.models.detector import StepDetector
 from step.training.objectives.losses import MeanCounts, StepLosses
 from step.training.objectives.selection import box_iou
@@ -113,9 +112,9 @@ def _background(true_px: Tensor, count: int, image_size_px: int, generator: torc
     return tries[fits][:count]
 
 
-def classified_rows(detector: StepDetector, clips: Batch) -> list[list[list[Any]]]:
+def classified_rows(detector: StepDetector, clips: Batch) -> list[list[Row]]:
     """Rows of AVA's csv: every class's score at every box of the ground truth; one step."""
-    rows: list[list[Any]] = []
+    rows: list[Row] = []
     size = max(len(people.boxes_px) for people in clips.people)
     boxes_px = torch.zeros(len(clips.people), max(size, 1), 4, device=clips.frames.device)
     boxes_px[..., 2:] = detector.config.image_size_px
@@ -126,7 +125,6 @@ def classified_rows(detector: StepDetector, clips: Batch) -> list[list[list[Any]
     for row, (people, (video, second)) in enumerate(zip(clips.people, clips.ids, strict=True)):
         shares = (people.boxes_px / detector.config.image_size_px).clamp(0, 1).cpu().numpy()
         for person, box in enumerate(shares):
-            corners = [f"{corner:.4g}" for corner in box]
-            for label, score in zip(detector.config.class_ids, scores[row, person], strict=True):
-                rows.append([video, second_text(second), *corners, label, f"{score:.4g}"])
+            labels = detector.config.class_ids
+            rows += detection_rows(video, second, [box] * len(labels), labels, scores[row, person])
     return [rows]
