@@ -26,13 +26,13 @@ from step_runtime import Detector
 from step_runtime.benchmark.statistics import median_ratio
 from step_runtime.clips.feature_reuse import MARGIN, extract_one, submit_one
 from step_runtime.clips.feature_windows import WindowPlan
-from step_runtime.evaluation.dataset_run import DatasetFolder
 from step_runtime.evaluation.map_parity import matched_share
 from step_runtime.evaluation.open_data import open_data
 from step_runtime.sources.base import SourceFrame
 from step_runtime.sources.video import VideoSource
 
 from step import StepError
+from step.data.dataset_folder import DatasetFolder
 from step.data.videos import videos_by_name
 from step.evaluation.ava_rows import detection_rows, write_rows
 from step.evaluation.box_table import read_boxes

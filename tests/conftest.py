@@ -16,10 +16,10 @@ from helpers import ONE_STEP, TINY, MakeVideo, make_detector, numbered_picture, 
 from numpy.typing import NDArray
 from step_export.bundle_writer import ExportSettings, export_bundle
 from step_runtime import Detector
-from step_runtime.evaluation.dataset_run import DatasetFolder
 from torch import nn
 
 from step import StepDetector, save_checkpoint
+from step.data.dataset_folder import DatasetFolder
 from step.data.extract import extract
 
 # Minutes each; two processes end together only if neither begins one of these last.

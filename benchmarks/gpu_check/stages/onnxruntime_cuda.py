@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from step_runtime.backends.base import Array, Loop
 from step_runtime.backends.onnxruntime import OnnxRuntimeBackend, open_session, session_options
-from step_runtime.evaluation.dataset_run import DatasetFolder
 from step_runtime.evaluation.map_parity import DEFAULT_TOLERANCES, Way, compare_map
 
 from gpu_check.models import find_bundle, find_checkpoint, find_toy_data, random_clips
@@ -25,6 +24,7 @@ from gpu_check.stage import Device, Report, StageOptions, run_stage
 from gpu_check.timing import need_cuda
 from step.bundles.graph_spec import FUSED, Precision
 from step.bundles.manifest import read_bundle
+from step.data.dataset_folder import DatasetFolder
 from step.detections import Detections
 from step.errors import StepError
 from step.parity.tolerances import TOLERANCES, detections_apart

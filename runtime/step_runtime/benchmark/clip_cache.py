@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from step.config import StepConfig
+from step.data.dataset_folder import DatasetFolder
 from step.files.atomic import atomic_path
-from step_runtime.evaluation.dataset_run import DatasetFolder
 
 _THREADS = 2
 _MOST_BYTES = 2 * 10**9  # a larger data set is decoded for each way anew

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from step.bundles.graph_spec import BACKBONE, DETECT, FUSED, step_graph_name
 from step.bundles.manifest import read_bundle
 from step.checkpoints.toy_model import find_model
+from step.data.dataset_folder import DatasetFolder
 from step.errors import StepError
 from step.evaluation.scoring import score_files
 from step_runtime.backends.base import Backend
@@ -35,7 +36,7 @@ from step_runtime.benchmark.clip_cache import ClipCache
 from step_runtime.benchmark.configurations import Way
 from step_runtime.benchmark.gpu_meter import GpuMeter
 from step_runtime.detector import Detector
-from step_runtime.evaluation.dataset_run import DatasetFolder, write_results
+from step_runtime.evaluation.dataset_run import write_results
 
 _IOU = 0.5
 

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from step.cli import OneLineGroup, progress_bar
 from step.config import StepConfig
+from step.data.dataset_folder import DatasetFolder
 from step.errors import StepError
 from step.evaluation.box_table import read_boxes, read_frames
 from step.evaluation.label_map import read_label_map
@@ -23,7 +24,7 @@ from step.shown import make_console
 from step_runtime.backends.base import Loop
 from step_runtime.backends.select import BACKENDS, BackendName
 from step_runtime.detector import Detector
-from step_runtime.evaluation.dataset_run import DatasetFolder, write_results
+from step_runtime.evaluation.dataset_run import write_results
 from step_runtime.evaluation.open_data import open_data
 from step_runtime.evaluation.parity_cli import parity
 from step_runtime.evaluation.tables import class_table, step_table

@@ -15,6 +15,7 @@ import numpy as np
 
 from step.bundles.graph_spec import Precision
 from step.bundles.manifest import read_bundle
+from step.data.dataset_folder import DatasetFolder
 from step.errors import StepError
 from step.evaluation.box_table import BoxTable, read_boxes
 from step.evaluation.frame_map import best_truth
@@ -23,7 +24,7 @@ from step.parity.tolerances import TOLERANCES
 from step_runtime.backends.base import Loop
 from step_runtime.backends.select import BackendName
 from step_runtime.detector import Detector
-from step_runtime.evaluation.dataset_run import DatasetFolder, write_results
+from step_runtime.evaluation.dataset_run import write_results
 
 _IOU = 0.5
 _SAME_BOX_IOU = 0.9

@@ -5,9 +5,9 @@ from pathlib import Path
 from rich.console import Console
 
 from step.cli import progress_bar
+from step.data.dataset_folder import DatasetFolder
 from step.data.toy.toy_cache import toy_validation_set
 from step.errors import StepError
-from step_runtime.evaluation.dataset_run import DatasetFolder
 
 
 def open_data(data: Path, split: str, console: Console) -> DatasetFolder:

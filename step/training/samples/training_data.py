@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from step.data.ava_dataset import AvaDataset
+from step.data.dataset_folder import DatasetFolder
 from step.errors import StepError
 from step.training.config import TrainingConfig
 from step.training.samples.augmentation import Augmentation, AugmentationOptions
@@ -30,31 +31,22 @@ def open_data(
         StepError: no such folder, no csv of a split or one without a box of the classes.
     """
     folder, size, frames_of_clip = config.data.folder, config.model.image_size_px, config.step_config().clip_frames
-    if not folder.is_dir():
-        raise StepError(f"data.folder {folder}: no such folder")
-    frames, videos = folder / "frames", folder / "videos"
-    if not frames.is_dir() and not videos.is_dir():
-        raise StepError(f"data.folder {folder}: has neither frames nor videos, which are folders of those names")
-    for split in (config.data.train, config.data.val):
-        if not (folder / f"{split}.csv").is_file():
-            raise StepError(f"data.folder {folder}: has no {split}.csv; write it with step-data prepare")
+    splits = [DatasetFolder.open(folder, split, called="data.folder") for split in (config.data.train, config.data.val)]
     ids, plain = config.data.class_ids, Augmentation(image_size_px=size, clip_frames=frames_of_clip, options=None)
-    places = (frames, None) if frames.is_dir() else (None, videos)
 
-    def opened(truth: Path, transform: Augmentation | None) -> AvaDataset:
-        return AvaDataset(truth=truth, frames=places[0], videos=places[1], class_ids=ids, transform=transform)
+    def opened(split: DatasetFolder, transform: Augmentation | None) -> AvaDataset:
+        videos = split.videos if split.frames is None else None
+        dataset = AvaDataset(truth=split.truth, frames=split.frames, videos=videos, class_ids=ids, transform=transform)
+        _check_videos(dataset, split.truth, split.frames or split.videos)
+        return dataset
 
-    train = opened(folder / f"{config.data.train}.csv", None)
-    truth = folder / f"{config.data.val}.csv"
-    val = opened(truth, plain)
-    for dataset, csv in ((train, config.data.train), (val, config.data.val)):
-        _check_videos(dataset, folder / f"{csv}.csv", frames if frames.is_dir() else videos)
+    train, val = opened(splits[0], None), opened(splits[1], plain)
     options = AugmentationOptions(**config.augmentation.model_dump())
     augmentation = Augmentation(image_size_px=size, clip_frames=frames_of_clip, options=options)
     clips = TrainingClips(dataset=train, augmentation=augmentation, seed=config.seed)
     if config.data.cache:
         clips.keep_in_memory(progress)
-    return TrainingData(clips, val, truth)
+    return TrainingData(clips, val, splits[1].truth)
 
 
 def _check_videos(dataset: AvaDataset, csv: Path, folder: Path) -> None:

@@ -16,7 +16,6 @@ from step_runtime import Detector
 from step_runtime.backends.gpus import find_gpu
 from step_runtime.backends.select import open_backend
 from step_runtime.backends.tensorrt import TensorRTBackend
-from step_runtime.evaluation.dataset_run import DatasetFolder
 from step_runtime.evaluation.map_parity import DEFAULT_TOLERANCES, Way, compare_map
 from step_runtime.verification.graph_runners.onnxruntime import OnnxRuntimeRunner
 from step_runtime.verification.graph_runners.tensorrt import TensorRTRunner
@@ -26,6 +25,7 @@ from step import load_checkpoint
 from step.bundles.engines import RTX_DEFAULT_TARGETS, BuildOptions
 from step.bundles.libraries import FLAVOURS, load_flavour
 from step.bundles.manifest import read_bundle
+from step.data.dataset_folder import DatasetFolder
 from step.errors import StepError
 from step.parity.compare import compare
 from step.parity.tolerances import TOLERANCES, detections_apart

@@ -9,10 +9,11 @@ import pytest
 from helpers import assert_one_error, run_command, shared_path
 from step_runtime import Detector
 from step_runtime.evaluation.cli import main as step_eval
-from step_runtime.evaluation.dataset_run import DatasetFolder, write_results
+from step_runtime.evaluation.dataset_run import write_results
 
 from step import StepError
 from step.data.cli import main as step_data
+from step.data.dataset_folder import DatasetFolder
 from step.data.toy import toy_cache
 from step.evaluation.box_table import read_boxes
 

@@ -8,10 +8,10 @@ import torch
 from helpers import TINY, assert_one_error, make_detector, run_command
 from step_runtime.backends.torch import TorchBackend
 from step_runtime.evaluation.cli import main as step_eval
-from step_runtime.evaluation.dataset_run import DatasetFolder
 from step_runtime.evaluation.map_parity import MapTolerance, ParityRow, Way, compare_map, find_ways, matched_share
 
 from step import StepError, save_checkpoint
+from step.data.dataset_folder import DatasetFolder
 from step.evaluation.box_table import BoxTable
 
 

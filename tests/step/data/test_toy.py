@@ -6,12 +6,12 @@ import sys
 import numpy as np
 import pytest
 from helpers import assert_one_error, run_command
-from step_runtime.evaluation.dataset_run import DatasetFolder
 
 from step import StepConfig
 from step.classes import AVA_CLASS_NAMES
 from step.data.check import check
 from step.data.cli import main
+from step.data.dataset_folder import DatasetFolder
 from step.data.toy.toy import ACTIONS, FPS, HEIGHT_PX, KEY_SECONDS, SECONDS, WIDTH_PX, generate, generate_frames
 from step.data.toy.toy_figures import Body, draw, pose
 from step.evaluation.box_table import read_boxes
