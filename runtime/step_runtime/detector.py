@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from step.clips import check_frames
 from step.config import StepConfig
 from step.detections import Detections
-from step.errors import ArgumentError
-from step_runtime.backends.base import Array, Backend, Loop
+from step.errors import ArgumentError, StepError
+from step_runtime.backends.base import Array, Backend, GivesEveryStep, Loop
 from step_runtime.backends.calls import Call, submit_clips
 from step_runtime.backends.select import BackendName, open_backend
 from step_runtime.clips.feature_reuse import MARGIN, plan_reuse
@@ -117,6 +117,33 @@ class Detector:
                 parts.append(under_way.popleft().result())
         parts += [call.result() for call in under_way]
         return Detections(*(np.concatenate(rows) for rows in zip(*parts, strict=True)))
+
+    @property
+    def gives_every_step(self) -> bool:
+        """Whether `detect_every_step` can be had: the backend runs the step loop, and says what each step gives."""
+        return self.backend.loop == "steps" and isinstance(self.backend, GivesEveryStep)
+
+    def detect_every_step(self, frames: NDArray[np.uint8]) -> list[Detections[Array]]:
+        """Detections of one clip after each progressive step, in one pass.
+
+        Args:
+            frames: uint8 [1, F, H, W, 3] RGB.
+
+        Returns:
+            Detections of that clip, from the first step on.
+
+        Raises:
+            StepError: the backend runs the fused graph, or does not say what each step gives.
+            ValueError: frames of another dtype, shape or layout.
+        """
+        backend = self.backend
+        if backend.loop != "steps" or not isinstance(backend, GivesEveryStep):
+            raise StepError(f"the {backend.loop} loop of {backend.name} gives the last step only")
+        check_frames(frames.shape, frames.dtype.name, self.config)
+        if len(frames) != 1:
+            raise ValueError(f"frames: expected one clip, got {len(frames)}")
+        filled = np.repeat(frames, backend.min_batch, axis=0)
+        return [Detections(*(rows[:1] for rows in found)) for found in backend.detect_every_step(filled)]
 
     def run(
         self,

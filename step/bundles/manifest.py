@@ -114,6 +114,10 @@ class Thresholds(Record):
     max_detections: int
 
 
+DEFAULT_THRESHOLDS = Thresholds(score_threshold=0.01, nms_iou=0.4, max_detections=300)
+"""Those of `StepDetector.detect` and of `step-export`."""
+
+
 class Source(Record):
     """The checkpoint that a bundle was exported from."""
 

@@ -6,7 +6,7 @@ the same: what a graph writes joins the values by name, and the tubes for the ne
 Shape legend: B clips, F frames, N tubes, T frames of a step's chunk.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 import numpy as np
@@ -53,8 +53,20 @@ def run_steps(run: Callable[[str], Mapping[str, Value]], values: dict[str, Value
         values: what the backbone wrote, and the input tubes; every graph's outputs join them.
         num_steps: progressive steps to run.
     """
-    for name in loop_graphs(num_steps)[1:]:
-        pass_on(values, run(name))
+    for _ in each_step(run, values, num_steps=num_steps):
+        pass
+    pass_on(values, run(DETECT))
+
+
+def each_step(run: Callable[[str], Mapping[str, Value]], values: dict[str, Value], *, num_steps: int) -> Iterator[int]:
+    """Runs the graphs of the steps, and gives each step (0-based) when it has run, so that detection may follow.
+
+    Args:
+        run, values, num_steps: see `run_steps`.
+    """
+    for step in range(num_steps):
+        pass_on(values, run(step_graph_name(step)))
+        yield step
 
 
 class GraphChain:

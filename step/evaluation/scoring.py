@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from step.classes import CHALLENGE_CLASS_IDS, class_group
-from step.errors import StepError
+from step.errors import ArgumentError, StepError
 from step.evaluation.box_table import BoxTable, find_duplicate, read_boxes, read_frames
 from step.evaluation.frame_map import Boxes, ClassResult, frame_ap, mean_ap
 from step.evaluation.label_map import read_label_map
@@ -36,11 +36,11 @@ class ScoringOptions:
     def __post_init__(self) -> None:
         for iou in self.ious:
             if not 0 < iou <= 1:
-                raise StepError(f"--iou is {iou}; it must be above 0 and at most 1")
+                raise ArgumentError(f"`ious` is {iou}; it must be above 0 and at most 1")
         if not self.ious or len({f"{iou:g}" for iou in self.ious}) != len(self.ious):
-            raise StepError(f"--iou is {','.join(map(str, self.ious))}; give each overlap once")
+            raise ArgumentError(f"`ious` is {','.join(map(str, self.ious))}; give each overlap once")
         if self.cap is not None and self.cap < 1:
-            raise StepError(f"--cap is {self.cap}; it must be at least 1")
+            raise ArgumentError(f"`cap` is {self.cap}; it must be at least 1")
 
 
 @dataclass(frozen=True)

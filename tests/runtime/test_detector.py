@@ -187,5 +187,5 @@ def test_a_video_that_breaks_off_leaves_a_problem(make_video):
 
 
 def test_interval_out_of_range(make_video):
-    with pytest.raises(StepError, match="every_s is 0"):
+    with pytest.raises(StepError, match="`every_s` is 0"):
         list(Detector(RecordingBackend()).run(make_video(), every_s=Fraction(0)))

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from step_runtime.backends.base import Array, Loop
 from step_runtime.backends.onnxruntime import OnnxRuntimeBackend, open_session, session_options
-from step_runtime.evaluation.map_parity import DEFAULT_TOLERANCES, Way, compare_map
+from step_runtime.evaluation.map_parity import DEFAULT_TOLERANCES, Configuration, compare_map
 
 from gpu_check.models import find_bundle, find_checkpoint, find_toy_data, random_clips
 from gpu_check.stage import Device, Report, StageOptions, run_stage
@@ -182,25 +182,27 @@ def _map_parity(report: Report, options: StageOptions) -> None:
     torch.backends.cudnn.allow_tf32 = False
     where = "cuda" if options.device == "cuda" else "cpu"
     checkpoint = find_checkpoint("toy", options.work, options.device)
-    ways = [Way(model=checkpoint, backend="torch", loop=None, precision="fp32")]
+    configurations = [Configuration(model=checkpoint, backend="torch", loop=None, precision="fp32")]
     for precision in ("fp32", "fp16"):
         bundle = find_bundle("toy", precision, options.work, options.device)
-        ways += [
-            Way(model=bundle, backend="onnxruntime", loop=loop, precision=precision) for loop in ("fused", "steps")
+        configurations += [
+            Configuration(model=bundle, backend="onnxruntime", loop=loop, precision=precision)
+            for loop in ("fused", "steps")
         ]
-    steps = list(range(1, read_bundle(ways[-1].model).num_steps + 1))
+    manifest = read_bundle(configurations[-1].model)
+    steps = list(range(1, manifest.num_steps + 1))
     data = DatasetFolder.open(find_toy_data(options.work, options.device), "val")
-    for row in compare_map(ways, data, steps=steps, device=where):
-        if not report.check(row.problem is None, f"mAP parity, {row.way.name}: {row.problem}"):
+    for row in compare_map(configurations, data, steps=steps, thresholds=manifest.thresholds, device=where):
+        if not report.check(row.problem is None, f"mAP parity, {row.configuration.name}: {row.problem}"):
             continue
-        report.figure(row.way.name, row.mean_ap[max(row.mean_ap)], "mAP", table=table)
-        report.figure(row.way.name, 100 * row.worst_mean, "mAP apart, points", table=table)
-        report.figure(row.way.name, 100 * row.matched, "same detections %", table=table)
-        report.figure(row.way.name, row.latency_ms, "ms a clip", table=table)
+        report.figure(row.configuration.name, row.mean_ap[max(row.mean_ap)], "mAP", table=table)
+        report.figure(row.configuration.name, 100 * row.worst_mean, "mAP apart, points", table=table)
+        report.figure(row.configuration.name, 100 * row.matched, "same detections %", table=table)
+        report.figure(row.configuration.name, row.latency_ms, "ms a clip", table=table)
         report.check(
             row.passed(DEFAULT_TOLERANCES),
-            f"mAP parity, {row.way.name}: mAP {100 * row.worst_mean:.2f} points apart from PyTorch's, a class's AP "
-            f"{100 * row.worst_class:.2f}",
+            f"mAP parity, {row.configuration.name}: mAP {100 * row.worst_mean:.2f} points apart from PyTorch's, "
+            f"a class's AP {100 * row.worst_class:.2f}",
         )
 
 

@@ -61,6 +61,14 @@ class TakesFeatures(Protocol):
         """Starts the steps and the detection on features that `extract` gave; see `Backend.submit`."""
 
 
+@runtime_checkable
+class GivesEveryStep(Protocol):
+    """What a backend offers besides `Backend` while its loop is "steps": detections after each step, in one pass."""
+
+    def detect_every_step(self, frames: NDArray[np.uint8]) -> list[Detections[Array]]:
+        """Detections of clips, uint8 [B, F, H, W, 3], after each progressive step, from the first."""
+
+
 class Backend(Protocol):
     """A loaded model.
 

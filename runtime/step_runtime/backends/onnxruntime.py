@@ -6,6 +6,7 @@ Source: https://onnxruntime.ai/docs/api/python/api_summary.html (IOBinding, OrtV
 import contextlib
 import io
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from step.bundles.graph_spec import (
     BACKBONE,
     CONTEXT,
+    DETECT,
     FEATURES,
     FUSED,
     INPUT_TUBES_PX,
@@ -25,12 +27,12 @@ from step.bundles.graph_spec import (
 )
 from step.bundles.manifest import Manifest
 from step.bundles.onnx_files import one_line, onnxruntime_failures
-from step.bundles.step_loop import first_tubes, loop_graphs, pass_on, run_steps
+from step.bundles.step_loop import each_step, first_tubes, loop_graphs, pass_on, run_steps
 from step.detections import Detections
 from step.errors import ArgumentError, StepError
 from step.parity.tolerances import held_to
 from step.turns import MOST_BATCHES, Turns
-from step_runtime.backends.base import Features, Finished, Loop
+from step_runtime.backends.base import Array, Features, Finished, Loop
 from step_runtime.backends.gpus import cuda_driver_is_present
 from step_runtime.tracing.tracer import SILENT, Tracer
 
@@ -103,14 +105,27 @@ class OnnxRuntimeBackend:
     def _submit(self, frames: NDArray[np.uint8]) -> Finished:
         batch = len(frames)
         values = self._buffers_of(batch)
-        with self._tracer.span("upload"):
-            values["frames"] = ort.OrtValue.ortvalue_from_numpy(frames, self._memory, self._memory_id)
+        self._upload(values, {"frames": frames})
         if self.loop == "fused":
             pass_on(values, self._run(FUSED, values, batch))
         else:
             pass_on(values, self._run(BACKBONE, values, batch))
             self._run_steps(values, batch)
         return self._finished(values)
+
+    def detect_every_step(self, frames: NDArray[np.uint8]) -> list[Detections[Array]]:
+        """See `GivesEveryStep.detect_every_step`."""
+        batch = len(frames)
+        with self._turns.taken():
+            values = self._buffers_of(batch)
+            self._upload(values, {"frames": frames})
+            pass_on(values, self._run(BACKBONE, values, batch))
+            self._bind_first_tubes(values, batch)
+            found: list[Detections[Array]] = []
+            for _ in each_step(lambda name: self._run(name, values, batch), values, num_steps=self._num_steps):
+                pass_on(values, self._run(DETECT, values, batch))
+                found.append(self._finished(values).detections)
+            return found
 
     def extract(self, frames: NDArray[np.uint8]) -> Features:
         """See `TakesFeatures.extract`."""
@@ -120,8 +135,7 @@ class OnnxRuntimeBackend:
     def _extract(self, frames: NDArray[np.uint8]) -> Features:
         batch = len(frames)
         values = self._buffers_of(batch)
-        with self._tracer.span("upload"):
-            values["frames"] = ort.OrtValue.ortvalue_from_numpy(frames, self._memory, self._memory_id)
+        self._upload(values, {"frames": frames})
         pass_on(values, self._run(BACKBONE, values, batch))
         with self._tracer.span("download"):
             context = values.get(CONTEXT)
@@ -135,9 +149,7 @@ class OnnxRuntimeBackend:
     def _submit_features(self, clip: Features) -> Finished:
         batch = len(clip.features)
         values = self._buffers_of(batch)
-        with self._tracer.span("upload"):
-            for name, array in clip.inputs.items():
-                values[name] = ort.OrtValue.ortvalue_from_numpy(array, self._memory, self._memory_id)
+        self._upload(values, clip.inputs)
         self._run_steps(values, batch)
         return self._finished(values)
 
@@ -166,11 +178,19 @@ class OnnxRuntimeBackend:
 
     def _run_steps(self, values: dict[str, ort.OrtValue], batch: int) -> None:
         """The loop after the backbone; what one graph writes is bound to the next as it lies in memory."""
+        self._bind_first_tubes(values, batch)
+        run_steps(lambda name: self._run(name, values, batch), values, num_steps=self._num_steps)
+
+    def _bind_first_tubes(self, values: dict[str, ort.OrtValue], batch: int) -> None:
         if "anchors" not in values:
             tubes_px = first_tubes(self.config, batch=batch)
             values["anchors"] = ort.OrtValue.ortvalue_from_numpy(tubes_px, self._memory, self._memory_id)
         values[INPUT_TUBES_PX] = values["anchors"]
-        run_steps(lambda name: self._run(name, values, batch), values, num_steps=self._num_steps)
+
+    def _upload(self, values: dict[str, ort.OrtValue], arrays: Mapping[str, Array]) -> None:
+        with self._tracer.span("upload"):
+            for name, array in arrays.items():
+                values[name] = ort.OrtValue.ortvalue_from_numpy(array, self._memory, self._memory_id)
 
     def _run(self, name: str, values: dict[str, ort.OrtValue], batch: int) -> dict[str, ort.OrtValue]:
         """Runs one graph on bound memory; its outputs are allocated once per batch size."""

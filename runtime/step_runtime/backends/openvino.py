@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from step.bundles.graph_spec import BACKBONE, CONTEXT, FEATURES, FUSED, INPUT_TUBES_PX, RESULTS
+from step.bundles.graph_spec import BACKBONE, CONTEXT, DETECT, FEATURES, FUSED, INPUT_TUBES_PX, RESULTS
 from step.bundles.manifest import Manifest
 from step.bundles.onnx_files import load_onnx
-from step.bundles.step_loop import first_tubes, loop_graphs, pass_on, run_steps
+from step.bundles.step_loop import each_step, first_tubes, loop_graphs, pass_on, run_steps
 from step.detections import Detections
 from step.errors import ArgumentError, StepError
 from step.turns import Turns
@@ -103,6 +103,18 @@ class OpenVinoBackend:
                 pass_on(values, self._run(BACKBONE, values))
                 self._run_steps(values, len(frames))
             return self._finished(values)
+
+    def detect_every_step(self, frames: NDArray[np.uint8]) -> list[Detections[Array]]:
+        """See `GivesEveryStep.detect_every_step`."""
+        values: dict[str, Array] = {"frames": frames}
+        with self._turns.taken():
+            pass_on(values, self._run(BACKBONE, values))
+            values[INPUT_TUBES_PX] = first_tubes(self.config, batch=len(frames))
+            found: list[Detections[Array]] = []
+            for _ in each_step(lambda name: self._run(name, values), values, num_steps=self._num_steps):
+                pass_on(values, self._run(DETECT, values))
+                found.append(self._finished(values).detections)
+            return found
 
     def extract(self, frames: NDArray[np.uint8]) -> Features:
         """See `TakesFeatures.extract`."""

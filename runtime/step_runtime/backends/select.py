@@ -8,7 +8,7 @@ from typing import Literal
 
 from step.bundles.graph_spec import FUSED
 from step.bundles.libraries import FLAVOURS
-from step.bundles.manifest import Manifest, read_bundle
+from step.bundles.manifest import DEFAULT_THRESHOLDS, Manifest, Thresholds, read_bundle
 from step.checkpoints.toy_model import find_model
 from step.errors import ArgumentError, StepError
 from step_runtime.backends.base import Backend, Loop
@@ -52,7 +52,9 @@ def open_backend(
             raise ArgumentError(
                 f"`loop` fused needs a bundle; {model} is a checkpoint, whose steps PyTorch runs one by one"
             )
-        return _open_torch(model, backend=backend, num_steps=num_steps, device=device, threads=threads, tracer=tracer)
+        if backend not in ("auto", "torch"):
+            raise ArgumentError(f"{model} is a file; `backend` {backend} needs a bundle: step-export {model} -o BUNDLE")
+        return open_torch(model, num_steps=num_steps, device=device, threads=threads, tracer=tracer)
     if backend == "torch":
         raise ArgumentError(
             f"`backend` torch runs a checkpoint, not a bundle; give `model` model.pth instead of {model}"
@@ -131,11 +133,25 @@ def _open(
     )
 
 
-def _open_torch(
-    model: Path, *, backend: BackendName, num_steps: int | None, device: str, threads: int | None, tracer: Tracer
+def open_torch(
+    model: Path,
+    *,
+    num_steps: int | None,
+    device: str = "auto",
+    threads: int | None = None,
+    thresholds: Thresholds = DEFAULT_THRESHOLDS,
+    tracer: Tracer = SILENT,
 ) -> Backend:
-    if backend not in ("auto", "torch"):
-        raise ArgumentError(f"{model} is a file; `backend` {backend} needs a bundle: step-export {model} -o BUNDLE")
+    """Loads a checkpoint in PyTorch.
+
+    Args:
+        model: the checkpoint.
+        thresholds: of the detections; a bundle has its own inside.
+        num_steps, device, threads, tracer: see `open_backend`.
+
+    Raises:
+        StepError: no torch, a bad checkpoint, step count or device.
+    """
     if importlib.util.find_spec("torch") is None:
         raise StepError(f"{model} is a checkpoint, which needs torch: pip install 'step-trt[export]', or give a bundle")
     import torch
@@ -143,7 +159,9 @@ def _open_torch(
     from step_runtime.backends.torch import TorchBackend
 
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    return TorchBackend(model, num_steps=num_steps, device=chosen, threads=threads, tracer=tracer)
+    return TorchBackend(
+        model, num_steps=num_steps, device=chosen, threads=threads, thresholds=thresholds, tracer=tracer
+    )
 
 
 def _choose_loop(model: Path, manifest: Manifest, loop: Loop | None, steps: int) -> Loop:

@@ -1,6 +1,6 @@
 """PyTorch, the reference: runs a checkpoint, not a bundle."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,18 +11,16 @@ from step_plugins import PluginError
 
 from step import load_checkpoint
 from step.bundles.graph_spec import BACKBONE, CONTEXT, DETECT, Precision, step_graph_name
+from step.bundles.manifest import DEFAULT_THRESHOLDS, Thresholds
 from step.detections import Detections
 from step.errors import ArgumentError, StepError
-from step.models.detector import ClipFeatures, frame_by_frame
+from step.models.detector import ClipFeatures, StepOutput, frame_by_frame
 from step.models.i3d import MaxPoolSame
 from step.parity.tolerances import held_to
 from step.turns import Turns
-from step_runtime.backends.base import Features, Finished, Loop
+from step_runtime.backends.base import Array, Features, Finished, Loop
 from step_runtime.backends.torch_kernels import use_kernels
 from step_runtime.tracing.tracer import SILENT, Tracer
-
-# The defaults of `StepDetector.detect` and of `step-export`.
-_SCORE_THRESHOLD, _NMS_IOU, _MAX_DETECTIONS = 0.01, 0.4, 300
 
 
 class TorchBackend:
@@ -33,7 +31,8 @@ class TorchBackend:
         num_steps: progressive steps to run; None for all.
         device: "cpu", "cuda" or "cuda:N".
         threads: CPU threads; None lets the library choose.
-        tracer: is told of uploads, what the graphs would be, and downloads; on a GPU, each waits for its end then.
+        thresholds: of the detections.
+        tracer: records uploads, what the graphs would be, and downloads; on a GPU, each waits for its end then.
 
     Raises:
         StepError: a bad checkpoint or no such device.
@@ -52,9 +51,11 @@ class TorchBackend:
         num_steps: int | None,
         device: str,
         threads: int | None,
+        thresholds: Thresholds = DEFAULT_THRESHOLDS,
         tracer: Tracer = SILENT,
     ) -> None:
         self._tracer = tracer
+        self._thresholds = thresholds
         self._turns = Turns()
         if threads is not None:
             torch.set_num_threads(threads)
@@ -88,9 +89,14 @@ class TorchBackend:
                 module.own_only = True
 
     def submit(self, frames: NDArray[np.uint8]) -> Finished:
-        """See `Backend.submit`; the thresholds are the defaults of `step-export`."""
+        """See `Backend.submit`."""
         with self._turns.taken():
             return self._finish(self._extract(frames))
+
+    def detect_every_step(self, frames: NDArray[np.uint8]) -> list[Detections[Array]]:
+        """See `GivesEveryStep.detect_every_step`."""
+        with self._turns.taken():
+            return self._detected(self._extract(frames), steps=range(self._num_steps))
 
     def extract(self, frames: NDArray[np.uint8]) -> Features:
         """See `TakesFeatures.extract`."""
@@ -129,8 +135,13 @@ class TorchBackend:
 
     def _finish(self, clip: ClipFeatures) -> Finished:
         """`StepDetector.detect` from the features on, cut where the graphs are."""
+        return Finished(self._detected(clip, steps=(self._num_steps - 1,))[-1])
+
+    def _detected(self, clip: ClipFeatures, *, steps: Sequence[int]) -> list[Detections[Array]]:
+        """Runs all steps, and detects after some of them."""
         detector, last = self._detector, self._num_steps - 1
         tubes_px = detector.initial_tubes(len(clip.features))
+        found: list[Detections[Array]] = []
         try:
             with torch.inference_mode():
                 for step in range(self._num_steps):
@@ -138,14 +149,23 @@ class TorchBackend:
                         output = detector.run_step(clip, tubes_px, step=step)
                         if step < last:
                             tubes_px = detector.next_tubes(output, step=step)
-                with self._span(DETECT):
-                    detections = detector.select(
-                        output, score_threshold=_SCORE_THRESHOLD, nms_iou=_NMS_IOU, max_detections=_MAX_DETECTIONS
-                    )
+                    if step in steps:
+                        found.append(self._select(output))
         except PluginError as error:
             raise StepError(str(error)) from error
+        return found
+
+    def _select(self, output: StepOutput) -> Detections[Array]:
+        thresholds = self._thresholds
+        with self._span(DETECT):
+            detections = self._detector.select(
+                output,
+                score_threshold=thresholds.score_threshold,
+                nms_iou=thresholds.nms_iou,
+                max_detections=thresholds.max_detections,
+            )
         with self._span("download"):
-            return Finished(Detections(*(rows.cpu().numpy() for rows in detections)))
+            return Detections(*(rows.cpu().numpy() for rows in detections))
 
     @contextmanager
     def _span(self, name: str) -> Iterator[None]:

@@ -2,15 +2,16 @@
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import click
 from rich.console import Console
+from rich.progress import Progress
 
-from step.cli import OneLineGroup, progress_bar
+from step.cli import OneLineGroup, progress_bar, takes_with_context
 from step.config import StepConfig
 from step.data.dataset_folder import DatasetFolder
 from step.errors import StepError
@@ -24,22 +25,12 @@ from step.shown import make_console
 from step_runtime.backends.base import Loop
 from step_runtime.backends.select import BACKENDS, BackendName
 from step_runtime.detector import Detector
-from step_runtime.evaluation.dataset_run import write_results
+from step_runtime.evaluation.dataset_run import write_results, write_results_of_each_step
 from step_runtime.evaluation.open_data import open_data
 from step_runtime.evaluation.parity_cli import parity
 from step_runtime.evaluation.tables import class_table, step_table
 
 _VIDEO_IOUS = (0.2, 0.5)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Running:
-    """What runs the model."""
-
-    model: Path
-    backend: BackendName
-    loop: Loop | None
-    device: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +53,79 @@ def _parse_ious(_ctx: click.Context, _param: click.Parameter, value: str) -> tup
         raise StepError(f"--iou is {value!r}; give numbers such as 0.5 or 0.5,0.75") from None
 
 
+@dataclass(frozen=True)
+class EvalCommand:
+    """What was typed; see `step-eval --help`."""
+
+    results: Path | None
+    truth: Path | None
+    model: Path | None
+    data: Path | None
+    split: str
+    backend: str
+    loop: str | None
+    steps: int | None
+    every_step: bool
+    device: str
+    label_map: Path | None
+    exclude: Path | None
+    cap: int | None
+    frames_without_truth: str
+    ious: tuple[float, ...]
+    video_map: bool
+    json_file: Path | None
+    csv_file: Path | None
+    html_file: Path | None
+
+    @property
+    def scoring(self) -> ScoringOptions:
+        """How results are scored."""
+        frames_without_truth = cast(FramesWithoutTruth, self.frames_without_truth)
+        return ScoringOptions(ious=self.ious, cap=self.cap, frames_without_truth=frames_without_truth)
+
+    @property
+    def outputs(self) -> dict[str, Path | None]:
+        """The files to write, by option."""
+        outputs = {"--json": self.json_file, "--csv": self.csv_file, "--html": self.html_file}
+        return outputs if self.model is None else outputs | {"--results": self.results}
+
+    def check(self) -> None:
+        """Refuses options that do not go together.
+
+        Raises:
+            StepError: which, and what to give instead.
+        """
+        if self.data is not None and self.truth is not None:
+            raise StepError(f"--data {self.data} holds the ground truth; give no --truth")
+        if self.model is None and (self.results is None or (self.truth is None and self.data is None)):
+            raise StepError("give --results and --truth, or --model and --data")
+        if self.model is not None and self.data is None:
+            raise StepError("--model runs on --data, a folder that holds the ground truth; give it")
+        if self.model is None and (self.every_step or self.steps is not None):
+            raise StepError("--steps and --every-step are of a model that is run; give --model and --data")
+        if self.every_step and self.loop == "fused":
+            raise StepError("--every-step needs the graph of each step; leave out --loop fused")
+
+    def scorer(self, folder: DatasetFolder | None, scoring: ScoringOptions) -> "_Scorer":
+        """What results are scored against.
+
+        Args:
+            folder: of --data; None where --truth is given.
+            scoring: how.
+        """
+        truth, label_map, exclude = self.truth, self.label_map, self.exclude
+        if folder is not None:
+            truth, label_map, exclude = folder.truth, label_map or folder.label_map, exclude or folder.exclude
+        assert truth is not None
+        return _Scorer(truth=truth, label_map=label_map, exclude=exclude, options=scoring)
+
+    def open(self, *, loop: Loop | None, num_steps: int | None) -> Detector:
+        """Loads the model."""
+        assert self.model is not None
+        backend = cast(BackendName, self.backend)
+        return Detector.open(self.model, backend, loop=loop, num_steps=num_steps, device=self.device)
+
+
 @click.group(cls=OneLineGroup, invoke_without_command=True, context_settings={"show_default": True})
 @click.option(
     "--results",
@@ -79,7 +143,7 @@ def _parse_ious(_ctx: click.Context, _param: click.Parameter, value: str) -> tup
 @click.option("--backend", type=click.Choice(BACKENDS), default="auto", help="What runs the model.")
 @click.option("--loop", type=click.Choice(["fused", "steps"]), help="Which graphs.  [default: fused where it can]")
 @click.option("--steps", type=int, help="Progressive steps to run.  [default: all]")
-@click.option("--every-step", is_flag=True, help="Score after each step too; the model runs once for each.")
+@click.option("--every-step", is_flag=True, help="Score after each step too; the step loop runs.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 @click.option("--label-map", type=click.Path(path_type=Path), help="pbtxt of the classes that count.  [default: all]")
 @click.option("--exclude", type=click.Path(path_type=Path), help="csv of key frames that do not count.")
@@ -98,76 +162,57 @@ def _parse_ious(_ctx: click.Context, _param: click.Parameter, value: str) -> tup
     "--html", "html_file", type=click.Path(path_type=Path), help="Write a page with curves and, given --data, mistakes."
 )
 @click.pass_context
-def main(
-    context: click.Context,
-    results: Path | None,
-    truth: Path | None,
-    model: Path | None,
-    data: Path | None,
-    split: str,
-    backend: str,
-    loop: str | None,
-    steps: int | None,
-    every_step: bool,
-    device: str,
-    label_map: Path | None,
-    exclude: Path | None,
-    cap: int | None,
-    frames_without_truth: str,
-    ious: tuple[float, ...],
-    video_map: bool,
-    json_file: Path | None,
-    csv_file: Path | None,
-    html_file: Path | None,
-) -> None:
+@takes_with_context(EvalCommand)
+def main(context: click.Context, command: EvalCommand) -> None:
     """Scores detections by AVA's frame-mAP.
 
     The defaults are the STEP release's; the challenge's are --cap 50 --frames-without-truth drop.
     """
     if context.invoked_subcommand is not None:
+        _refuse_options_before(context)
         return
     console = make_console()
-    options = ScoringOptions(ious=ious, cap=cap, frames_without_truth=cast(FramesWithoutTruth, frames_without_truth))
-    folder = None if data is None else open_data(data, split, console)
-    if folder is not None:
-        if truth is not None:
-            raise StepError(f"--data {data} holds the ground truth; give no --truth")
-        truth, label_map, exclude = folder.truth, label_map or folder.label_map, exclude or folder.exclude
-    if model is None and (results is None or truth is None):
-        raise StepError("give --results and --truth, or --model and --data")
-    if model is not None and folder is None:
-        raise StepError("--model runs on --data, a folder that holds the ground truth; give it")
-    if model is None and (every_step or steps is not None):
-        raise StepError("--steps and --every-step are of a model that is run; give --model and --data")
-    if every_step and loop == "fused":
-        raise StepError("--every-step needs the graph of each step; leave out --loop fused")
-    assert truth is not None
-    scorer = _Scorer(truth=truth, label_map=label_map, exclude=exclude, options=options)
-    outputs = {"--json": json_file, "--csv": csv_file, "--html": html_file}
-    if model is not None:
-        outputs["--results"] = results
-    _check_before(scorer, outputs, with_tubes=video_map, with_page=html_file is not None)
-    if model is not None and folder is not None:
-        running = _Running(model=model, backend=cast(BackendName, backend), loop=cast(Loop | None, loop), device=device)
-        by_step = _score_model(running, folder, scorer, results, steps, console, every_step=every_step)
+    command.check()
+    scoring = command.scoring
+    folder = None if command.data is None else open_data(command.data, command.split, console)
+    scorer = command.scorer(folder, scoring)
+    _check_before(scorer, command.outputs, with_tubes=command.video_map, with_page=command.html_file is not None)
+    if folder is not None and command.model is not None:
+        by_step = _score_model(command, folder, scorer, console)
     else:
-        assert results is not None
-        by_step = {0: scorer.score(results)}
+        assert command.results is not None
+        by_step = {0: scorer.score(command.results)}
     scored = by_step[max(by_step)]
     extra: dict[str, Any] = {}
-    if every_step:
-        means = {str(step): {f"{iou:g}": each.mean_ap(iou) for iou in ious} for step, each in by_step.items()}
-        extra["per_step"] = means
-    if video_map:
+    if command.every_step:
+        extra["per_step"] = {
+            str(step): {f"{iou:g}": each.mean_ap(iou) for iou in command.ious} for step, each in by_step.items()
+        }
+    if command.video_map:
         extra |= _video_map(scored)
-    _print(scored, by_step if every_step else {}, extra, console)
-    if json_file is not None:
-        with atomic_path(json_file) as path:
+    _print(scored, by_step if command.every_step else {}, extra, console)
+    _write_files(command, scored, extra, folder)
+
+
+def _refuse_options_before(context: click.Context) -> None:
+    """A subcommand has options of its own; what stands before it would be for nobody."""
+    for parameter in context.command.params:
+        if context.get_parameter_source(str(parameter.name)) is click.core.ParameterSource.COMMANDLINE:
+            option = max(parameter.opts, key=len)
+            raise StepError(
+                f"{option} stands before {context.invoked_subcommand}, which does not see it; give it after, or leave "
+                "it out"
+            )
+
+
+def _write_files(command: EvalCommand, scored: Score, extra: dict[str, Any], folder: DatasetFolder | None) -> None:
+    if command.json_file is not None:
+        with atomic_path(command.json_file) as path:
             path.write_text(json.dumps(scored.as_json() | extra, indent=2) + "\n")
-    if csv_file is not None:
-        write_class_csv(scored, csv_file)
-    if html_file is not None:
-        write_page(scored, html_file, picture=None if folder is None else folder.key_frame)
+    if command.csv_file is not None:
+        write_class_csv(scored, command.csv_file)
+    if command.html_file is not None:
+        write_page(scored, command.html_file, picture=None if folder is None else folder.key_frame)
 
 
 def _check_before(scorer: _Scorer, outputs: Mapping[str, Path | None], *, with_tubes: bool, with_page: bool) -> None:
@@ -184,27 +229,21 @@ def _check_before(scorer: _Scorer, outputs: Mapping[str, Path | None], *, with_t
     check_outputs(outputs)
 
 
-def _score_model(
-    running: _Running,
-    folder: DatasetFolder,
-    scorer: _Scorer,
-    results: Path | None,
-    steps: int | None,
-    console: Console,
-    *,
-    every_step: bool,
-) -> dict[int, Score]:
-    """By step; the last one's results go to `results`, where that is given."""
+def _score_model(command: EvalCommand, folder: DatasetFolder, scorer: _Scorer, console: Console) -> dict[int, Score]:
+    """Scores by step; the last one's results go to --results, where that is given."""
     with tempfile.TemporaryDirectory() as scratch:
-        output = results or Path(scratch) / "results.csv"
-        last, config = _run(running, folder, output, steps, console)
-        by_step = {last: scorer.score(output)}
-        for step in range(1, last) if every_step else ():
-            partial = Path(scratch) / f"step{step}.csv"
-            _run(running, folder, partial, step, console)
-            by_step[step] = scorer.score(partial)
+
+        def outputs(last: int) -> dict[int, Path]:
+            files = {step: Path(scratch) / f"step{step}.csv" for step in range(1, last + 1)}
+            return files | ({} if command.results is None else {last: command.results})
+
+        if command.every_step:
+            files, config = _run_every_step(command, folder, outputs, console)
+        else:
+            files, config = _run_last_step(command, folder, outputs, console)
+        by_step = {step: scorer.score(file) for step, file in files.items()}
     names = {label: config.class_name(label) for label in config.class_ids}
-    return {step: replace(each, names=each.names or names) for step, each in sorted(by_step.items())}
+    return {step: replace(each, names=each.names or names) for step, each in by_step.items()}
 
 
 def _print(scored: Score, by_step: dict[int, Score], extra: dict[str, Any], console: Console) -> None:
@@ -233,19 +272,42 @@ def _video_map(scored: Score) -> dict[str, Any]:
     }
 
 
-def _run(
-    running: _Running, folder: DatasetFolder, output: Path, num_steps: int | None, console: Console
-) -> tuple[int, StepConfig]:
-    """Writes the results of a model; says how many steps it ran, and what the model is."""
-    opened = Detector.open(
-        running.model, running.backend, loop=running.loop, num_steps=num_steps, device=running.device
-    )
-    with opened as detector, progress_bar(console) as bar:
-        task = bar.add_task(f"key frames on {detector.backend.name}")
-        write_results(
-            detector, folder, output, progress=lambda done, total: bar.update(task, completed=done, total=total)
-        )
-        return num_steps or detector.config.num_steps, detector.config
+Outputs = Callable[[int], dict[int, Path]]
+"""Names the file of each step's results, given the number of steps."""
+
+
+def _run_last_step(
+    command: EvalCommand, folder: DatasetFolder, outputs: Outputs, console: Console
+) -> tuple[dict[int, Path], StepConfig]:
+    """Runs a model; gives the results after its last step, and what the model is."""
+    detector = command.open(loop=cast(Loop | None, command.loop), num_steps=command.steps)
+    with detector, progress_bar(console) as bar:
+        last = command.steps or detector.config.num_steps
+        output = outputs(last)[last]
+        write_results(detector, folder, output, progress=_shown(bar, detector))
+        return {last: output}, detector.config
+
+
+def _run_every_step(
+    command: EvalCommand, folder: DatasetFolder, outputs: Outputs, console: Console
+) -> tuple[dict[int, Path], StepConfig]:
+    """Runs a model in one pass; in one for each step where the library gives the last step only."""
+    with command.open(loop="steps", num_steps=command.steps) as detector:
+        config = detector.config
+        files = outputs(command.steps or config.num_steps)
+        if detector.gives_every_step:
+            with progress_bar(console) as bar:
+                write_results_of_each_step(detector, folder, list(files.values()), progress=_shown(bar, detector))
+            return files, config
+    for step, file in files.items():
+        with command.open(loop="steps", num_steps=step) as detector, progress_bar(console) as bar:
+            write_results(detector, folder, file, progress=_shown(bar, detector))
+    return files, config
+
+
+def _shown(bar: Progress, detector: Detector) -> Callable[[int, int], None]:
+    task = bar.add_task(f"key frames on {detector.backend.name}")
+    return lambda done, total: bar.update(task, completed=done, total=total)
 
 
 main.add_command(parity)

@@ -1,5 +1,6 @@
 """A model over the key frames of an AVA-format data set: results in AVA's csv format."""
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -12,16 +13,19 @@ from numpy.typing import NDArray
 from step.config import StepConfig
 from step.data.dataset_folder import KeyFrameClips
 from step.data.frame_store import CLIP_FRAMES
+from step.detections import Detections
 from step.errors import StepError
 from step.evaluation.ava_rows import detection_rows, write_rows
 from step.files.atomic import atomic_path
+from step_runtime.backends.base import Array
 from step_runtime.detector import Detector
 
+Progress = Callable[[int, int], None]
 _LOADING = 2  # clips that are read ahead
 
 
 def write_results(
-    detector: Detector, data: KeyFrameClips, output: Path, *, progress: Callable[[int, int], None] = lambda _i, _n: None
+    detector: Detector, data: KeyFrameClips, output: Path, *, progress: Progress = lambda _done, _total: None
 ) -> list[float]:
     """Runs a model on every key frame and writes a csv of its detections.
 
@@ -29,7 +33,7 @@ def write_results(
         detector: the model.
         data: the data set.
         output: the file to write.
-        progress: is told how many key frames are done, of how many.
+        progress: is called with how many key frames are done, of how many.
 
     Returns:
         Seconds that the model took for each clip.
@@ -37,6 +41,36 @@ def write_results(
     Raises:
         StepError: a clip that cannot be read, a model of longer clips than the data set gives, or nowhere to write.
     """
+    return _write(detector, data, [output], lambda clip: [detector.detect(clip)], progress)
+
+
+def write_results_of_each_step(
+    detector: Detector, data: KeyFrameClips, outputs: list[Path], *, progress: Progress = lambda _done, _total: None
+) -> list[float]:
+    """Runs a model on every key frame and writes a csv of its detections after each step, in one pass.
+
+    Args:
+        detector: the model; see `Detector.gives_every_step`.
+        data: the data set.
+        outputs: the files to write, from the first step on.
+        progress: is called with how many key frames are done, of how many.
+
+    Returns:
+        Seconds that the model took for each clip, with the detection after each step.
+
+    Raises:
+        StepError: see `write_results`.
+    """
+    return _write(detector, data, outputs, detector.detect_every_step, progress)
+
+
+def _write(
+    detector: Detector,
+    data: KeyFrameClips,
+    outputs: list[Path],
+    detect: Callable[[NDArray[np.uint8]], list[Detections[Array]]],
+    progress: Progress,
+) -> list[float]:
     config = detector.config
     if config.clip_frames > CLIP_FRAMES:
         raise StepError(
@@ -44,15 +78,18 @@ def write_results(
         )
     key_frames = data.key_frames()
     times_s: list[float] = []
-    with atomic_path(output) as path, path.open("w", newline="") as file:
+    with contextlib.ExitStack() as stack:
+        paths = [stack.enter_context(atomic_path(output)) for output in outputs]
+        files = [stack.enter_context(path.open("w", newline="")) for path in paths]
         for done, (video, second, clip) in enumerate(_clips(data, key_frames, config), 1):
             start_s = time.perf_counter()
-            found = detector.detect(clip[None])
+            by_step = detect(clip[None])
             times_s.append(time.perf_counter() - start_s)
-            boxes, labels, scores = (
-                values[0, : int(found.counts[0])] for values in (found.boxes, found.labels, found.scores)
-            )
-            write_rows(file, detection_rows(video, second, np.clip(boxes, 0, 1), labels, scores))
+            for file, found in zip(files, by_step, strict=True):
+                boxes, labels, scores = (
+                    values[0, : int(found.counts[0])] for values in (found.boxes, found.labels, found.scores)
+                )
+                write_rows(file, detection_rows(video, second, np.clip(boxes, 0, 1), labels, scores))
             progress(done, len(key_frames))
     return times_s
 

@@ -14,18 +14,20 @@ from pathlib import Path
 import numpy as np
 
 from step.bundles.graph_spec import Precision
-from step.bundles.manifest import read_bundle
+from step.bundles.manifest import Thresholds, read_bundle
 from step.data.dataset_folder import DatasetFolder
-from step.errors import StepError
+from step.errors import ArgumentError, StepError
 from step.evaluation.box_table import BoxTable, read_boxes
 from step.evaluation.frame_map import best_truth
 from step.evaluation.scoring import Score, frame_boxes, score_files
 from step.parity.tolerances import TOLERANCES
 from step_runtime.backends.base import Loop
-from step_runtime.backends.select import BackendName
+from step_runtime.backends.select import BackendName, open_torch
 from step_runtime.detector import Detector
-from step_runtime.evaluation.dataset_run import write_results
+from step_runtime.evaluation.dataset_run import write_results, write_results_of_each_step
 
+Results = dict[int, tuple[Score, BoxTable]]
+"""Scores and detections by step."""
 _IOU = 0.5
 _SAME_BOX_IOU = 0.9
 
@@ -50,8 +52,8 @@ DEFAULT_TOLERANCES: dict[Precision, MapTolerance] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Way:
-    """One way of running the model.
+class Configuration:
+    """One way to run the model.
 
     Attributes:
         model: a bundle, or the checkpoint for PyTorch.
@@ -71,12 +73,15 @@ class Way:
         return " ".join(part for part in (self.backend, self.loop, self.precision) if part)
 
 
+Progress = Callable[[Configuration, int, int], None]
+
+
 @dataclass(frozen=True, kw_only=True)
-class ParityRow:
-    """What came of one way.
+class MapParityRow:
+    """What came of one configuration.
 
     Attributes:
-        way: which.
+        configuration: which.
         precision: whose tolerance it is held to; see `step.parity.tolerances.held_to`.
         mean_ap: mAP after each progressive step that was run, by its number.
         worst_mean, worst_class: largest difference from PyTorch of a step's mAP, of a class's average precision.
@@ -85,7 +90,7 @@ class ParityRow:
         problem: why it could not be run; the numbers are then empty.
     """
 
-    way: Way
+    configuration: Configuration
     precision: Precision
     mean_ap: dict[int, float] = field(default_factory=dict)
     worst_mean: float = 0.0
@@ -101,110 +106,152 @@ class ParityRow:
         return self.problem is None and within
 
 
-def find_ways(
+def find_configurations(
     bundles: list[Path],
     checkpoint: Path,
     *,
     backends: list[BackendName],
     loops: list[Loop],
     precisions: list[Precision],
-) -> list[Way]:
+) -> list[Configuration]:
     """Every combination that was asked for; PyTorch on the checkpoint, which all are compared with, comes first.
 
     Raises:
         StepError: a bad bundle, or one of a precision that no bundle has.
     """
-    ways = [Way(model=checkpoint, backend="torch", loop=None, precision="fp32")]
+    configurations = [Configuration(model=checkpoint, backend="torch", loop=None, precision="fp32")]
     found = {read_bundle(bundle).precision: bundle for bundle in bundles}
     if len(found) != len(bundles):
         raise StepError(f"several of {', '.join(map(str, bundles))} have the same precision; give one of each")
     for precision in precisions:
         if precision not in found:
-            raise StepError(
-                f"--precisions asks for {precision}, which no bundle has; export one: step-export {checkpoint} "
+            raise ArgumentError(
+                f"`precisions` asks for {precision}, which no bundle has; export one: step-export {checkpoint} "
                 f"--precision {precision} -o BUNDLE, and name it too"
             )
-        ways += [
-            Way(model=found[precision], backend=backend, loop=loop, precision=precision)
+        configurations += [
+            Configuration(model=found[precision], backend=backend, loop=loop, precision=precision)
             for backend in backends
             if backend != "torch"
             for loop in loops
         ]
-    return ways
+    return configurations
 
 
 def compare_map(
-    ways: list[Way],
+    configurations: list[Configuration],
     data: DatasetFolder,
     *,
     steps: list[int],
+    thresholds: Thresholds,
     device: str = "auto",
-    progress: Callable[[Way, int, int, int], None] = lambda _way, _step, _done, _total: None,
-) -> list[ParityRow]:
-    """Runs every way on a data set and compares it with the first, which is computed in float32 on a GPU, too.
+    progress: Progress = lambda _configuration, _done, _total: None,
+) -> list[MapParityRow]:
+    """Runs every configuration on a data set and compares it with the first, computed in float32 on a GPU, too.
 
     Args:
-        ways: see `find_ways`.
+        configurations: see `find_configurations`.
         data: the data set.
-        steps: numbers of progressive steps to score after; a fused graph gives only the last.
+        steps: numbers of progressive steps to score after, in order; a fused graph gives only the last.
+        thresholds: baked into the graphs, for PyTorch.
         device: for the backends that have a choice.
-        progress: is told the way, the step, and how many key frames are done of how many.
+        progress: is called with the configuration, and how many key frames are done of how many.
 
     Returns:
-        A row per way. One that cannot be run has its problem in its row.
+        A row per configuration. One that cannot be run has its problem in its row.
 
     Raises:
-        StepError: the first way cannot be run.
+        StepError: the first configuration cannot be run.
     """
-    rows: list[ParityRow] = []
+    rows: list[MapParityRow] = []
     with tempfile.TemporaryDirectory() as scratch:
-        expected: dict[int, tuple[Score, BoxTable]] = {}
-        for number, way in enumerate(ways):
-            found: dict[int, tuple[Score, BoxTable]] = {}
-            times_s: list[float] = []
-            precision = way.precision
+        expected: Results = {}
+        for number, configuration in enumerate(configurations):
+            precision = configuration.precision
+            folder = Path(scratch) / str(number)
+            folder.mkdir()
             try:
-                for step in steps[-1:] if way.loop == "fused" else steps:
-                    output = Path(scratch) / f"{number}-{step}.csv"
-                    whole = way.loop == "fused"
-                    opened = Detector.open(
-                        way.model, way.backend, loop=way.loop, num_steps=None if whole else step, device=device
+                with _as_reference(configuration):
+                    wanted = steps[-1:] if configuration.loop == "fused" else steps
+                    files, precision, times_s = _run(
+                        configuration, data, folder, wanted, thresholds=thresholds, device=device, progress=progress
                     )
-                    with opened as detector, _as_reference(way):
-                        precision = detector.backend.precision
-                        report = _reporter(progress, way, step)
-                        times_s = write_results(detector, data, output, progress=report)
-                    scored = score_files(output, data.truth, label_map=data.label_map, exclude=data.exclude)
-                    found[step] = scored, read_boxes(output, last="score")
+                found: Results = {
+                    step: (_scored(file, data), read_boxes(file, last="score")) for step, file in files.items()
+                }
             except StepError as error:
                 if not expected:
                     raise
-                rows.append(ParityRow(way=way, precision=precision, problem=str(error)))
+                rows.append(MapParityRow(configuration=configuration, precision=precision, problem=str(error)))
                 continue
             expected = expected or found
-            rows.append(_row(way, precision, found, expected, times_s))
+            rows.append(_row(configuration, precision, found, expected, times_s))
     return rows
 
 
-def _as_reference(way: Way) -> AbstractContextManager[None]:
-    if way.backend != "torch":
+def _run(
+    configuration: Configuration,
+    data: DatasetFolder,
+    folder: Path,
+    steps: list[int],
+    *,
+    thresholds: Thresholds,
+    device: str,
+    progress: Progress,
+) -> tuple[dict[int, Path], Precision, list[float]]:
+    """Writes results by step, in one pass where the library says what each step gives.
+
+    Returns:
+        Files by step, whose tolerance counts, and seconds of each clip.
+    """
+
+    def report(done: int, total: int) -> None:
+        progress(configuration, done, total)
+
+    whole = None if configuration.loop == "fused" else steps[-1]
+    with _open(configuration, whole, thresholds, device) as detector:
+        precision = detector.backend.precision
+        if len(steps) > 1 and detector.gives_every_step:
+            files = [folder / f"{step}.csv" for step in range(1, steps[-1] + 1)]
+            times_s = write_results_of_each_step(detector, data, files, progress=report)
+            return {step: files[step - 1] for step in steps}, precision, times_s
+        last = folder / f"{steps[-1]}.csv"
+        times_s = write_results(detector, data, last, progress=report)
+    files_by_step = {steps[-1]: last}
+    for step in steps[:-1]:
+        with _open(configuration, step, thresholds, device) as detector:
+            write_results(detector, data, folder / f"{step}.csv", progress=report)
+        files_by_step[step] = folder / f"{step}.csv"
+    return dict(sorted(files_by_step.items())), precision, times_s
+
+
+def _open(configuration: Configuration, num_steps: int | None, thresholds: Thresholds, device: str) -> Detector:
+    if configuration.backend != "torch":
+        return Detector.open(
+            configuration.model, configuration.backend, loop=configuration.loop, num_steps=num_steps, device=device
+        )
+    return Detector(open_torch(configuration.model, num_steps=num_steps, device=device, thresholds=thresholds))
+
+
+def _scored(results: Path, data: DatasetFolder) -> Score:
+    return score_files(results, data.truth, label_map=data.label_map, exclude=data.exclude)
+
+
+def _as_reference(configuration: Configuration) -> AbstractContextManager[None]:
+    if configuration.backend != "torch":
         return contextlib.nullcontext()
     from step.models.exact_float32 import exact_float32
 
     return exact_float32()
 
 
-def _reporter(progress: Callable[[Way, int, int, int], None], way: Way, step: int) -> Callable[[int, int], None]:
-    return lambda done, total: progress(way, step, done, total)
-
-
 def _row(
-    way: Way,
+    configuration: Configuration,
     precision: Precision,
-    found: dict[int, tuple[Score, BoxTable]],
-    expected: dict[int, tuple[Score, BoxTable]],
+    found: Results,
+    expected: Results,
     times_s: list[float],
-) -> ParityRow:
+) -> MapParityRow:
     apart = [
         abs(result.average_precision - expected[step][0].results[_IOU][label].average_precision)
         for step, (score, _) in found.items()
@@ -212,8 +259,8 @@ def _row(
     ]
     last = max(found)
     tolerance = TOLERANCES[precision].scores
-    return ParityRow(
-        way=way,
+    return MapParityRow(
+        configuration=configuration,
         precision=precision,
         mean_ap={step: score.mean_ap(_IOU) for step, (score, _) in found.items()},
         worst_mean=max(abs(s.mean_ap(_IOU) - expected[step][0].mean_ap(_IOU)) for step, (s, _) in found.items()),

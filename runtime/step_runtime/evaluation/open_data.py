@@ -7,7 +7,7 @@ from rich.console import Console
 from step.cli import progress_bar
 from step.data.dataset_folder import DatasetFolder
 from step.data.toy.toy_cache import toy_validation_set
-from step.errors import StepError
+from step.errors import ArgumentError
 
 
 def open_data(data: Path, split: str, console: Console) -> DatasetFolder:
@@ -19,7 +19,7 @@ def open_data(data: Path, split: str, console: Console) -> DatasetFolder:
     if str(data) != "toy" or data.exists():
         return DatasetFolder.open(data, split)
     if split != "val":
-        raise StepError(f"--split is {split!r}; --data toy has only val; step-data toy makes both")
+        raise ArgumentError(f"`split` is {split!r}; `data` toy has only val; step-data toy makes both")
     with progress_bar(console) as bar:
         task = bar.add_task("making up the toy validation set", total=None)
         folder = toy_validation_set(lambda done, total: bar.update(task, completed=done, total=total))

@@ -1,21 +1,79 @@
 """`step-eval parity`: the mAP of every way of running a model beside PyTorch's."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import click
 
 from step.bundles.graph_spec import Precision
-from step.bundles.manifest import read_bundle
-from step.cli import OneLineCommand, progress_bar
+from step.bundles.manifest import Manifest, Thresholds, read_bundle
+from step.cli import OneLineCommand, progress_bar, takes
 from step.errors import StepError
 from step.shown import make_console
 from step_runtime.backends.base import Loop
 from step_runtime.backends.select import BACKENDS, BackendName
-from step_runtime.evaluation.map_parity import DEFAULT_TOLERANCES, MapTolerance, Way, compare_map, find_ways
+from step_runtime.evaluation.map_parity import (
+    DEFAULT_TOLERANCES,
+    Configuration,
+    MapTolerance,
+    compare_map,
+    find_configurations,
+)
 from step_runtime.evaluation.open_data import open_data
 from step_runtime.evaluation.tables import parity_table
+
+
+@dataclass(frozen=True)
+class ParityCommand:
+    """What was typed; see `step-eval parity --help`."""
+
+    bundles: tuple[Path, ...]
+    checkpoint: Path
+    data: Path
+    split: str
+    backends: str
+    loops: str
+    precisions: str | None
+    steps: str | None
+    device: str
+    tolerance: float | None
+    class_tolerance: float
+
+    def configurations(self, manifests: Sequence[Manifest]) -> list[Configuration]:
+        """What is compared, PyTorch first.
+
+        Args:
+            manifests: the bundles'.
+        """
+        every_precision = ",".join(manifest.precision for manifest in manifests)
+        return find_configurations(
+            list(self.bundles),
+            self.checkpoint,
+            backends=cast(list[BackendName], _names("--backends", self.backends, BACKENDS)),
+            loops=cast(list[Loop], _names("--loops", self.loops, ("fused", "steps"))),
+            precisions=cast(
+                list[Precision], _names("--precisions", self.precisions or every_precision, ("fp32", "fp16"))
+            ),
+        )
+
+    def chosen_steps(self, manifests: Sequence[Manifest]) -> list[int]:
+        """Numbers of the steps to score after, in order.
+
+        Args:
+            manifests: the bundles'.
+        """
+        numbers = [str(step) for step in range(1, min(manifest.num_steps for manifest in manifests) + 1)]
+        return sorted(int(step) for step in _names("--steps", self.steps or ",".join(numbers), tuple(numbers)))
+
+    @property
+    def tolerances(self) -> dict[Precision, MapTolerance]:
+        """Largest differences, by precision."""
+        return {
+            precision: MapTolerance(default.mean if self.tolerance is None else self.tolerance, self.class_tolerance)
+            for precision, default in DEFAULT_TOLERANCES.items()
+        }
 
 
 @click.command(cls=OneLineCommand)
@@ -32,52 +90,45 @@ from step_runtime.evaluation.tables import parity_table
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--tolerance", type=float, help="Of the mAP.  [default: 0.001 for fp32, 0.005 for fp16]")
 @click.option("--class-tolerance", type=float, default=0.02, show_default=True, help="Of a class's average precision.")
-def parity(
-    bundles: tuple[Path, ...],
-    checkpoint: Path,
-    data: Path,
-    split: str,
-    backends: str,
-    loops: str,
-    precisions: str | None,
-    steps: str | None,
-    device: str,
-    tolerance: float | None,
-    class_tolerance: float,
-) -> None:
+@takes(ParityCommand)
+def parity(command: ParityCommand) -> None:
     """Compares the mAP of BUNDLEs, in every way of running them, with PyTorch's; exit code 1 beyond the tolerance."""
-    manifests = [read_bundle(bundle) for bundle in bundles]
-    every_precision = ",".join(manifest.precision for manifest in manifests)
-    ways = find_ways(
-        list(bundles),
-        checkpoint,
-        backends=cast(list[BackendName], _names("--backends", backends, BACKENDS)),
-        loops=cast(list[Loop], _names("--loops", loops, ("fused", "steps"))),
-        precisions=cast(list[Precision], _names("--precisions", precisions or every_precision, ("fp32", "fp16"))),
-    )
-    num_steps = min(manifest.num_steps for manifest in manifests)
-    numbers = [str(step) for step in range(1, num_steps + 1)]
-    chosen = [int(step) for step in _names("--steps", steps or ",".join(numbers), tuple(numbers))]
-    tolerances = {
-        precision: MapTolerance(default.mean if tolerance is None else tolerance, class_tolerance)
-        for precision, default in DEFAULT_TOLERANCES.items()
-    }
+    manifests = [read_bundle(bundle) for bundle in command.bundles]
+    thresholds = _common_thresholds(command.bundles, manifests)
+    configurations, steps = command.configurations(manifests), command.chosen_steps(manifests)
     console = make_console()
-    folder = open_data(data, split, console)
+    folder = open_data(command.data, command.split, console)
     with progress_bar(console) as bar:
         task = bar.add_task("starting")
 
-        def show(way: Way, step: int, done: int, total: int) -> None:
-            bar.update(task, description=f"{way.name}, step {step}", completed=done, total=total)
+        def show(configuration: Configuration, done: int, total: int) -> None:
+            bar.update(task, description=configuration.name, completed=done, total=total)
 
-        rows = compare_map(ways, folder, steps=sorted(chosen), device=device, progress=show)
-    console.print(parity_table(rows, tolerances))
+        rows = compare_map(
+            configurations, folder, steps=steps, thresholds=thresholds, device=command.device, progress=show
+        )
+    console.print(parity_table(rows, command.tolerances))
     for row in rows:
         if row.problem is not None:
-            console.print(f"{row.way.name}: {row.problem}", soft_wrap=True, markup=False, highlight=False)
-    failed = [row.way.name for row in rows if not row.passed(tolerances)]
+            console.print(f"{row.configuration.name}: {row.problem}", soft_wrap=True, markup=False, highlight=False)
+    failed = [row.configuration.name for row in rows if not row.passed(command.tolerances)]
     if failed:
-        raise StepError(f"{len(failed)} of {len(rows)} ways do not give PyTorch's mAP: {', '.join(failed)}")
+        raise StepError(f"{len(failed)} of {len(rows)} configurations do not give PyTorch's mAP: {', '.join(failed)}")
+
+
+def _common_thresholds(bundles: Sequence[Path], manifests: Sequence[Manifest]) -> Thresholds:
+    """The thresholds that are baked into all bundles, with which PyTorch detects too."""
+    for bundle, manifest in zip(bundles, manifests, strict=True):
+        if manifest.thresholds != manifests[0].thresholds:
+            raise StepError(
+                f"{bundle}: its thresholds ({_shown(manifest.thresholds)}) are not those of {bundles[0]} "
+                f"({_shown(manifests[0].thresholds)}); compare bundles that were exported with the same"
+            )
+    return manifests[0].thresholds
+
+
+def _shown(thresholds: Thresholds) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in thresholds.model_dump().items())
 
 
 def _names(option: str, text: str, allowed: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ from rich.table import Table
 from step.bundles.graph_spec import Precision
 from step.classes import class_name
 from step.evaluation.scoring import Score
-from step_runtime.evaluation.map_parity import MapTolerance, ParityRow
+from step_runtime.evaluation.map_parity import MapParityRow, MapTolerance
 
 
 def class_table(scored: Score) -> Table:
@@ -38,17 +38,17 @@ def step_table(scores: Mapping[int, Score]) -> Table:
     return table
 
 
-def parity_table(rows: list[ParityRow], tolerances: dict[Precision, MapTolerance]) -> Table:
-    """A row per way, PyTorch's first."""
+def parity_table(rows: list[MapParityRow], tolerances: dict[Precision, MapTolerance]) -> Table:
+    """One row per configuration, PyTorch's first."""
     steps = sorted({step for row in rows for step in row.mean_ap})
     title = "frame-mAP@0.5 after each step\napart: the worst class from PyTorch's; same: its detections; ms: a clip"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("way", no_wrap=True)
+    table.add_column("configuration", no_wrap=True)
     for column in (*map(str, steps), "apart", "same", "ms", ""):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         means = (f"{row.mean_ap[step]:.4f}" if step in row.mean_ap else "" for step in steps)
         numbers = (f"{row.worst_class:.4f}", f"{row.matched:.1%}", f"{row.latency_ms:.0f}")
         shown = ("", "", "") if row.problem is not None else numbers
-        table.add_row(row.way.name, *means, *shown, "ok" if row.passed(tolerances) else "[red]no[/]")
+        table.add_row(row.configuration.name, *means, *shown, "ok" if row.passed(tolerances) else "[red]no[/]")
     return table

@@ -9,10 +9,11 @@ from step_runtime import Detector
 from step_runtime.backends import onnxruntime
 from step_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from step_runtime.backends.openvino import OpenVinoBackend
+from step_runtime.backends.select import open_torch
 from step_runtime.backends.torch import TorchBackend
 
 from step import StepError, save_checkpoint
-from step.bundles.manifest import read_bundle
+from step.bundles.manifest import DEFAULT_THRESHOLDS, read_bundle
 
 
 def _assert_same(found, expected):
@@ -187,3 +188,30 @@ def test_cuda_equals_torch(loop, tiny_bundle, tiny_clips, expected):
         found = detector.detect(tiny_clips)
     # TF32 convolutions keep ten bits of the mantissa.
     assert np.abs(found.scores - expected.scores).max() <= 5e-3
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "torch"])
+def test_every_step_in_one_pass(backend, tiny_bundle, tiny_checkpoint, tiny_clips):
+    """What each step gives is what a model gives that is opened for so many steps, to the bit."""
+    model = tiny_checkpoint if backend == "torch" else tiny_bundle
+    with Detector.open(model, backend, loop="steps", device="cpu") as detector:
+        assert detector.gives_every_step
+        by_step = detector.detect_every_step(tiny_clips[:1])
+    assert len(by_step) == 3
+    for step, found in enumerate(by_step, 1):
+        with Detector.open(model, backend, loop="steps", num_steps=step, device="cpu") as detector:
+            for one, other in zip(found, detector.detect(tiny_clips[:1]), strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
+def test_the_fused_graph_gives_the_last_step_only(tiny_bundle, tiny_clips):
+    with Detector.open(tiny_bundle, loop="fused", device="cpu") as detector:
+        assert not detector.gives_every_step
+        with pytest.raises(StepError, match="the fused loop of onnxruntime gives the last step only"):
+            detector.detect_every_step(tiny_clips[:1])
+
+
+def test_pytorchs_thresholds(tiny_checkpoint, tiny_clips):
+    thresholds = DEFAULT_THRESHOLDS.model_copy(update={"max_detections": 3})
+    with Detector(open_torch(tiny_checkpoint, num_steps=1, device="cpu", thresholds=thresholds)) as detector:
+        assert detector.detect(tiny_clips).boxes.shape == (2, 3, 4)

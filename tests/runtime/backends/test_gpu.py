@@ -16,7 +16,7 @@ from step_runtime import Detector
 from step_runtime.backends.gpus import find_gpu
 from step_runtime.backends.select import open_backend
 from step_runtime.backends.tensorrt import TensorRTBackend
-from step_runtime.evaluation.map_parity import DEFAULT_TOLERANCES, Way, compare_map
+from step_runtime.evaluation.map_parity import DEFAULT_TOLERANCES, Configuration, compare_map
 from step_runtime.verification.graph_runners.onnxruntime import OnnxRuntimeRunner
 from step_runtime.verification.graph_runners.tensorrt import TensorRTRunner
 from step_runtime.verification.graph_tensors import read_tensors
@@ -134,10 +134,15 @@ def test_parity_with_torch(loop, engine_bundle, flavour, frames, expected):
 @pytest.mark.parametrize("loop", ["fused", "steps"])
 def test_map_parity(loop, engine_bundle, flavour, checkpoint, ucf24_data):
     """On six real clips, after every step; the same gate as `step-eval parity`'s."""
-    torch_way = Way(model=checkpoint, backend="torch", loop=None, precision="fp32")
+    reference = Configuration(model=checkpoint, backend="torch", loop=None, precision="fp32")
     precision = read_bundle(engine_bundle).precision
-    way = Way(model=engine_bundle, backend=flavour, loop=loop, precision=precision)
-    _, row = compare_map([torch_way, way], DatasetFolder.open(ucf24_data, "val"), steps=[1, 2, 3])
+    configuration = Configuration(model=engine_bundle, backend=flavour, loop=loop, precision=precision)
+    _, row = compare_map(
+        [reference, configuration],
+        DatasetFolder.open(ucf24_data, "val"),
+        steps=[1, 2, 3],
+        thresholds=read_bundle(engine_bundle).thresholds,
+    )
     assert row.problem is None
     assert row.passed(DEFAULT_TOLERANCES), row
     assert row.matched >= TOLERANCES[precision].rows_matched

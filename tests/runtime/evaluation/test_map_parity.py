@@ -8,9 +8,17 @@ import torch
 from helpers import TINY, assert_one_error, make_detector, run_command
 from step_runtime.backends.torch import TorchBackend
 from step_runtime.evaluation.cli import main as step_eval
-from step_runtime.evaluation.map_parity import MapTolerance, ParityRow, Way, compare_map, find_ways, matched_share
+from step_runtime.evaluation.map_parity import (
+    Configuration,
+    MapParityRow,
+    MapTolerance,
+    compare_map,
+    find_configurations,
+    matched_share,
+)
 
 from step import StepError, save_checkpoint
+from step.bundles.manifest import DEFAULT_THRESHOLDS, read_bundle, write_manifest
 from step.data.dataset_folder import DatasetFolder
 from step.evaluation.box_table import BoxTable
 
@@ -44,7 +52,7 @@ def test_another_model_does_not(data, lively_bundle, tmp_path, capsys):
     save_checkpoint(make_detector(TINY, seed=5), tmp_path / "other.pth")
     done = run_command(step_eval, capsys, *_words(lively_bundle, tmp_path / "other.pth", data, "--loops", "fused"))
     assert done[0] == 1
-    assert "1 of 2 ways do not give PyTorch's mAP: onnxruntime fused fp32" in done[2]
+    assert "1 of 2 configurations do not give PyTorch's mAP: onnxruntime fused fp32" in done[2]
 
 
 def test_a_backend_that_is_not_here(data, lively_bundle, checkpoint, monkeypatch, capsys):
@@ -52,38 +60,71 @@ def test_a_backend_that_is_not_here(data, lively_bundle, checkpoint, monkeypatch
     words = _words(lively_bundle, checkpoint, data, "--backends", "onnxruntime,tensorrt", "--loops", "fused")
     code, printed, error = run_command(step_eval, capsys, *words)
     assert code == 1
-    assert "tensorrt fused fp32: --backend tensorrt: this machine has no NVIDIA driver" in printed
-    assert "1 of 3 ways do not give PyTorch's mAP: tensorrt fused fp32" in error
+    assert "tensorrt fused fp32: `backend` tensorrt: this machine has no NVIDIA driver" in printed
+    assert "1 of 3 configurations do not give PyTorch's mAP: tensorrt fused fp32" in error
 
 
 def test_steps_and_precisions(data, lively_bundle, checkpoint):
-    ways = find_ways(
+    configurations = find_configurations(
         [lively_bundle], checkpoint, backends=["torch", "onnxruntime"], loops=["steps"], precisions=["fp32"]
     )
-    assert [(way.backend, way.loop) for way in ways] == [("torch", None), ("onnxruntime", "steps")]
+    assert [(configuration.backend, configuration.loop) for configuration in configurations] == [
+        ("torch", None),
+        ("onnxruntime", "steps"),
+    ]
     seen = []
     rows = compare_map(
-        ways,
+        configurations,
         DatasetFolder.open(data, "val"),
         steps=[1, 3],
-        progress=lambda way, step, done, total: seen.append((way.backend, step, done, total)),
+        thresholds=DEFAULT_THRESHOLDS,
+        progress=lambda configuration, done, total: seen.append((configuration.backend, done, total)),
     )
     assert [sorted(row.mean_ap) for row in rows] == [[1, 3], [1, 3]]
-    assert seen[0] == ("torch", 1, 1, 2)
-    assert seen[-1] == ("onnxruntime", 3, 2, 2)
+    assert seen == [("torch", 1, 2), ("torch", 2, 2), ("onnxruntime", 1, 2), ("onnxruntime", 2, 2)]  # one pass each
     assert rows[1].matched == 1
     assert rows[1].latency_ms > 0
 
 
 def test_tolerances():
-    """Those of what was computed: a way of float32 networks whose products were TF32's is held to half's."""
-    way = Way(model=None, backend="onnxruntime", loop="fused", precision="fp32")
+    """Those of what was computed: a configuration of float32 networks whose products were TF32's is held to half's."""
+    configuration = Configuration(model=None, backend="onnxruntime", loop="fused", precision="fp32")
     tolerances = {"fp32": MapTolerance(0.001, 0.02), "fp16": MapTolerance(0.005, 0.02)}
-    assert ParityRow(way=way, precision="fp16", worst_mean=0.004, worst_class=0.02).passed(tolerances)
-    assert not ParityRow(way=way, precision="fp32", worst_mean=0.004, worst_class=0.02).passed(tolerances)
-    assert not ParityRow(way=way, precision="fp16", worst_mean=0.006).passed(tolerances)
-    assert not ParityRow(way=way, precision="fp16", worst_class=0.03).passed(tolerances)
-    assert not ParityRow(way=way, precision="fp16", problem="not here").passed(tolerances)
+
+    def passed(**values):
+        return MapParityRow(configuration=configuration, **values).passed(tolerances)
+
+    assert passed(precision="fp16", worst_mean=0.004, worst_class=0.02)
+    assert not passed(precision="fp32", worst_mean=0.004, worst_class=0.02)
+    assert not passed(precision="fp16", worst_mean=0.006)
+    assert not passed(precision="fp16", worst_class=0.03)
+    assert not passed(precision="fp16", problem="not here")
+
+
+def _with_score_threshold(bundle, copy, score_threshold):
+    """A bundle that states another threshold than its graphs have."""
+    shutil.copytree(bundle, copy)
+    manifest = read_bundle(copy)
+    thresholds = manifest.thresholds.model_copy(update={"score_threshold": score_threshold})
+    write_manifest(manifest.model_copy(update={"thresholds": thresholds}), copy)
+    return copy
+
+
+def test_pytorch_detects_with_the_bundles_thresholds(data, lively_bundle, checkpoint, tmp_path, capsys):
+    bundle = _with_score_threshold(lively_bundle, tmp_path / "bundle", 0.999)
+    done = run_command(step_eval, capsys, *_words(bundle, checkpoint, data, "--loops", "fused"))
+    assert_one_error(done, "1 of 2 configurations do not give PyTorch's mAP: onnxruntime fused fp32")
+
+
+def test_bundles_of_different_thresholds(data, lively_bundle, checkpoint, tmp_path, capsys):
+    other = _with_score_threshold(lively_bundle, tmp_path / "other", 0.5)
+    done = run_command(step_eval, capsys, "parity", other, *_words(lively_bundle, checkpoint, data)[1:])
+    assert_one_error(done, r"bundle: its thresholds \(score_threshold 0.01, .*\) are not those of .*other \(.* 0.5, ")
+
+
+def test_options_before_the_subcommand(data, lively_bundle, checkpoint, capsys):
+    done = run_command(step_eval, capsys, "--device", "cpu", *_words(lively_bundle, checkpoint, data))
+    assert_one_error(done, "--device stands before parity, which does not see it; give it after")
 
 
 def test_the_reference_is_float32(lively_bundle, checkpoint, data, monkeypatch):
@@ -97,8 +138,8 @@ def test_the_reference_is_float32(lively_bundle, checkpoint, data, monkeypatch):
 
     monkeypatch.setattr(TorchBackend, "submit", submit)
     before = torch.backends.cudnn.allow_tf32
-    way = Way(model=checkpoint, backend="torch", loop=None, precision="fp32")
-    (row,) = compare_map([way], DatasetFolder.open(data, "val"), steps=[1])
+    configuration = Configuration(model=checkpoint, backend="torch", loop=None, precision="fp32")
+    (row,) = compare_map([configuration], DatasetFolder.open(data, "val"), steps=[1], thresholds=DEFAULT_THRESHOLDS)
     assert set(seen) == {(False, False)}
     assert torch.backends.cudnn.allow_tf32 == before
     assert row.precision == "fp32"
@@ -147,4 +188,6 @@ def test_bad_options(more, said, data, lively_bundle, checkpoint, capsys):
 def test_two_bundles_of_one_precision(lively_bundle, checkpoint, tmp_path):
     other = shutil.copytree(lively_bundle, tmp_path / "other")
     with pytest.raises(StepError, match="have the same precision; give one of each"):
-        find_ways([lively_bundle, other], checkpoint, backends=["onnxruntime"], loops=["fused"], precisions=["fp32"])
+        find_configurations(
+            [lively_bundle, other], checkpoint, backends=["onnxruntime"], loops=["fused"], precisions=["fp32"]
+        )
