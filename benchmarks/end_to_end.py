@@ -1,4 +1,4 @@
-"""Whole runs over a video: step-run against what the published demo does (naive_demo.py), in turns.
+"""Whole runs over a video: step-run against what the published demo does (naive_demo.py), in rounds.
 
     python benchmarks/end_to_end.py video.mp4 --model toy --every 2,1,0.5 --threads 2
     python benchmarks/end_to_end.py video.mp4 --model bundle --checkpoint model.pth --backend onnxruntime,openvino
@@ -24,7 +24,7 @@ from end_to_end_results import (
     end_to_end_problems,
     end_to_end_table,
 )
-from end_to_end_runs import RunFigures, RunOnce, count_frames, measure_in_turns, run_step_run
+from end_to_end_runs import RunFigures, RunOnce, count_frames, measure_in_rounds, run_step_run
 from naive_demo import run_naive
 from rich.console import Console
 from step_runtime.backends.select import BACKENDS
@@ -49,7 +49,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--every", "everys", default="2,1,0.5", metavar="SECONDS|frame,...", help="Time between key frames.")
 @click.option("--backend", "backends", default="onnxruntime,openvino", metavar="NAME,...", help="Of step-run.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of each model.  [default: its choice]")
-@click.option("--turns", type=click.IntRange(min=1), default=5, help="Runs of each at each --every.")
+@click.option("--rounds", type=click.IntRange(min=1), default=5, help="Runs of each at each --every.")
 @click.option("--json", "json_file", type=_PATH, help="Write everything there.")
 @click.option("--markdown", "markdown_file", type=_PATH, help="Write the table there.")
 @click.option("--plot", "plot_file", type=_PATH, help="Draw it as PNG.")
@@ -60,7 +60,7 @@ def main(
     everys: str,
     backends: str,
     threads: int | None,
-    turns: int,
+    rounds: int,
     json_file: Path | None,
     markdown_file: Path | None,
     plot_file: Path | None,
@@ -92,11 +92,11 @@ def main(
             programs[name] = processes.enter_context(_in_a_process(run))
         with progress_bar(console) as bar:
             task = bar.add_task("", total=None)
-            rows = measure_in_turns(
+            rows = measure_in_rounds(
                 programs,
                 everys_s,
                 Path(scratch) / "results",
-                turns=turns,
+                rounds=rounds,
                 progress=lambda done, total, what: bar.update(task, completed=done, total=total, description=what),
             )
     frames = count_frames(video)

@@ -35,7 +35,7 @@ class EndToEndRow(BaseModel):
         real_time: seconds of video in a second.
         worst_lag_s: median of the runs' longest times from a clip's frames being decoded to its detections; a program
             that decodes ahead counts the clip's wait for the model.
-        ratio, ratio_low, ratio_high: of wall times to the first program's, paired by turns, with a 95 % interval.
+        ratio, ratio_low, ratio_high: of wall times to the first program's, paired by rounds, with a 95 % interval.
         agreement: share of detections that it has in common with the first program.
     """
 
@@ -96,7 +96,7 @@ class EndToEndResults(BaseModel):
         duration_s: Fraction,
         threads: int | None,
     ) -> Self:
-        """Statistics of what was measured in turns; the first row's program is what ratios are to."""
+        """Statistics of what was measured in rounds; the first row's program is what ratios are to."""
         first = rows[0].program
         bases = {row.every_s: row for row in rows if row.program == first}
         return cls(

@@ -1,4 +1,4 @@
-"""Whole runs over a video, of several programs in turns: wall time, rates, lag, and whether they find the same."""
+"""Whole runs over a video, of several programs in rounds: wall time, rates, lag, and whether they find the same."""
 
 import csv
 import functools
@@ -46,7 +46,7 @@ class Measured:
     Attributes:
         program: its name.
         every_s: seconds between key frames; None for every frame.
-        runs: one a turn.
+        runs: one a round.
         problem: why there are no more; None where all went well.
         agreement: share of detections that it has in common with the first program; None for that one itself.
     """
@@ -58,32 +58,32 @@ class Measured:
     agreement: float | None = None
 
 
-def measure_in_turns(
+def measure_in_rounds(
     programs: Mapping[str, RunOnce],
     everys_s: Sequence[Fraction | None],
     folder: Path,
     *,
-    turns: int,
+    rounds: int,
     progress: Callable[[int, int, str], None] = lambda _done, _total, _what: None,
 ) -> list[Measured]:
-    """Runs every program at every rate, a turn of each after a turn of each other: A B A B ...
+    """Runs every program at every rate, a round of each after a round of each other: A B A B ...
 
     A first run of each, at the lowest rate, is not counted: libraries and files are warm after it.
 
     Args:
-        programs: by name; the first is what others are compared with. One that fails keeps the turns that it had.
+        programs: by name; the first is what others are compared with. One that fails keeps the rounds that it had.
         everys_s: seconds between key frames.
         folder: for the programs' results.
-        turns: runs of each at each rate.
+        rounds: runs of each at each rate.
         progress: is told how many runs are done, of how many, and which is next.
     """
     rows = {(every_s, name): Measured(name, every_s) for every_s in everys_s for name in programs}
-    total, done = len(programs) + turns * len(rows), 0
+    total, done = len(programs) + rounds * len(rows), 0
     slowest = max(everys_s, key=lambda every_s: Fraction(0) if every_s is None else every_s)
     broken: dict[str, str] = {}
-    for turn in range(turns + 1):
+    for round in range(rounds + 1):
         for (every_s, name), row in rows.items():
-            if name in broken or (turn == 0 and every_s != slowest):
+            if name in broken or (round == 0 and every_s != slowest):
                 row.problem = broken.get(name)
                 continue
             progress(done, total, f"{name}, {every_text(every_s)}")
@@ -95,7 +95,7 @@ def measure_in_turns(
                 row.problem = broken[name] = str(error)
                 continue
             done += 1
-            if turn:
+            if round:
                 row.runs.append(figures)
     first = next(iter(programs))
     for (every_s, name), row in rows.items():

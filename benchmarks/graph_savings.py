@@ -1,4 +1,4 @@
-"""What each exact change of the graph saves: the fused graph with one thing done otherwise, in turns with the graph as
+"""What each exact change of the graph saves: the fused graph with one thing done otherwise, in rounds with the graph as
 it is exported.
 
     python benchmarks/graph_savings.py model.pth --threads 2 --backends onnxruntime,openvino
@@ -19,7 +19,7 @@ from onnx import helper, numpy_helper
 from rich.console import Console
 from rich.table import Table
 from step_export.bundle_writer import ExportSettings, export_bundle
-from step_runtime.benchmark.configurations import Way
+from step_runtime.benchmark.configurations import Configuration
 from step_runtime.benchmark.results import Results
 from step_runtime.benchmark.rounds import measure
 from step_runtime.benchmark.statistics import interval
@@ -106,13 +106,13 @@ def main() -> None:
                 continue
             with console.status(f"exporting: {name}"):
                 folders[name] = _write(make(), manifest, Path(scratch) / str(number))
-        table = Table(title=f"{arguments.checkpoint}: fused fp32, {arguments.threads} threads, in turns")
+        table = Table(title=f"{arguments.checkpoint}: fused fp32, {arguments.threads} threads, in rounds")
         for column in ("backend", "graph", "p50 ms", "ratio", "95 %", "tubes apart px", "scores apart"):
             table.add_column(column, justify="left" if column in ("backend", "graph") else "right")
         worst = (0.0, 0.0)
         for backend in arguments.backends.split(","):
-            ways = [
-                Way(
+            configurations = [
+                Configuration(
                     model=str(folder),
                     backend=backend,
                     precision="fp32",
@@ -124,17 +124,19 @@ def main() -> None:
                 for name, folder in folders.items()
             ]
             with console.status(f"measuring {backend}"):
-                rows = measure(ways, Path(scratch) / "clips.npy", min_runs=arguments.runs, min_s=arguments.seconds)
+                rows = measure(
+                    configurations, Path(scratch) / "clips.npy", min_runs=arguments.runs, min_s=arguments.seconds
+                )
             results = Results.of(rows)
             for row in results.rows:
                 if row.problem is not None:
-                    table.add_row(backend, row.way["label"], row.problem)
+                    table.add_row(backend, row.configuration["label"], row.problem)
                     continue
-                apart = _difference(folders[EXPORTED], folders[row.way["label"]], frames)
+                apart = _difference(folders[EXPORTED], folders[row.configuration["label"]], frames)
                 worst = max(worst[0], apart[0]), max(worst[1], apart[1])
                 table.add_row(
                     backend,
-                    row.way["label"],
+                    row.configuration["label"],
                     f"{row.p50_ms:.1f}",
                     f"{row.ratio:.3f}",
                     interval(row.ratio_low, row.ratio_high),

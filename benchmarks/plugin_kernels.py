@@ -46,23 +46,23 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Variant:
-    """One way of doing an operator.
+    """One configuration of doing an operator.
 
     Attributes:
         operator: which, with its dtype and frames.
-        way: the kernel with its layout and tactic, or what it replaces.
+        configuration: the kernel with its layout and tactic, or what it replaces.
         bytes: what the kernel moves by the traffic model.
         run: does it once.
     """
 
     operator: str
-    way: str
+    configuration: str
     bytes: float
     run: Callable[[], torch.Tensor]
 
 
 def traffic(sizes: Sizes) -> dict[str, dict[str, float]]:
-    """Bytes of each operator, by way of running it."""
+    """Bytes of each operator, by configuration of running it."""
     rows = {}
     for half in (True, False):
         for frames in (3, 9):
@@ -138,10 +138,10 @@ def _table(title: str, columns: tuple[str, ...]) -> Table:
 def floors(sizes: Sizes) -> Table:
     """The traffic, and the time that it takes at the full speed of some cards' memory."""
     table = _table(f"Calculated, not measured: {sizes.batch} clip(s); us at each card's bandwidth", ("MB", *GB_PER_S))
-    for operator, ways in traffic(sizes).items():
-        for way, count in ways.items():
+    for operator, configurations in traffic(sizes).items():
+        for configuration, count in configurations.items():
             times = (f"{count / speed / 1e3:.2f}" for speed in GB_PER_S.values())
-            table.add_row(operator, way, f"{count / 1e6:.3g}", *times)
+            table.add_row(operator, configuration, f"{count / 1e6:.3g}", *times)
     return table
 
 

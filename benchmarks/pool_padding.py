@@ -71,7 +71,7 @@ def _calls(model: onnx.ModelProto, frames: np.ndarray, threads: int) -> dict[str
 @click.option("--threads", type=click.IntRange(min=1), default=2, help="CPU threads.")
 @click.option("--runs", type=click.IntRange(min=1), default=30, help="Calls of each, after the first.")
 def main(threads: int, runs: int) -> None:
-    """Times the padded max-pools of a full-size clip, with the padding before them and of their own, in turns."""
+    """Times the padded max-pools of a full-size clip, with the padding before them and of their own, in rounds."""
     table = Table(title=f"max-pools of one full-size clip, {threads} threads: median ms")
     for column in ("pool", "library", "padded before", "padding of its own"):
         table.add_column(column, justify="left" if column in ("pool", "library") else "right")

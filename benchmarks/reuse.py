@@ -5,7 +5,7 @@
     python benchmarks/reuse.py map toy-bundle --json map.json
     python benchmarks/reuse.py features --weights i3d-kinetics-400.ckpt --source video.mp4 --plot docs/reuse.png
 
-Speed is measured in turns, without and with, on the same backend, decoding included; where others use the machine,
+Speed is measured in rounds, without and with, on the same backend, decoding included; where others use the machine,
 trust the ratio of CPU time. "parts" times the loop's halves, from which the ratio of a long run follows. mAP is that of
 the same key frames of the toy validation set, without and with. Feature errors: benchmarks/reuse_features.py.
 """
@@ -58,7 +58,7 @@ class Beginning(VideoSource):
 
 
 def measure_speed(arguments: argparse.Namespace, console: Console) -> list[dict[str, object]]:
-    """Seconds a key frame, without (the default loop) and with, in turns."""
+    """Seconds a key frame, without (the default loop) and with, in rounds."""
     common = {"device": "cpu", "threads": arguments.threads} if arguments.cpu else {"threads": arguments.threads}
     rows: list[dict[str, object]] = []
     with (
@@ -69,14 +69,14 @@ def measure_speed(arguments: argparse.Namespace, console: Console) -> list[dict[
             times_s: dict[bool, list[list[float]]] = {False: [], True: []}
             cpu_s: dict[bool, list[float]] = {False: [], True: []}
             count = 0
-            for turn in track(range(arguments.turns + 1), f"every {every_s} s", console=console, transient=True):
+            for round in track(range(arguments.rounds + 1), f"every {every_s} s", console=console, transient=True):
                 for reuse in (False, True):
-                    seconds = arguments.seconds if turn else float(every_s) / 2  # the first turn warms up
+                    seconds = arguments.seconds if round else float(every_s) / 2  # the first round warms up
                     source = Beginning(arguments.source, seconds)
                     start_s, start_cpu_s = time.monotonic(), time.process_time()
                     run = (shared if reuse else without).run(source, every_s=every_s, reuse_backbone=reuse)
                     count = sum(1 for _ in run)
-                    if turn:
+                    if round:
                         times_s[reuse].append([(time.monotonic() - start_s) / count])
                         cpu_s[reuse].append((time.process_time() - start_cpu_s) / count)
             ratio = median_ratio(times_s[True], times_s[False])
@@ -84,8 +84,8 @@ def measure_speed(arguments: argparse.Namespace, console: Console) -> list[dict[
                 {
                     "every_s": str(every_s),
                     "key_frames": count,
-                    "without_s": [turn[0] for turn in times_s[False]],
-                    "with_s": [turn[0] for turn in times_s[True]],
+                    "without_s": [round[0] for round in times_s[False]],
+                    "with_s": [round[0] for round in times_s[True]],
                     "without_cpu_s": cpu_s[False],
                     "with_cpu_s": cpu_s[True],
                     "cpu_ratio": float(np.median(cpu_s[True]) / np.median(cpu_s[False])),
@@ -94,7 +94,7 @@ def measure_speed(arguments: argparse.Namespace, console: Console) -> list[dict[
                     "ratio_high": ratio.high,
                 }
             )
-    table = Table(title=f"{arguments.backend}, seconds a key frame, {arguments.turns} turns", title_justify="left")
+    table = Table(title=f"{arguments.backend}, seconds a key frame, {arguments.rounds} rounds", title_justify="left")
     for column in ("every s", "key frames", "without", "with", "ratio", "95 %", "of CPU time"):
         table.add_column(column, justify="right")
     for row in rows:
@@ -107,7 +107,7 @@ def measure_speed(arguments: argparse.Namespace, console: Console) -> list[dict[
 
 
 def measure_parts(arguments: argparse.Namespace, console: Console) -> list[dict[str, object]]:
-    """The whole loop, the backbone and the rest of one clip, in turns, and what follows for a long video."""
+    """The whole loop, the backbone and the rest of one clip, in rounds, and what follows for a long video."""
     common = {"device": "cpu", "threads": arguments.threads} if arguments.cpu else {"threads": arguments.threads}
     rounds: list[dict[str, tuple[float, float]]] = []
     with (
@@ -122,30 +122,30 @@ def measure_parts(arguments: argparse.Namespace, console: Console) -> list[dict[
             "backbone": lambda: extract_one(shared.backend, frames),
             "rest": lambda: submit_one(shared.backend, clip).result(),
         }
-        for turn in track(range(arguments.turns + 1), "turns", console=console, transient=True):
+        for round in track(range(arguments.rounds + 1), "rounds", console=console, transient=True):
             spent: dict[str, tuple[float, float]] = {}
             for name, call in calls.items():
                 start_s, start_cpu_s = time.monotonic(), time.process_time()
                 call()
                 spent[name] = time.monotonic() - start_s, time.process_time() - start_cpu_s
-            if turn:
+            if round:
                 rounds.append(spent)
         plans = [WindowPlan.of(without.config, every_s=every_s, margin=MARGIN) for every_s in arguments.every]
-    rows: list[dict[str, object]] = [{"turns": rounds}]
-    table = Table(title=f"{arguments.backend}, {arguments.turns} turns, ratio of a long run", title_justify="left")
-    for column in ("every s", "of time", "lowest to highest turn", "of CPU time"):
+    rows: list[dict[str, object]] = [{"rounds": rounds}]
+    table = Table(title=f"{arguments.backend}, {arguments.rounds} rounds, ratio of a long run", title_justify="left")
+    for column in ("every s", "of time", "lowest to highest round", "of CPU time"):
         table.add_column(column, justify="right")
     for plan, every_s in zip(plans, arguments.every, strict=True):
         share = plan.key_groups / plan.advance
         wall, cpu = (
-            [(turn["rest"][kind] + share * turn["backbone"][kind]) / turn["whole"][kind] for turn in rounds]
+            [(round["rest"][kind] + share * round["backbone"][kind]) / round["whole"][kind] for round in rounds]
             for kind in (0, 1)
         )
         rows.append({"every_s": str(every_s), "ratio": float(np.median(wall)), "cpu_ratio": float(np.median(cpu))})
         spread = f"{min(wall):.3f} to {max(wall):.3f}"
         table.add_row(str(every_s), f"{np.median(wall):.3f}", spread, f"{np.median(cpu):.3f}")
     for name in ("whole", "backbone", "rest"):
-        wall_s, cpu_s = np.median([turn[name] for turn in rounds], axis=0)
+        wall_s, cpu_s = np.median([round[name] for round in rounds], axis=0)
         console.print(f"{name}: {wall_s:.3f} s, {cpu_s:.3f} s of CPU time")
     console.print(table)
     return rows
@@ -222,13 +222,13 @@ def main() -> None:
     speed.add_argument("--gpu", dest="cpu", action="store_false", help="let the backend choose its device")
     speed.add_argument("--every", type=Fraction, nargs="+", default=list(_EVERY_S))
     speed.add_argument("--seconds", type=float, default=10.0, help="of the video, from its start")
-    speed.add_argument("--turns", type=int, default=2)
+    speed.add_argument("--rounds", type=int, default=2)
     parts = kinds.add_parser("parts")
     parts.add_argument("model", type=Path)
     parts.add_argument("--backend", default="openvino")
     parts.add_argument("--gpu", dest="cpu", action="store_false", help="let the backend choose its device")
     parts.add_argument("--every", type=Fraction, nargs="+", default=list(_EVERY_S))
-    parts.add_argument("--turns", type=int, default=5)
+    parts.add_argument("--rounds", type=int, default=5)
     accuracy = kinds.add_parser("map")
     accuracy.add_argument("model", type=Path)
     accuracy.add_argument("--data", type=Path, default=Path("toy"))

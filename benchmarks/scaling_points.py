@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from step_runtime.benchmark.configurations import Way
+from step_runtime.benchmark.configurations import Configuration
 from step_runtime.benchmark.machine import machine, versions
 from step_runtime.benchmark.rounds import Row, measure
 from step_runtime.benchmark.statistics import percentile
@@ -118,13 +118,13 @@ def measure_points(
     scratch: Path,
     progress: Callable[[int, str], None] = lambda _done, _what: None,
 ) -> list[Measured]:
-    """Runs every point in a process of its own, those of an axis in turns, on noise.
+    """Runs every point in a process of its own, those of an axis in rounds, on noise.
 
     Args:
         points: what `scaling_points` gave, or some of them.
         bundles: of each point, in fp32 with a fused graph.
         base: the config that the axes go through.
-        backend: of `ways.BENCH_BACKENDS`, for bundles.
+        backend: of `configurations.BENCH_BACKENDS`, for bundles.
         threads: CPU threads; None for the library's choice.
         min_runs, min_s: calls and seconds of each, at least.
         scratch: folder for the clips.
@@ -135,8 +135,8 @@ def measure_points(
         progress(len(results), axis)
         chosen = [(point, bundle) for point, bundle in zip(points, bundles, strict=True) if point.axis == axis]
         clips = [_write_clip(point.config, scratch) for point, _ in chosen]
-        ways = [
-            Way(
+        configurations = [
+            Configuration(
                 model=str(bundle),
                 backend=backend,
                 precision="fp32",
@@ -147,7 +147,7 @@ def measure_points(
             )
             for point, bundle in chosen
         ]
-        rows = measure(ways, clips, min_runs=min_runs, min_s=min_s)
+        rows = measure(configurations, clips, min_runs=min_runs, min_s=min_s)
         results += [_measured(point, row, base) for (point, _), row in zip(chosen, rows, strict=True)]
     return results
 

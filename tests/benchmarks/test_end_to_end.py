@@ -1,4 +1,4 @@
-"""benchmarks/end_to_end.py: the naive demo finds what step-run finds; turns, figures, reports."""
+"""benchmarks/end_to_end.py: the naive demo finds what step-run finds; rounds, figures, reports."""
 
 import json
 from fractions import Fraction
@@ -16,7 +16,7 @@ from end_to_end_runs import (
     RunFigures,
     agreement,
     count_frames,
-    measure_in_turns,
+    measure_in_rounds,
     run_step_run,
 )
 from helpers import assert_one_error, run_command
@@ -101,10 +101,10 @@ EVERYS = [Fraction(2), Fraction(1)]
 def test_turns(tmp_path):
     order = []
     programs = {"a": _program(order, "a", 4.0), "b": _program(order, "b", 1.0, rows="")}
-    rows = measure_in_turns(programs, EVERYS, tmp_path, turns=2)
-    turn = [("a", 2), ("b", 2), ("a", 1), ("b", 1)]
-    assert order == [("a", 2), ("b", 2), *turn, *turn]
-    assert [(row.program, row.every_s, len(row.runs)) for row in rows] == [(*pair, 2) for pair in turn]
+    rows = measure_in_rounds(programs, EVERYS, tmp_path, rounds=2)
+    round = [("a", 2), ("b", 2), ("a", 1), ("b", 1)]
+    assert order == [("a", 2), ("b", 2), *round, *round]
+    assert [(row.program, row.every_s, len(row.runs)) for row in rows] == [(*pair, 2) for pair in round]
     assert [row.agreement for row in rows] == [None, 0.0, None, 0.0]
     results = _results(rows)
     assert [row.wall_s for row in results.rows] == [4, 1, 8, 2]
@@ -117,7 +117,7 @@ def test_turns(tmp_path):
 def test_a_program_that_fails_keeps_its_turns_and_takes_no_other_with_it(tmp_path):
     order = []
     programs = {"a": _program(order, "a", 4.0), "b": _program(order, "b", 1.0, fail_at=4)}
-    rows = measure_in_turns(programs, EVERYS, tmp_path, turns=3)
+    rows = measure_in_rounds(programs, EVERYS, tmp_path, rounds=3)
     assert [len(row.runs) for row in rows] == [3, 1, 3, 1]
     assert {row.problem for row in rows if row.program == "b"} == {"b failed"}
     assert [name for name, _ in order].count("b") == 4
@@ -130,7 +130,7 @@ def test_a_program_that_fails_keeps_its_turns_and_takes_no_other_with_it(tmp_pat
 def test_a_first_program_that_fails_leaves_the_others_without_ratio(tmp_path):
     order = []
     programs = {"a": _program(order, "a", 4.0, fail_at=1), "b": _program(order, "b", 1.0)}
-    results = _results(measure_in_turns(programs, EVERYS, tmp_path, turns=1))
+    results = _results(measure_in_rounds(programs, EVERYS, tmp_path, rounds=1))
     assert [row.ratio for row in results.rows] == [None] * 4
     assert [row.program for row in results.measured] == ["b", "b"]
     draw_end_to_end(results, tmp_path / "plot.png")
@@ -154,7 +154,7 @@ def test_a_plot(tmp_path):
 def test_the_script(make_video, tiny_bundle, tiny_checkpoint, tmp_path, capsys):
     """Processes and all."""
     words = [make_video(frames=30), "--model", tiny_bundle, "--checkpoint", tiny_checkpoint, "--every", "1"]
-    words += ["--backend", "onnxruntime,tensorrt", "--turns", "1", "--threads", "1"]
+    words += ["--backend", "onnxruntime,tensorrt", "--rounds", "1", "--threads", "1"]
     for kind in ("json", "markdown", "plot"):
         words += [f"--{kind}", tmp_path / kind]
     code, printed, error = run_command(end_to_end.main, capsys, *words)
@@ -177,7 +177,7 @@ def test_the_script(make_video, tiny_bundle, tiny_checkpoint, tmp_path, capsys):
     [
         (("--backend", "torch"), "--backend has 'torch'; give some of onnxruntime"),
         (("--every", "1,0"), "--every has '0'; give seconds above 0, or frame"),
-        (("--json", "."), "a folder is in the way"),
+        (("--json", "."), "a folder is in the configuration"),
         (("--model", "none", "--checkpoint", "toy"), "none"),
         (("--model", "none"), "--checkpoint is missing"),
     ],

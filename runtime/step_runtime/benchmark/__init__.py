@@ -1,1 +1,1 @@
-"""Side-by-side measurements of every way of running a model."""
+"""Side-by-side measurements of every configuration of running a model."""

@@ -1,4 +1,4 @@
-"""A data set's clips, decoded once for all ways that are scored on it."""
+"""A data set's clips, decoded once for all configurations that are scored on it."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +11,7 @@ from step.data.dataset_folder import DatasetFolder
 from step.files.atomic import atomic_path
 
 _THREADS = 2
-_MOST_BYTES = 2 * 10**9  # a larger data set is decoded for each way anew
+_MOST_BYTES = 2 * 10**9  # a larger data set is decoded for each configuration anew
 
 
 class ClipCache:

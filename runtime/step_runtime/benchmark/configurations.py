@@ -1,5 +1,6 @@
-"""A way of running a model: which files, which library, which graphs."""
+"""A configuration of running a model: which files, which library, which graphs."""
 
+import itertools
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -7,7 +8,7 @@ from typing import Any, Self
 from step.bundles.graph_spec import FUSED
 from step.bundles.libraries import FLAVOURS, Flavour
 from step.bundles.manifest import Manifest, read_bundle
-from step.errors import StepError
+from step.errors import ArgumentError, StepError
 from step_runtime.backends.base import Loop
 
 CPU_BACKENDS = ("torch-plain", "torch", "onnxruntime", "openvino")
@@ -31,7 +32,7 @@ _NO_GRAPH = "-no-graph"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Way:
+class Configuration:
     """One row of a benchmark.
 
     Attributes:
@@ -73,8 +74,8 @@ class Way:
         return self.backend.startswith("torch")
 
     @property
-    def scored_as(self) -> "Way":
-        """The way that gives the same detections clip by clip: whoever computes a maximum, it is the same."""
+    def scored_as(self) -> "Configuration":
+        """The configuration that gives the same detections clip by clip: whoever computes a maximum, it is the same."""
         return replace(self, batch=1, backend="torch" if self.backend == "torch-plain" else self.backend)
 
     @property
@@ -103,7 +104,7 @@ class Way:
         return cls(**values)
 
 
-def list_ways(
+def list_configurations(
     bundles: list[Path],
     checkpoint: Path | None,
     *,
@@ -112,7 +113,7 @@ def list_ways(
     steps: list[int | None],
     device: str,
     threads: int | None,
-) -> tuple[list[Way], list[str]]:
+) -> tuple[list[Configuration], list[str]]:
     """Every combination that the bundles and the checkpoint have; PyTorch's come first.
 
     Args:
@@ -122,58 +123,73 @@ def list_ways(
         batches: clips of a call.
         steps: progressive steps; None for all.
         device: of PyTorch and the engines. ONNX Runtime is measured on the CPU, and on CUDA as "onnxruntime-cuda".
-        threads: see `Way`.
+        threads: see `Configuration`.
 
     Returns:
-        The ways, and a line for each thing that was asked for and that there is no model for.
+        The configurations, and a line for each thing that was asked for and that there is no model for.
 
     Raises:
         StepError: a backend that there is none of, or no bundle at a path.
     """
     unknown = [name for name in backends if name not in BENCH_BACKENDS]
     if unknown:
-        raise StepError(f"--backends has {unknown[0]!r}; give some of {', '.join(BENCH_BACKENDS)}")
+        raise ArgumentError(f"`backends` has {unknown[0]!r}; give some of {', '.join(BENCH_BACKENDS)}")
     manifests = {bundle: read_bundle(bundle) for bundle in dict.fromkeys(bundles)}
-    labels = _labels(manifests)
-    ways: list[Way] = []
-    missing: list[str] = []
     backends, batches, steps = list(dict.fromkeys(backends)), list(dict.fromkeys(batches)), list(dict.fromkeys(steps))
+    missing: list[str] = []
     if checkpoint is None:
         missing += [
             f"{name}: not measured: it runs a checkpoint; give --checkpoint"
             for name in backends
             if name.startswith("torch")
         ]
-    for batch in batches:
-        for num_steps in steps:
-            if manifests and not any(_loops(manifest, num_steps, batch) for manifest in manifests.values()):
-                what = f"batch {batch}" if num_steps is None else f"batch {batch}, {num_steps} steps"
-                missing.append(f"{what}: not measured: no bundle takes that ({_taken(manifests)})")
-            common: dict[str, Any] = {"batch": batch, "num_steps": num_steps, "threads": threads}
-            for backend in backends:
-                if backend.startswith("torch"):
-                    if checkpoint is not None:
-                        mode = backend.partition("-")[2] or "fp32"
-                        precision = "fp32" if mode in ("compile", "plain") else mode
-                        torch_way: dict[str, Any] = {"precision": precision, "loop": "steps", "device": device}
-                        ways.append(Way(model=str(checkpoint), backend=backend, **torch_way, **common))
-                    continue
-                for bundle, manifest in manifests.items():
-                    ways += [
-                        Way(
-                            model=str(bundle),
-                            backend=backend,
-                            precision=manifest.precision,
-                            loop=loop,
-                            label=labels[bundle],
-                            device=_device(backend, device),
-                            **common,
-                        )
-                        for loop in _loops(manifest, num_steps, batch)
-                    ]
-    if not ways:
+    configurations: list[Configuration] = []
+    for batch, num_steps in itertools.product(batches, steps):
+        if manifests and not any(_loops(manifest, num_steps, batch) for manifest in manifests.values()):
+            what = f"batch {batch}" if num_steps is None else f"batch {batch}, {num_steps} steps"
+            missing.append(f"{what}: not measured: no bundle takes that ({_taken(manifests)})")
+        for backend in backends:
+            if not backend.startswith("torch"):
+                found = _of_bundles(manifests, backend, batch, num_steps, device)
+            else:
+                found = [] if checkpoint is None else [_of_checkpoint(checkpoint, backend, batch, num_steps, device)]
+            configurations += [replace(each, threads=threads) for each in found]
+    if not configurations:
         raise StepError(f"nothing to measure: {'; '.join(missing)}")
-    return ways, missing
+    return configurations, missing
+
+
+def _of_checkpoint(checkpoint: Path, backend: str, batch: int, num_steps: int | None, device: str) -> Configuration:
+    mode = backend.partition("-")[2] or "fp32"
+    return Configuration(
+        model=str(checkpoint),
+        backend=backend,
+        precision="fp32" if mode in ("compile", "plain") else mode,
+        loop="steps",
+        device=device,
+        batch=batch,
+        num_steps=num_steps,
+    )
+
+
+def _of_bundles(
+    manifests: dict[Path, Manifest], backend: str, batch: int, num_steps: int | None, device: str
+) -> list[Configuration]:
+    labels = _labels(manifests)
+    return [
+        Configuration(
+            model=str(bundle),
+            backend=backend,
+            precision=manifest.precision,
+            loop=loop,
+            label=labels[bundle],
+            device=_device(backend, device),
+            batch=batch,
+            num_steps=num_steps,
+        )
+        for bundle, manifest in manifests.items()
+        for loop in _loops(manifest, num_steps, batch)
+    ]
 
 
 def _taken(manifests: dict[Path, Manifest]) -> str:

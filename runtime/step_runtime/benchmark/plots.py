@@ -16,24 +16,24 @@ _COLORS = {  # Okabe and Ito's colours, which people with any colour vision tell
 }
 _OTHER_COLOR = "#CC79A7"
 _DPI = 110
-_ABOVE_BELOW = ((0, 7), (0, -15))  # where a point's number stands, in turns from left to right: points often coincide
+_ABOVE_BELOW = ((0, 7), (0, -15))  # where a point's number stands, in rounds from left to right: points often coincide
 
 
 def draw_times(results: Results) -> bytes:
-    """Median of every way, with a line to its 95th percentile; fastest on top."""
-    rows = sorted(_measured(results), key=lambda row: -(row.p50_ms or 0) / row.way["batch"])
+    """Median of every configuration, with a line to its 95th percentile; fastest on top."""
+    rows = sorted(_measured(results), key=lambda row: -(row.p50_ms or 0) / row.configuration["batch"])
     figure = _figure(8, 1.2 + 0.3 * len(rows))
     axes = figure.add_subplot()
     for place, row in enumerate(rows):
         assert row.p50_ms is not None
         assert row.p95_ms is not None
-        clips = row.way["batch"]
+        clips = row.configuration["batch"]
         p50_ms, p95_ms = row.p50_ms / clips, row.p95_ms / clips
         axes.barh(place, p50_ms, color=_color(row))
         axes.plot([p50_ms, p95_ms], [place, place], color="black", linewidth=1)
         axes.text(max(p50_ms, p95_ms), place, f"  {p50_ms:.1f} ms, x{row.ratio:.3f}", va="center", fontsize=8)
     axes.set_yticks(range(len(rows)), [row.name for row in rows], fontsize=8, parse_math=False)
-    axes.set_xlim(0, 1.3 * max((row.p95_ms or 0) / row.way["batch"] for row in rows))
+    axes.set_xlim(0, 1.3 * max((row.p95_ms or 0) / row.configuration["batch"] for row in rows))
     axes.set_xlabel("ms a clip: median, line to the 95th percentile")
     axes.set_title(f"ratios to {results.baseline}", fontsize=9, loc="left")
     return _png(figure)

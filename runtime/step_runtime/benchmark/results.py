@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from step.errors import StepError
 from step.files.atomic import atomic_path
@@ -19,11 +19,11 @@ MIN_COMPARED = 4
 
 
 class ResultRow(BaseModel):
-    """One way.
+    """One configuration.
 
     Attributes:
-        name: of the way; the same in two files means the same measurement.
-        way: see `Way`.
+        name: of the configuration; the same in two files means the same measurement.
+        configuration: see `Configuration`.
         problem: why there are no figures; None where there are.
         device: as the library says.
         runs: calls that were timed.
@@ -42,7 +42,7 @@ class ResultRow(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
-    way: dict[str, Any]
+    configuration: dict[str, Any] = Field(alias="way")  # as earlier versions wrote it
     problem: str | None
     device: str = ""
     runs: int = 0
@@ -75,7 +75,7 @@ class Results(BaseModel):
         clip: what was run on.
         machine: processor, threads, system, GPUs with their clocks.
         versions: of what ran.
-        rows: one for each way.
+        rows: one for each configuration.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -93,14 +93,14 @@ class Results(BaseModel):
         """Statistics of what was measured.
 
         Args:
-            rows: measured in turns.
+            rows: measured in rounds.
             baseline: name of a row; None, or one without figures, for the first that has some.
             data, clip: see `Results`.
         """
         good = [row for row in rows if row.rounds_s and row.problem is None]
-        chosen = next((row for row in good if row.way.name == baseline), good[0] if good else None)
+        chosen = next((row for row in good if row.configuration.name == baseline), good[0] if good else None)
         return cls(
-            baseline="" if chosen is None else chosen.way.name,
+            baseline="" if chosen is None else chosen.configuration.name,
             data=data,
             clip=clip,
             machine=machine(),
@@ -111,7 +111,7 @@ class Results(BaseModel):
     def write(self, path: Path) -> None:
         """As JSON, atomically."""
         with atomic_path(path) as scratch:
-            scratch.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            scratch.write_text(self.model_dump_json(indent=2, by_alias=True) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -172,7 +172,7 @@ def differences(old: Results, new: Results) -> list[str]:
             lines.append(f"{name}: measured before, not any more: {other.problem}")
         elif other.problem is None and row.problem is None:
             for field in ("device", "threads", "model"):
-                one, another = row.way.get(field), other.way.get(field)
+                one, another = row.configuration.get(field), other.configuration.get(field)
                 is_same = Path(str(one)).name == Path(str(another)).name if field == "model" else one == another
                 if not is_same:
                     lines.append(f"{name}: {field} was {one}, is {another}")
@@ -183,7 +183,7 @@ def differences(old: Results, new: Results) -> list[str]:
 
 
 def _result(row: Row, baseline: Row | None) -> ResultRow:
-    base: dict[str, Any] = {"name": row.way.name, "way": row.way.to_dict(), "problem": row.problem}
+    base: dict[str, Any] = {"name": row.configuration.name, "way": row.configuration.to_dict(), "problem": row.problem}
     if row.problem is not None or not row.rounds_s:
         return ResultRow(**base, device=row.device)
     times_s = row.times_s
@@ -198,7 +198,7 @@ def _result(row: Row, baseline: Row | None) -> ResultRow:
         p95_ms=1e3 * percentile(times_s, 95),
         p99_ms=1e3 * percentile(times_s, 99),
         mean_ms=1e3 * mean_s,
-        clips_per_s=row.way.batch / mean_s,
+        clips_per_s=row.configuration.batch / mean_s,
         ratio=ratio["value"],
         ratio_low=ratio["low"],
         ratio_high=ratio["high"],
@@ -206,7 +206,7 @@ def _result(row: Row, baseline: Row | None) -> ResultRow:
         first_ms=1e3 * row.first_s,
         host_bytes=row.host_bytes,
         device_bytes=row.device_bytes,
-        joules_per_clip=None if row.energy_j is None else row.energy_j / (len(times_s) * row.way.batch),
+        joules_per_clip=None if row.energy_j is None else row.energy_j / (len(times_s) * row.configuration.batch),
         model_bytes=row.model_bytes,
         build_s=row.build_s,
         mean_ap=row.mean_ap,

@@ -1,25 +1,26 @@
-"""Measuring ways in turns: A B C A B C ..."""
+"""Measuring configurations in rounds: A B C A B C ..."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from step.errors import StepError
-from step_runtime.benchmark.configurations import Way
+from step_runtime.benchmark.configurations import Configuration
 from step_runtime.benchmark.gpu_meter import GpuMeter
 from step_runtime.benchmark.worker_process import WorkerProcess
 
 MIN_RUNS, MIN_S = 10, 3.0
-_WARM_UP_CALLS, _MOST_CALLS_A_TURN = 2, 50
+_WARM_UP_CALLS, _MOST_CALLS_A_ROUND = 2, 50
 
 
 @dataclass
 class Row:
-    """What was measured of one way.
+    """What was measured of one configuration.
 
     Attributes:
-        way: which.
+        configuration: which.
         rounds_s: seconds of every call, by round.
         problem: why there is nothing, or nothing more; None where all went well.
         device: what ran it, as its library says.
@@ -31,7 +32,7 @@ class Row:
         mean_ap: frame-mAP at 0.5; None where none was asked for.
     """
 
-    way: Way
+    configuration: Configuration
     rounds_s: list[list[float]] = field(default_factory=list)
     problem: str | None = None
     device: str = ""
@@ -48,11 +49,11 @@ class Row:
     @property
     def times_s(self) -> list[float]:
         """Of all rounds."""
-        return [time_s for turn in self.rounds_s for time_s in turn]
+        return [time_s for round in self.rounds_s for time_s in round]
 
 
 def measure(
-    ways: Sequence[Way],
+    configurations: Sequence[Configuration],
     clips: Path | Sequence[Path],
     *,
     data: tuple[Path, str] | None = None,
@@ -60,34 +61,35 @@ def measure(
     min_s: float = MIN_S,
     progress: Callable[[int, int, str], None] = lambda _done, _total, _what: None,
 ) -> list[Row]:
-    """Times every way: at least so many calls and seconds each, a turn of each after a turn of each other.
+    """Times every configuration: at least so many calls and seconds each, a round of each after a round of each other.
 
-    All processes are loaded at once, so that turns can alternate; only one works at a time.
+    All processes are loaded at once, so that rounds can alternate; only one works at a time.
 
     Args:
-        ways: what to time.
+        configurations: what to time.
         clips: see `WorkerProcess`; one file for all, or one for each. The first one's folder takes the decoded clips
             of `data`.
-        data: folder and split of a data set, for the mAP of every way that takes single clips; None for none.
+        data: folder and split of a data set, for the mAP of every configuration that takes single clips; None for none.
         min_runs: calls of each, after the first one.
         min_s: seconds of each.
-        progress: is told how many turns are done, of about how many, and what is going on.
+        progress: is told how many rounds are done, of about how many, and what is going on.
     """
-    rows = [Row(way) for way in ways]
+    rows = [Row(configuration) for configuration in configurations]
     files = [clips] * len(rows) if isinstance(clips, Path) else list(clips)
     with ExitStack() as stack:
         workers: dict[int, WorkerProcess] = {}
         for index, (row, file) in enumerate(zip(rows, files, strict=True)):
-            progress(0, len(rows), f"loading {row.way.name}")
+            progress(0, len(rows), f"loading {row.configuration.name}")
             try:
-                worker = stack.enter_context(WorkerProcess(row.way, file))
+                worker = stack.enter_context(WorkerProcess(row.configuration, file))
             except StepError as error:
                 row.problem = str(error)
                 continue
             workers[index] = worker
-            row.device, row.load_s, row.first_s, row.gpu = worker.device, worker.load_s, worker.first_s, worker.gpu
-            row.model_bytes, row.build_s = worker.model_bytes, worker.build_s
-        _take_turns(rows, workers, min_runs=min_runs, min_s=min_s, progress=progress)
+            loaded = worker.loaded
+            row.device, row.load_s, row.first_s, row.gpu = loaded.device, loaded.load_s, loaded.first_s, loaded.gpu
+            row.model_bytes, row.build_s = loaded.model_bytes, loaded.build_s
+        _run_rounds(rows, workers, min_runs=min_runs, min_s=min_s, progress=progress)
         for index in list(workers):  # before clips of a data set take memory
             try:
                 memory = workers[index].memory()
@@ -95,13 +97,13 @@ def measure(
                 rows[index].problem = str(error)
                 workers.pop(index).close()
                 continue
-            rows[index].host_bytes, rows[index].device_bytes = memory["host_bytes"], memory["device_bytes"]
+            rows[index].host_bytes, rows[index].device_bytes = memory.host_bytes, memory.device_bytes
         if data is not None:
-            _score(rows, workers, data, files[0].parent, progress)
+            score_rows(rows, workers, data, files[0].parent, progress)
     return rows
 
 
-def _take_turns(
+def _run_rounds(
     rows: list[Row],
     workers: dict[int, WorkerProcess],
     *,
@@ -110,22 +112,22 @@ def _take_turns(
     progress: Callable[[int, int, str], None],
 ) -> None:
     """Fills in the times; a worker that fails is closed and taken out."""
-    # A fast way makes several calls a turn, so that all have their seconds after the same rounds.
+    # A fast configuration makes several calls a round, so that all have their seconds after the same rounds.
     calls: dict[int, int] = {}
     for index in list(workers):
-        progress(0, len(rows), f"warming up {rows[index].way.name}")
+        progress(0, len(rows), f"warming up {rows[index].configuration.name}")
         try:
             warm_s = min(workers[index].time_calls(_WARM_UP_CALLS))
         except StepError as error:
             rows[index].problem = str(error)
             workers.pop(index).close()
             continue
-        calls[index] = max(1, min(_MOST_CALLS_A_TURN, round(min_s / min_runs / max(warm_s, 1e-6))))
+        calls[index] = max(1, min(_MOST_CALLS_A_ROUND, round(min_s / min_runs / max(warm_s, 1e-6))))
     done = 0
     while waiting := [i for i in workers if _wants_more(rows[i], min_runs, min_s)]:
         for index in list(workers):  # all go on until the last has enough, so that every round has all
             row = rows[index]
-            progress(done, done + len(waiting), row.way.name)
+            progress(done, done + len(waiting), row.configuration.name)
             meter = None if row.gpu is None else GpuMeter(row.gpu)
             before_j = None if meter is None else meter.energy_j()
             try:
@@ -140,18 +142,36 @@ def _take_turns(
         done += 1
 
 
-def _score(
+class Scorer(Protocol):
+    """What scores a configuration on a data set: a `WorkerProcess`."""
+
+    def mean_ap(self, data: Path, split: str, cache: Path) -> float:
+        """See `WorkerProcess.mean_ap`."""
+
+    def close(self) -> None:
+        """See `WorkerProcess.close`."""
+
+
+def score_rows(
     rows: list[Row],
-    workers: dict[int, WorkerProcess],
+    workers: MutableMapping[int, WorkerProcess] | MutableMapping[int, Scorer],
     data: tuple[Path, str],
     cache: Path,
     progress: Callable[[int, int, str], None],
 ) -> None:
-    """Fills in the mAP; what computes the same numbers is scored once, by the fastest."""
-    found: dict[Way, float] = {}
+    """Fills in the mAP; what computes the same numbers is scored once, by the fastest.
+
+    Args:
+        rows: with their times.
+        workers: by the row's index; one that fails is closed and taken out.
+        data: folder and split.
+        cache: folder for decoded clips.
+        progress: see `measure`.
+    """
+    found: dict[Configuration, float] = {}
     for done, index in enumerate(sorted(workers, key=lambda index: min(rows[index].times_s))):
         row = rows[index]
-        single = row.way.scored_as
+        single = row.configuration.scored_as
         progress(done, len(workers), f"mAP of {single.name}")
         if single not in found:
             try:

@@ -33,7 +33,7 @@ def percentile(times_s: Sequence[float], percent: float) -> float:
 
 
 def median_ratio(times_s: Sequence[Sequence[float]], baseline_s: Sequence[Sequence[float]], *, seed: int = 0) -> Ratio:
-    """Median of the times over the baseline's, measured in turns.
+    """Median of the times over the baseline's, measured in rounds.
 
     Args:
         times_s, baseline_s: times of each round; the same number of rounds, which are resampled together, so that what
@@ -61,4 +61,4 @@ def interval(low: float | None, high: float | None) -> str:
 
 
 def _median(rounds_s: Sequence[Sequence[float]]) -> float:
-    return float(np.median(np.concatenate([np.asarray(turn) for turn in rounds_s])))
+    return float(np.median(np.concatenate([np.asarray(round) for round in rounds_s])))

@@ -40,10 +40,10 @@ _MORE_COLUMNS: dict[str, Cell] = {  # of files, which have room
 
 
 def results_table(results: Results) -> Table:
-    """A row for each way that could run."""
+    """A row for each configuration that could run."""
     title = f"{results.machine['cpu']}, {results.machine['threads']} threads; ratios to {results.baseline or 'nothing'}"
     table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("way")  # may break, so that figures never do
+    table.add_column("configuration")  # may break, so that figures never do
     columns = _filled(_COLUMNS, results)
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
@@ -54,7 +54,7 @@ def results_table(results: Results) -> Table:
 
 
 def problem_lines(results: Results) -> list[str]:
-    """One for each way that could not run."""
+    """One for each configuration that could not run."""
     return [f"{row.name}: not measured: {row.problem}" for row in results.rows if row.problem is not None]
 
 
@@ -68,7 +68,7 @@ def all_cells(results: Results) -> tuple[list[str], list[list[str]]]:
         [row.name, *(cell(row) for cell in columns.values())] if row.problem is None else [row.name, row.problem]
         for row in results.rows
     ]
-    return ["way", *columns], rows
+    return ["configuration", *columns], rows
 
 
 def markdown(results: Results) -> str:
@@ -84,7 +84,7 @@ def markdown(results: Results) -> str:
 def changes_table(changes: list[Change]) -> Table:
     """New over old; what lies beyond noise is named."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("way", no_wrap=True)
+    table.add_column("configuration", no_wrap=True)
     table.add_column("new / old", justify="right")
     table.add_column("")
     for change in changes:

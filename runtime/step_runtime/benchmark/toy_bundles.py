@@ -23,7 +23,7 @@ def toy_bundles(folder: Path, backends: list[str], console: Console) -> list[Pat
 
     Args:
         folder: to write in.
-        backends: names that `list_ways` takes.
+        backends: names that `list_configurations` takes.
         console: shows what is going on.
 
     Raises:

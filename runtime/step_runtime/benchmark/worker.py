@@ -1,15 +1,10 @@
-"""A process that loads one way of running a model and times calls when it is told to.
+"""A process that loads one configuration of a model and times calls when it is asked to.
 
-Lines of JSON come by standard input and go by what was standard output; what a library prints goes to standard error.
-
-    {"way": {...}, "clips": "clips.npy"}  ->  {"device": "...", "load_s": 1.2}, or {"error": "..."}
-    {"calls": 3}                          ->  {"times_s": [...]}, or {"error": "..."}
-    {"data": "...", "split": "val", ...}  ->  {"mean_ap": 0.8}, or {"error": "..."}
-    {"memory": true}                      ->  {"host_bytes": ..., "device_bytes": ...}
+Requests come by standard input and answers go by what was standard output, as `step_runtime.benchmark.messages` has
+both; what a library prints goes to standard error.
 """
 
 import contextlib
-import json
 import os
 import resource
 import sys
@@ -24,8 +19,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from step.bundles.graph_spec import BACKBONE, DETECT, FUSED, step_graph_name
+from step.bundles.graph_spec import FUSED
 from step.bundles.manifest import read_bundle
+from step.bundles.step_loop import loop_graphs
 from step.checkpoints.toy_model import find_model
 from step.data.dataset_folder import DatasetFolder
 from step.errors import StepError
@@ -33,8 +29,21 @@ from step.evaluation.scoring import score_files
 from step_runtime.backends.base import Backend
 from step_runtime.backends.select import BackendName, open_backend
 from step_runtime.benchmark.clip_cache import ClipCache
-from step_runtime.benchmark.configurations import Way
+from step_runtime.benchmark.configurations import Configuration
 from step_runtime.benchmark.gpu_meter import GpuMeter
+from step_runtime.benchmark.messages import (
+    REQUESTS,
+    Answer,
+    Failed,
+    Load,
+    Loaded,
+    MeanAp,
+    Memory,
+    ScoreData,
+    TellMemory,
+    TimeCalls,
+    Times,
+)
 from step_runtime.detector import Detector
 from step_runtime.evaluation.dataset_run import write_results
 
@@ -43,9 +52,9 @@ _IOU = 0.5
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A way that can be called."""
+    """A configuration that can be called."""
 
-    way: Way
+    configuration: Configuration
     backend: Backend
     context: Callable[[], AbstractContextManager[Any]]
     frames: NDArray[np.uint8]
@@ -53,8 +62,8 @@ class _Loaded:
     @property
     def gpu(self) -> int | None:
         """The GPU's index; None on a CPU."""
-        device = self.backend.device.partition(",")[0] if self.way.is_torch else self.way.device
-        on_gpu = device.startswith("cuda") if self.way.is_torch else self.way.uses_gpu
+        device = self.backend.device.partition(",")[0] if self.configuration.is_torch else self.configuration.device
+        on_gpu = device.startswith("cuda") if self.configuration.is_torch else self.configuration.uses_gpu
         return int(device.partition(":")[2] or 0) if on_gpu else None
 
     def call(self) -> None:
@@ -69,109 +78,114 @@ def main() -> None:
     os.dup2(2, 1)
     loaded: _Loaded | None = None
     for line in sys.stdin:
-        request = json.loads(line)
+        answer: Answer
         try:
-            if "way" in request:
+            request = REQUESTS.validate_json(line)
+            if isinstance(request, Load):
                 loaded, answer = _load(request)
             elif loaded is None:
                 raise StepError("nothing is loaded")
-            elif "data" in request:
-                answer = {"mean_ap": _mean_ap(loaded, Path(request["data"]), request["split"], Path(request["cache"]))}
-            elif "calls" in request:
-                answer = {"times_s": _time_calls(loaded, request["calls"])}
             else:
-                answer = {"host_bytes": _host_bytes(), "device_bytes": _device_bytes(loaded.gpu)}
+                answer = _answer(loaded, request)
         except StepError as error:
-            answer = {"error": str(error)}
+            answer = Failed(problem=str(error))
         except MemoryError:
-            answer = {"error": "memory does not suffice for it; give a smaller --batch"}
-        answers.write(json.dumps(answer) + "\n")
+            answer = Failed(problem="memory does not suffice for it; give a smaller --batch")
+        answers.write(answer.model_dump_json() + "\n")
         answers.flush()
 
 
-def _load(request: dict[str, Any]) -> tuple[_Loaded, dict[str, Any]]:
-    way = Way.from_dict(request["way"])
-    clips = np.load(request["clips"])
+def _answer(loaded: _Loaded, request: TimeCalls | ScoreData | TellMemory) -> Answer:
+    match request:
+        case TimeCalls():
+            return Times(times_s=_time_calls(loaded, request.count))
+        case ScoreData():
+            return MeanAp(mean_ap=_mean_ap(loaded, request))
+        case TellMemory():
+            return Memory(host_bytes=_host_bytes(), device_bytes=_device_bytes(loaded.gpu))
+
+
+def _load(request: Load) -> tuple[_Loaded, Loaded]:
+    configuration = request.configuration
+    clips = np.load(request.clips)
     began_s = time.perf_counter()
-    frames = np.ascontiguousarray(np.resize(clips, (way.batch, *clips.shape[1:])))
-    loaded = _Loaded(way, _open(way), _context(way), frames)
+    frames = np.ascontiguousarray(np.resize(clips, (configuration.batch, *clips.shape[1:])))
+    loaded = _Loaded(configuration, _open(configuration), _context(configuration), frames)
     loaded_s = time.perf_counter() - began_s
     loaded.call()  # what a library does on its first call is no part of the others
     first_s = time.perf_counter() - began_s - loaded_s
-    model_bytes, build_s = _files(way)
-    return loaded, {
-        "device": loaded.backend.device,
-        "gpu": loaded.gpu,
-        "load_s": loaded_s,
-        "first_s": first_s,
-        "model_bytes": model_bytes,
-        "build_s": build_s,
-    }
+    model_bytes, build_s = _files(configuration)
+    return loaded, Loaded(
+        device=loaded.backend.device,
+        gpu=loaded.gpu,
+        load_s=loaded_s,
+        first_s=first_s,
+        model_bytes=model_bytes,
+        build_s=build_s,
+    )
 
 
-def _open(way: Way) -> Backend:
-    flavour = way.flavour
-    if flavour is not None and not way.has_cuda_graph:
+def _open(configuration: Configuration) -> Backend:
+    flavour = configuration.flavour
+    if flavour is not None and not configuration.has_cuda_graph:
         from step_runtime.backends.tensorrt import TensorRTBackend
 
-        manifest = read_bundle(Path(way.model))
-        steps = way.num_steps or manifest.num_steps
+        manifest = read_bundle(Path(configuration.model))
+        steps = configuration.num_steps or manifest.num_steps
         return TensorRTBackend.open(
-            Path(way.model),
+            Path(configuration.model),
             manifest,
             flavour=flavour,
-            loop=way.loop,
+            loop=configuration.loop,
             num_steps=steps,
-            device=way.device,
+            device=configuration.device,
             cuda_graph=False,
         )
     backend = open_backend(
-        Path(way.model),
-        backend="torch" if way.is_torch else cast(BackendName, way.backend.removesuffix("-cuda")),
-        loop=None if way.is_torch else way.loop,
-        num_steps=way.num_steps,
-        device=way.device,
-        threads=way.threads,
+        Path(configuration.model),
+        backend="torch" if configuration.is_torch else cast(BackendName, configuration.backend.removesuffix("-cuda")),
+        loop=None if configuration.is_torch else configuration.loop,
+        num_steps=configuration.num_steps,
+        device=configuration.device,
+        threads=configuration.threads,
     )
-    if way.backend in ("torch-plain", "torch-compile"):
+    if configuration.backend in ("torch-plain", "torch-compile"):
         from step_runtime.backends.torch import TorchBackend
 
         assert isinstance(backend, TorchBackend)
-        if way.backend == "torch-plain":
+        if configuration.backend == "torch-plain":
             backend.use_own_pools()
         else:
             backend.compile()
     return backend
 
 
-def _files(way: Way) -> tuple[int, float | None]:
-    """Bytes of the files that the way loads, and seconds that its engines took to build."""
-    folder = find_model(Path(way.model))
-    if way.is_torch:
+def _files(configuration: Configuration) -> tuple[int, float | None]:
+    """Bytes of the files that the configuration loads, and seconds that its engines took to build."""
+    folder = find_model(Path(configuration.model))
+    if configuration.is_torch:
         return folder.stat().st_size, None
     manifest = read_bundle(folder)
-    steps = [step_graph_name(step) for step in range(way.num_steps or manifest.num_steps)]
-    names = [FUSED] if way.loop == "fused" else [BACKBONE, *steps, DETECT]
-    if way.flavour is None:
+    names = (FUSED,) if configuration.loop == "fused" else loop_graphs(configuration.num_steps or manifest.num_steps)
+    if configuration.flavour is None:
         return sum((folder / manifest.graphs[name].file).stat().st_size for name in names), None
-    engines = [manifest.engines[way.flavour].engines[name] for name in names]
+    engines = [manifest.engines[configuration.flavour].engines[name] for name in names]
     return sum(engine.size_bytes for engine in engines), sum(engine.build_s for engine in engines)
 
 
-def _context(way: Way) -> Callable[[], AbstractContextManager[Any]]:
-    if not way.is_torch or way.precision == "fp32":
+def _context(configuration: Configuration) -> Callable[[], AbstractContextManager[Any]]:
+    if not configuration.is_torch or configuration.precision == "fp32":
         return contextlib.nullcontext
     import torch
 
-    kind = "cuda" if torch.cuda.is_available() and way.device != "cpu" else "cpu"
-    dtype = torch.bfloat16 if way.precision == "bf16" else torch.float16
+    kind = "cuda" if torch.cuda.is_available() and configuration.device != "cpu" else "cpu"
+    dtype = torch.bfloat16 if configuration.precision == "bf16" else torch.float16
     return lambda: torch.autocast(kind, dtype=dtype)
 
 
-def _mean_ap(loaded: _Loaded, folder: Path, split: str, cache: Path) -> float:
-    """frame-mAP at 0.5 after the last step that the way runs."""
-    data = DatasetFolder.open(folder, split)
-    clips = ClipCache(data, loaded.backend.config, cache)
+def _mean_ap(loaded: _Loaded, request: ScoreData) -> float:
+    data = DatasetFolder.open(request.data, request.split)
+    clips = ClipCache(data, loaded.backend.config, request.cache)
     with tempfile.TemporaryDirectory() as scratch, loaded.context():
         output = Path(scratch) / "results.csv"
         write_results(Detector(loaded.backend), clips, output)

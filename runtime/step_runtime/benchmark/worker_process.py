@@ -1,51 +1,72 @@
-"""The parent's side of a worker: one process for each way, so that a crash takes its own row only."""
+"""The parent's side of a worker: one process for each configuration, so that a crash takes its own row only."""
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any, Self
+from typing import Self, TypeVar
+
+from pydantic import ValidationError
 
 from step.errors import StepError
 from step.parent import child_command
-from step_runtime.benchmark.configurations import Way
+from step.shown import quoted
+from step_runtime.benchmark.configurations import Configuration
+from step_runtime.benchmark.messages import (
+    ANSWERS,
+    WORKER,
+    Failed,
+    Load,
+    Loaded,
+    MeanAp,
+    Memory,
+    Request,
+    ScoreData,
+    TellMemory,
+    TimeCalls,
+    Times,
+)
+
+Wanted = TypeVar("Wanted", Loaded, Times, MeanAp, Memory)
+_LONGEST_SAID = 100
 
 
 class WorkerProcess:
     """A started worker; a context manager that ends it.
 
     Args:
-        way: what it loads.
-        clips: .npy file of uint8 [B, F, H, W, 3], repeated or cut to the way's batch.
+        configuration: what it loads.
+        clips: .npy file of uint8 [B, F, H, W, 3], repeated or cut to the configuration's batch.
+
+    Attributes:
+        loaded: what the process said when it had loaded it.
 
     Raises:
-        StepError: the way cannot run here; the message says why.
+        StepError: the configuration cannot run here; the message says why.
     """
 
-    def __init__(self, way: Way, clips: Path) -> None:
+    def __init__(self, configuration: Configuration, clips: Path) -> None:
         self._errors, name = tempfile.mkstemp(prefix="step-bench-", suffix=".log")
         self._error_file = Path(name)
         self._process = subprocess.Popen(
-            child_command("step_runtime.benchmark.worker"),
+            child_command(WORKER),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
         )
         try:
-            told = self._ask({"way": way.to_dict(), "clips": str(clips)})
+            self.loaded = self._ask(Load(configuration=configuration, clips=clips), Loaded)
         except BaseException:
             self.close()
             raise
-        self.device: str = told["device"]
-        self.gpu: int | None = told["gpu"]
-        self.model_bytes: int = told["model_bytes"]
-        self.build_s: float | None = told["build_s"]
-        self.load_s: float = told["load_s"]
-        self.first_s: float = told["first_s"]
+
+    @property
+    def process_id(self) -> int:
+        """The process's."""
+        return self._process.pid
 
     def __enter__(self) -> Self:
         return self
@@ -59,8 +80,7 @@ class WorkerProcess:
         Raises:
             StepError: the call failed, or the process ended.
         """
-        times_s: list[float] = self._ask({"calls": count})["times_s"]
-        return times_s
+        return self._ask(TimeCalls(count=count), Times).times_s
 
     def mean_ap(self, data: Path, split: str, cache: Path) -> float:
         """frame-mAP at 0.5 on a data set; decoded clips are kept in the folder `cache`.
@@ -68,16 +88,15 @@ class WorkerProcess:
         Raises:
             StepError: what `write_results` refuses, or the process ended.
         """
-        value: float = self._ask({"data": str(data), "split": split, "cache": str(cache)})["mean_ap"]
-        return value
+        return self._ask(ScoreData(data=data, split=split, cache=cache), MeanAp).mean_ap
 
-    def memory(self) -> dict[str, int | None]:
-        """Largest memory so far, host_bytes and device_bytes (None where nothing says).
+    def memory(self) -> Memory:
+        """Largest memory so far.
 
         Raises:
             StepError: the process ended.
         """
-        return self._ask({"memory": True})
+        return self._ask(TellMemory(), Memory)
 
     def close(self) -> None:
         """Ends the process, whatever it does."""
@@ -92,20 +111,25 @@ class WorkerProcess:
             os.close(self._errors)
             self._error_file.unlink()
 
-    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, request: Request, expected: type[Wanted]) -> Wanted:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
-            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.write(request.model_dump_json() + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
         except BrokenPipeError:
             line = ""
         if not line:
             raise StepError(self._how_it_ended())
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise StepError(answer["error"])
+        try:
+            answer = ANSWERS.validate_json(line)
+        except ValidationError as error:
+            raise StepError(f"its process said {quoted(line.strip()[:_LONGEST_SAID])}, which is no answer") from error
+        if isinstance(answer, Failed):
+            raise StepError(answer.problem)
+        if not isinstance(answer, expected):
+            raise StepError(f"its process answered with {answer.kind}, not {expected.__name__}")
         return answer
 
     def _how_it_ended(self) -> str:

@@ -10,6 +10,7 @@ from step_runtime.benchmark.cli import main
 from step_runtime.benchmark.roofline import peaks as peaks_module
 from step_runtime.benchmark.roofline import stage_times as stage_times_module
 from step_runtime.benchmark.roofline.known_gpus import known_gpu, known_gpus
+from step_runtime.benchmark.roofline.peak_answer import PeakAnswer
 from step_runtime.benchmark.roofline.peaks import Peaks, Product, measure_cpu_peaks
 from step_runtime.benchmark.roofline.report import roofline_figure, roofline_markdown, summary_lines
 from step_runtime.benchmark.roofline.roofline import roofline
@@ -53,7 +54,7 @@ def test_limits_by_hand():
     both = roofline(WORK, PEAKS, bundle="b", batch=1, precision="fp32", times=[timed, slower])
     assert both.turns_per_s == 2**30 / 2**20
     assert both.over_turns(slower) == 8.2 * 1024 / 4100
-    assert "y: 8200 ms, 2.00 of the multiply-adds alone, 2.05 at the product's speed in turns" in summary_lines(both)
+    assert "y: 8200 ms, 2.00 of the multiply-adds alone, 2.05 at the product's speed in rounds" in summary_lines(both)
 
 
 def test_what_is_said(tmp_path):
@@ -68,7 +69,7 @@ def test_what_is_said(tmp_path):
     assert "openvino: not measured: openvino is not installed" in lines
     result.write(tmp_path / "r.json")
     content = json.loads((tmp_path / "r.json").read_text())
-    whole = {"median_s": 8.2, "over_product": pytest.approx(2), "over_product_in_turns": None}
+    whole = {"median_s": 8.2, "over_product": pytest.approx(2), "over_product_in_rounds": None}
     assert content["whole"] == {"onnxruntime": whole}
     assert content["problems"] == {"openvino": "openvino is not installed"}
     assert content["stages"][0]["measured"]["onnxruntime"]["fraction"] == 0.5
@@ -164,22 +165,20 @@ def test_the_best_library_makes_the_peak(monkeypatch):
 
     def answer(library, precision, threads, _seconds):
         asked.append((library, precision, threads))
-        return (
-            {"rate": {"numpy": 2e9, "torch": 1e9, "copy": 5.0}[library], "size": 512}
-            if library != "openvino"
-            else {"error": "not here"}
-        )
+        if library == "openvino":
+            return PeakAnswer(problem="not here")
+        return PeakAnswer(rate={"numpy": 2e9, "torch": 1e9, "copy": 5.0}[library], size=512)
 
     monkeypatch.setattr(
         peaks_module, "PRECISIONS", {"numpy": ("fp32",), "openvino": ("fp32",), "torch": ("fp32", "bf16")}
     )
-    monkeypatch.setattr(peaks_module, "_run_worker", answer)
-    monkeypatch.setattr(peaks_module, "_cpu_flags", lambda: {"avx512_bf16"})
+    monkeypatch.setattr(peaks_module, "run_peak_worker", answer)
+    monkeypatch.setattr(peaks_module, "cpu_flags", lambda: {"avx512_bf16"})
     peaks = measure_cpu_peaks(threads=3)
     assert peaks.multiply_adds_per_s == {"fp32": 2e9, "bf16": 1e9}
     assert peaks.products[1] == Product(library="openvino", precision="fp32", problem="not here")
     assert asked[-1] == ("copy", "bytes", 3)
-    monkeypatch.setattr(peaks_module, "_run_worker", lambda *_: {"error": "nothing here"})
+    monkeypatch.setattr(peaks_module, "run_peak_worker", lambda *_: PeakAnswer(problem="nothing here"))
     with pytest.raises(StepError, match="the peak cannot be measured: nothing here"):
         measure_cpu_peaks(threads=3)
 
@@ -233,8 +232,8 @@ def test_the_command(bench, tiny_bundle, tmp_path, monkeypatch):
             assert row["measured"][backend]["median_s"] > 0
         assert row["stage"] in printed
     assert content["whole"]["openvino"]["over_product"] > 0
-    assert content["whole"]["openvino"]["over_product_in_turns"] > 0
-    assert "in turns with the stages, a matrix product reached" in printed
+    assert content["whole"]["openvino"]["over_product_in_rounds"] > 0
+    assert "in rounds with the stages, a matrix product reached" in printed
     assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
     assert "| fused |" in (tmp_path / "r.md").read_text()
     assert max(len(line) for line in printed.splitlines() if line.strip().startswith(("fused", "step"))) <= 80

@@ -1,7 +1,9 @@
-"""step-bench: rows of every way, ways that cannot run, statistics, and comparing two files."""
+"""step-bench: rows of every configuration, configurations that cannot run, statistics, and comparing two files."""
 
 import json
+import os
 import shutil
+import signal
 
 import numpy as np
 import pynvml
@@ -10,11 +12,11 @@ from fake_gpu import GPU
 from helpers import assert_one_error, run_command
 from step_runtime.benchmark import gpu_meter
 from step_runtime.benchmark.cli import main
-from step_runtime.benchmark.configurations import Way, list_ways
+from step_runtime.benchmark.configurations import Configuration, list_configurations
 from step_runtime.benchmark.gpu_meter import GpuMeter
 from step_runtime.benchmark.plots import pareto_front
 from step_runtime.benchmark.results import ResultRow, Results, compare, differences
-from step_runtime.benchmark.rounds import Row, _score, measure
+from step_runtime.benchmark.rounds import Row, measure, score_rows
 from step_runtime.benchmark.statistics import interval, median_ratio, percentile
 from step_runtime.benchmark.worker_process import WorkerProcess
 from step_runtime.evaluation.cli import main as eval_main
@@ -55,7 +57,7 @@ def bench(capsys, tmp_path):
     return run
 
 
-def test_every_cpu_way_in_turns(bench, tiny_bundle, tiny_checkpoint, tmp_path):
+def test_every_cpu_way_in_rounds(bench, tiny_bundle, tiny_checkpoint, tmp_path):
     out = tmp_path / "r.json"
     words = (
         "--runs",
@@ -107,41 +109,50 @@ def test_what_is_not_there_is_a_line(bench, tiny_bundle, tmp_path):
     assert [row.problem is None for row in rows] == [False, False, True, True]
     assert rows[2].ratio == 1
     done = bench(tiny_bundle, "--backends", "tensorrt", "--runs", "1")
-    assert_one_error((done[0], "", done[2]), "none of the ways could run here")
+    assert_one_error((done[0], "", done[2]), "none of the configurations could run here")
 
 
 def _both_loops(bundle):
     return [
-        Way(model=str(bundle), backend="onnxruntime", precision="fp32", loop=loop, device="cpu")
+        Configuration(model=str(bundle), backend="onnxruntime", precision="fp32", loop=loop, device="cpu")
         for loop in ("fused", "steps")
     ]
 
 
 def test_a_crash_takes_its_own_row(tiny_bundle, tmp_path, monkeypatch, tiny_clips):
-    """A process that is killed in its second turn."""
+    """A process that is killed in its second round."""
     np.save(tmp_path / "clips.npy", tiny_clips[:1])
-    ways = _both_loops(tiny_bundle)
-    real, turns = WorkerProcess.time_calls, []
+    configurations = _both_loops(tiny_bundle)
+    real, rounds = WorkerProcess.time_calls, []
 
     def time_calls(self, count):
-        turns.append(self)
-        if len(turns) == 3:
-            self._process.kill()
+        rounds.append(self)
+        if len(rounds) == 3:
+            os.kill(self.process_id, signal.SIGKILL)
         return real(self, count)
 
     monkeypatch.setattr(WorkerProcess, "time_calls", time_calls)
-    rows = measure(ways, tmp_path / "clips.npy", min_runs=4, min_s=0)
+    rows = measure(configurations, tmp_path / "clips.npy", min_runs=4, min_s=0)
     assert rows[0].problem == "its process was ended by SIGKILL"
     assert rows[1].problem is None
     assert len(rows[1].times_s) >= 4
 
 
 def test_accuracy_beside_speed(bench, lively_bundle, lively_data, tmp_path, capsys):
-    """The mAP of each way is step-eval's, and the page has both figures."""
+    """The mAP of each configuration is step-eval's, and the page has both figures."""
     checkpoint = lively_bundle.parent / "model.pth"
     words = ("--runs", "1", "--seconds", "0", "--json", tmp_path / "r.json", "--html", tmp_path / "r.html")
-    ways = ("--checkpoint", checkpoint, "--backends", "torch,onnxruntime", "--batch", "1,2", "--data", lively_data)
-    code, printed, error = bench(lively_bundle, *ways, *words)
+    measured = (
+        "--checkpoint",
+        checkpoint,
+        "--backends",
+        "torch,onnxruntime",
+        "--batch",
+        "1,2",
+        "--data",
+        lively_data,
+    )
+    code, printed, error = bench(lively_bundle, *measured, *words)
     assert code == 0, printed + error
     results = Results.read(tmp_path / "r.json")
     means = [row.mean_ap for row in results.rows]
@@ -168,12 +179,19 @@ def test_the_same_numbers_are_scored_once(tmp_path):
             return len(scored) / 10
 
     scored = []
-    torch_way = {"model": "m.pth", "precision": "fp32", "loop": "steps"}
-    ways = [Way(backend="torch-plain", **torch_way), Way(backend="torch", **torch_way)]
-    ways += [Way(backend="torch", batch=2, **torch_way), Way(backend="torch-compile", **torch_way)]
-    rows = [Row(way, rounds_s=[[time_s]]) for way, time_s in zip(ways, (4.0, 2.0, 3.0, 1.0), strict=True)]
-    workers = {index: Worker(row.way.name) for index, row in enumerate(rows)}
-    _score(rows, workers, (tmp_path, "val"), tmp_path, lambda *_: None)
+    alike = {"model": "m.pth", "precision": "fp32", "loop": "steps"}
+    configurations = [
+        Configuration(backend="torch-plain", **alike),
+        Configuration(backend="torch", **alike),
+        Configuration(backend="torch", batch=2, **alike),
+        Configuration(backend="torch-compile", **alike),
+    ]
+    rows = [
+        Row(configuration, rounds_s=[[time_s]])
+        for configuration, time_s in zip(configurations, (4.0, 2.0, 3.0, 1.0), strict=True)
+    ]
+    workers = {index: Worker(row.configuration.name) for index, row in enumerate(rows)}
+    score_rows(rows, workers, (tmp_path, "val"), tmp_path, lambda *_: None)
     assert scored == ["torch-compile", "torch fp32"]
     assert [row.mean_ap for row in rows] == [0.2, 0.2, 0.2, 0.1]
 
@@ -193,21 +211,26 @@ def test_the_front():
 def test_bundles_of_one_precision_have_names(tiny_bundle, tmp_path):
     shutil.copytree(tiny_bundle, tmp_path / "other")
     common = {"batches": [1], "steps": [None], "device": "auto", "threads": None}
-    ways, missing = list_ways(
+    configurations, missing = list_configurations(
         [tiny_bundle], tiny_bundle / "x.pth", backends=["torch", "openvino"], **common | {"steps": [7]}
     )
-    assert [way.name for way in ways] == ["torch fp32 7 steps"]  # its row will say what is wrong
+    assert [each.name for each in configurations] == ["torch fp32 7 steps"]  # its row will say what is wrong
     assert missing[0].startswith("batch 1, 7 steps: not measured: no bundle takes that (")
-    ways, missing = list_ways([tiny_bundle, tmp_path / "other"], None, backends=["openvino", "torch"], **common)
+    configurations, missing = list_configurations(
+        [tiny_bundle, tmp_path / "other"], None, backends=["openvino", "torch"], **common
+    )
     assert missing == ["torch: not measured: it runs a checkpoint; give --checkpoint"]
-    assert [way.name for way in ways][::2] == [
+    assert [each.name for each in configurations][::2] == [
         f"openvino fp32 fused ({tiny_bundle.name})",
         "openvino fp32 fused (other)",
     ]
-    ways, _ = list_ways(
+    configurations, _ = list_configurations(
         [tiny_bundle], None, backends=["onnxruntime", "onnxruntime-cuda", "tensorrt-rtx-no-graph"], **common
     )
-    assert [(way.device, way.uses_gpu, way.flavour, way.has_cuda_graph) for way in ways[::2]] == [
+    assert [
+        (configuration.device, configuration.uses_gpu, configuration.flavour, configuration.has_cuda_graph)
+        for configuration in configurations[::2]
+    ] == [
         ("cpu", False, None, True),
         ("cuda", True, None, True),
         ("auto", True, "tensorrt-rtx", False),
@@ -215,7 +238,7 @@ def test_bundles_of_one_precision_have_names(tiny_bundle, tmp_path):
 
 
 def test_energy_is_what_the_turns_of_a_way_used(tiny_bundle, tmp_path, monkeypatch, tiny_clips):
-    """NVML's count goes up by 5 J with every reading: each turn has one reading before it and one after."""
+    """NVML's count goes up by 5 J with every reading: each round has one reading before it and one after."""
     np.save(tmp_path / "clips.npy", tiny_clips[:1])
     readings = iter(range(0, 10**6, 5000))
     monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
@@ -224,13 +247,15 @@ def test_energy_is_what_the_turns_of_a_way_used(tiny_bundle, tmp_path, monkeypat
     monkeypatch.setattr(pynvml, "nvmlDeviceGetTotalEnergyConsumption", lambda _handle: next(readings))
     real = WorkerProcess.__init__
 
-    def on_a_gpu(self, way, clips):
-        real(self, way, clips)
+    def on_a_gpu(self, configuration, clips):
+        real(self, configuration, clips)
         self.gpu = 0
 
     monkeypatch.setattr(WorkerProcess, "__init__", on_a_gpu)
-    way = Way(model=str(tiny_bundle), backend="onnxruntime", precision="fp32", loop="fused", device="cpu")
-    rows = measure([way], tmp_path / "clips.npy", min_runs=3, min_s=0)
+    configuration = Configuration(
+        model=str(tiny_bundle), backend="onnxruntime", precision="fp32", loop="fused", device="cpu"
+    )
+    rows = measure([configuration], tmp_path / "clips.npy", min_runs=3, min_s=0)
     assert rows[0].energy_j == 5 * len(rows[0].rounds_s)
     result = Results.of(rows).rows[0]
     assert result.joules_per_clip == pytest.approx(5 * len(rows[0].rounds_s) / result.runs)
@@ -246,20 +271,19 @@ def test_a_driver_that_does_not_say(monkeypatch):
 
 
 def test_an_idle_process_that_dies_takes_its_own_row(tiny_bundle, tmp_path, monkeypatch, tiny_clips):
-    """Killed while another has its turn: what it is asked next cannot be written."""
+    """Killed while another has its round: what it is asked next cannot be written."""
     np.save(tmp_path / "clips.npy", tiny_clips[:1])
-    ways = _both_loops(tiny_bundle)
-    real, turns = WorkerProcess.time_calls, []
+    configurations = _both_loops(tiny_bundle)
+    real, rounds = WorkerProcess.time_calls, []
 
     def time_calls(self, count):
-        turns.append(self)
-        if len(turns) == 4:
-            turns[2]._process.kill()
-            turns[2]._process.wait()
+        rounds.append(self)
+        if len(rounds) == 4:
+            os.kill(rounds[2].process_id, signal.SIGKILL)
         return real(self, count)
 
     monkeypatch.setattr(WorkerProcess, "time_calls", time_calls)
-    rows = measure(ways, tmp_path / "clips.npy", min_runs=4, min_s=0)
+    rows = measure(configurations, tmp_path / "clips.npy", min_runs=4, min_s=0)
     assert rows[0].problem == "its process was ended by SIGKILL"
     assert rows[1].problem is None
     assert rows[1].host_bytes > 0
@@ -267,7 +291,7 @@ def test_an_idle_process_that_dies_takes_its_own_row(tiny_bundle, tmp_path, monk
 
 def test_files_that_measured_other_things():
     old, new = _results(a=[1.0] * 4, b=[1.0] * 4, c=[1.0]), _results(a=[1.0] * 4, c=[2.0], d=[1.0])
-    new.rows[0].way["threads"] = 1
+    new.rows[0].configuration["threads"] = 1
     new = new.model_copy(update={"clip": "v.mp4"})
     assert differences(old, new) == [
         "the clips differ: unknown, v.mp4",
@@ -285,8 +309,8 @@ def test_files_that_measured_other_things():
 def _results(**milliseconds):
     rows = []
     for name, times_ms in milliseconds.items():
-        way = Way(model="m", backend=name, precision="fp32", loop="fused")
-        rows.append(Row(way, rounds_s=[[time_ms / 1e3] for time_ms in times_ms]))
+        configuration = Configuration(model="m", backend=name, precision="fp32", loop="fused")
+        rows.append(Row(configuration, rounds_s=[[time_ms / 1e3] for time_ms in times_ms]))
     return Results.of(rows)
 
 
@@ -295,7 +319,7 @@ def test_compare(bench, tmp_path):
     _results(a=[20, 21, 22, 20], b=[11, 12, 10, 12], c=[4, 4, 4, 4]).write(tmp_path / "new.json")
     done = bench("compare", tmp_path / "old.json", tmp_path / "new.json")
     assert [line.split()[-1] for line in done[1].splitlines() if " fused" in line] == ["slower", "noise", "faster"]
-    assert_one_error((done[0], "", done[2]), "1 of 3 ways became slower: a fp32 fused")
+    assert_one_error((done[0], "", done[2]), "1 of 3 configurations became slower: a fp32 fused")
     (tmp_path / "old.json").write_text(json.dumps({"schema_version": 0}))
     assert_one_error(
         bench("compare", tmp_path / "old.json", tmp_path / "new.json"), "has schema 0, this step-bench reads 2"
@@ -343,4 +367,14 @@ def test_no_bundle(bench):
 def test_nothing_is_measured_of_a_way_that_cannot_be_loaded(tmp_path, tiny_clips):
     np.save(tmp_path / "clips.npy", tiny_clips[:1])
     with pytest.raises(StepError, match="no such bundle"):
-        WorkerProcess(Way(model="gone", backend="onnxruntime", precision="fp32", loop="fused"), tmp_path / "clips.npy")
+        WorkerProcess(
+            Configuration(model="gone", backend="onnxruntime", precision="fp32", loop="fused"), tmp_path / "clips.npy"
+        )
+
+
+def test_a_worker_that_talks_nonsense(tmp_path, tiny_clips, monkeypatch):
+    np.save(tmp_path / "clips.npy", tiny_clips[:1])
+    monkeypatch.setattr("step_runtime.benchmark.worker_process.WORKER", "this")  # what it prints is no answer
+    configuration = Configuration(model="m", backend="onnxruntime", precision="fp32", loop="fused")
+    with pytest.raises(StepError, match="its process said 'The Zen of Python.*', which is no answer"):
+        WorkerProcess(configuration, tmp_path / "clips.npy")

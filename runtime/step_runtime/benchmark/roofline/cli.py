@@ -3,20 +3,21 @@
 import os
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 from rich.markup import escape
 
-from step.bundles.manifest import Manifest, read_bundle
+from step.bundles.manifest import read_bundle
 from step.checkpoints.toy_model import NAME
-from step.cli import OneLineCommand
+from step.cli import OneLineCommand, takes
 from step.errors import StepError
 from step.files.atomic import atomic_path, check_outputs
 from step.shown import make_console
 from step_runtime.benchmark.model_export import export_model
 from step_runtime.benchmark.roofline.known_gpus import known_gpu
-from step_runtime.benchmark.roofline.peaks import measure_cpu_peaks, measure_cuda_peaks, usable_threads
+from step_runtime.benchmark.roofline.peaks import Peaks, measure_cpu_peaks, measure_cuda_peaks, usable_threads
 from step_runtime.benchmark.roofline.report import roofline_figure, roofline_markdown, roofline_table, summary_lines
 from step_runtime.benchmark.roofline.roofline import Roofline, roofline
 from step_runtime.benchmark.roofline.stage_times import STAGE_BACKENDS, time_stages_apart
@@ -25,6 +26,37 @@ from step_runtime.benchmark.rounds import MIN_RUNS, MIN_S
 
 _MOST_LOAD = 0.7
 _PATH = click.Path(path_type=Path)
+
+
+@dataclass(frozen=True)
+class RooflineCommand:
+    """What was typed; see `step-bench roofline --help`."""
+
+    bundle: Path
+    backends: str
+    threads: int | None
+    batch: int
+    runs: int
+    seconds: float
+    gpu: str | None
+    precision: str | None
+    json_file: Path | None
+    plot_file: Path | None
+    markdown_file: Path | None
+
+    def check(self) -> None:
+        """Refuses what can be refused before long work.
+
+        Raises:
+            StepError: an output that cannot be written, or options that do not go together.
+        """
+        check_outputs({"--json": self.json_file, "--plot": self.plot_file, "--markdown": self.markdown_file})
+        if self.plot_file is not None:
+            _check_plot(self.plot_file)
+        if not self.seconds >= 0:
+            raise StepError(f"--seconds is {self.seconds}; it must be at least 0")
+        if self.precision is not None and self.gpu is None:
+            raise StepError("--precision is for --gpu; on a CPU graphs are computed in fp32")
 
 
 @click.command("roofline", cls=OneLineCommand, context_settings={"show_default": True})
@@ -41,95 +73,61 @@ _PATH = click.Path(path_type=Path)
 @click.option("--json", "json_file", type=_PATH, help="Write everything there.")
 @click.option("--plot", "plot_file", type=_PATH, help="Draw it there, as PNG, SVG or PDF.")
 @click.option("--markdown", "markdown_file", type=_PATH, help="Write the table there.")
-def roofline_command(
-    bundle: Path,
-    backends: str,
-    threads: int | None,
-    batch: int,
-    runs: int,
-    seconds: float,
-    gpu: str | None,
-    precision: str | None,
-    json_file: Path | None,
-    plot_file: Path | None,
-    markdown_file: Path | None,
-) -> None:
+@takes(RooflineCommand)
+def roofline_command(command: RooflineCommand) -> None:
     """Compares the stages of BUNDLE with this machine's own matrix product and memory, or with a GPU's data sheet."""
-    check_outputs({"--json": json_file, "--plot": plot_file, "--markdown": markdown_file})
-    if plot_file is not None:
-        _check_plot(plot_file)
-    if not seconds >= 0:
-        raise StepError(f"--seconds is {seconds}; it must be at least 0")
-    if precision is not None and gpu is None:
-        raise StepError("--precision is for --gpu; on a CPU graphs are computed in fp32")
+    command.check()
+    gpu = command.gpu
     peaks = None if gpu is None else measure_cuda_peaks() if gpu == "here" else known_gpu(gpu).peaks()
     console = make_console()
     if peaks is None and (busy := _load()) > _MOST_LOAD:
         line = f"the machine is busy (load {busy:.1f}): times will be too long, and shares of the limit too small"
         console.print(line, soft_wrap=True, highlight=False)
     with tempfile.TemporaryDirectory() as scratch, console.status("starting") as status:
-        folder = bundle
-        if str(bundle) == NAME and not bundle.exists():
+        folder = command.bundle
+        if str(folder) == NAME and not folder.exists():
             status.update("exporting the toy model")
             folder = Path(scratch) / NAME
             export_model(NAME, folder)
-        manifest = read_bundle(folder)
-        if peaks is not None:
-            work = stage_work(folder, manifest, batch=batch)
-            result = roofline(work, peaks, bundle=str(bundle), batch=batch, precision=precision or manifest.precision)
-        else:
-            result = _measure(
-                folder,
-                manifest,
-                name=str(bundle),
-                backends=[part.strip() for part in backends.split(",")],
-                threads=threads or usable_threads(),
-                batch=batch,
-                runs=runs,
-                seconds=seconds,
-                tell=lambda what: status.update(escape(what)),
-            )
+        result = _measure(command, folder, peaks, report=lambda what: status.update(escape(what)))
     console.print(roofline_table(result))
     for line in summary_lines(result):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
-    if json_file is not None:
-        result.write(json_file)
-    if markdown_file is not None:
-        with atomic_path(markdown_file) as path:
+    if command.json_file is not None:
+        result.write(command.json_file)
+    if command.markdown_file is not None:
+        with atomic_path(command.markdown_file) as path:
             path.write_text(roofline_markdown(result), encoding="utf-8")
-    if plot_file is not None:
-        with atomic_path(plot_file) as path:
+    if command.plot_file is not None:
+        with atomic_path(command.plot_file) as path:
             roofline_figure(result).savefig(path)
     if gpu is None and not result.measured:
         raise StepError("none of the backends could run here; the lines above say why")
 
 
-def _measure(
-    folder: Path,
-    manifest: Manifest,
-    *,
-    name: str,
-    backends: list[str],
-    threads: int,
-    batch: int,
-    runs: int,
-    seconds: float,
-    tell: Callable[[str], None],
-) -> Roofline:
-    """The machine's peaks, and the stages' times beside them."""
-    tell("timing the stages")
+def _measure(command: RooflineCommand, folder: Path, peaks: Peaks | None, *, report: Callable[[str], None]) -> Roofline:
+    """The least times on a GPU; or the machine's peaks, and the stages' times beside them."""
+    manifest = read_bundle(folder)
+    bundle, batch = str(command.bundle), command.batch
+    if peaks is not None:
+        precision = command.precision or manifest.precision
+        return roofline(
+            stage_work(folder, manifest, batch=batch), peaks, bundle=bundle, batch=batch, precision=precision
+        )
+    report("timing the stages")
+    threads = command.threads or usable_threads()
     times = time_stages_apart(
         folder,
         manifest,
-        backends=backends,
+        backends=[part.strip() for part in command.backends.split(",")],
         threads=threads,
         batch=batch,
-        min_runs=runs,
-        min_s=seconds,
+        min_runs=command.runs,
+        min_s=command.seconds,
     )
     work = stage_work(folder, manifest, batch=batch)
-    peaks = measure_cpu_peaks(threads=threads, progress=tell)
-    return roofline(work, peaks, bundle=name, batch=batch, precision="fp32", times=times)
+    measured = measure_cpu_peaks(threads=threads, progress=report)
+    return roofline(work, measured, bundle=bundle, batch=batch, precision="fp32", times=times)
 
 
 def _load() -> float:

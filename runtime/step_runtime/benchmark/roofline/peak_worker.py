@@ -6,7 +6,6 @@ A process of its own, because some libraries take their threads from the environ
 """
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from step_runtime.benchmark.roofline.peak_answer import PeakAnswer
 from step_runtime.benchmark.roofline.product_graph import product_graph
 
 Call = Callable[[], object]
@@ -54,20 +54,20 @@ def main() -> None:
             make = {"numpy": _numpy, "torch": _torch, "onnxruntime": _onnxruntime, "openvino": _openvino}[library]
             answer = _best_rate(lambda size: make(size, precision, threads), _SIZES, arguments.seconds)
     except (ImportError, RuntimeError) as error:  # torch and OpenVINO raise RuntimeError for what they cannot do
-        answer = {"error": (str(error).strip().splitlines() or [type(error).__name__])[0]}
-    answers.write(json.dumps(answer) + "\n")
+        answer = PeakAnswer(problem=(str(error).strip().splitlines() or [type(error).__name__])[0])
+    answers.write(answer.model_dump_json() + "\n")
 
 
-def _best_rate(make: Callable[[int], Call], sizes: Sequence[int], seconds: float) -> dict[str, Any]:
+def _best_rate(make: Callable[[int], Call], sizes: Sequence[int], seconds: float) -> PeakAnswer:
     """The best multiply-adds/s of square products of all sizes, each tried for its share of the time."""
-    best: dict[str, Any] = {}
+    best = PeakAnswer()
     for size in sizes:
         call = make(size)
         call()
         took_s = _best_time_s(call, seconds / len(sizes))
         rate = size**3 / took_s
-        if rate > best.get("rate", 0):
-            best = {"rate": rate, "size": size}
+        if rate > (best.rate or 0):
+            best = PeakAnswer(rate=rate, size=size)
         if 8 * took_s > _MOST_S:
             break
     return best
@@ -84,7 +84,7 @@ def _best_time_s(call: Call, seconds: float) -> float:
     return best_s
 
 
-def _copy_rate(threads: int, seconds: float) -> dict[str, Any]:
+def _copy_rate(threads: int, seconds: float) -> PeakAnswer:
     """Bytes read and written a second; each thread copies a part of its own."""
     source, target = (np.ones(_COPY_BYTES // 8) for _ in range(2))
     parts = list(zip(np.array_split(target, threads), np.array_split(source, threads), strict=True))
@@ -94,7 +94,7 @@ def _copy_rate(threads: int, seconds: float) -> dict[str, Any]:
             return list(pool.map(lambda part: np.copyto(*part), parts))  # NumPy copies without the interpreter's lock
 
         call()
-        return {"rate": 2 * _COPY_BYTES / _best_time_s(call, seconds), "size": _COPY_BYTES}
+        return PeakAnswer(rate=2 * _COPY_BYTES / _best_time_s(call, seconds), size=_COPY_BYTES)
 
 
 def _operands(size: int) -> tuple[Any, Any]:
@@ -143,7 +143,7 @@ def _openvino(size: int, precision: str, threads: int) -> Call:
     return lambda: request.infer([first], share_inputs=True, share_outputs=True)
 
 
-def _cuda_rate(precision: str, seconds: float) -> dict[str, Any]:
+def _cuda_rate(precision: str, seconds: float) -> PeakAnswer:
     """By PyTorch on the first GPU; the host waits for each call."""
     import torch
 
@@ -159,7 +159,7 @@ def _cuda_rate(precision: str, seconds: float) -> dict[str, Any]:
             torch.cuda.synchronize()
 
         copy()
-        return {"rate": 2 * source.nbytes / _best_time_s(copy, seconds), "size": source.nbytes, "device": name}
+        return PeakAnswer(rate=2 * source.nbytes / _best_time_s(copy, seconds), size=source.nbytes, device=name)
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
 
@@ -173,7 +173,7 @@ def _cuda_rate(precision: str, seconds: float) -> dict[str, Any]:
 
         return call
 
-    return _best_rate(make, _CUDA_SIZES, seconds) | {"device": name}
+    return _best_rate(make, _CUDA_SIZES, seconds).model_copy(update={"device": name})
 
 
 if __name__ == "__main__":

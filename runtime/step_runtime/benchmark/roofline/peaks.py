@@ -4,21 +4,24 @@ The peak is what the best matrix product and the best copying reach here, not wh
 of such products, and no library's convolutions can be expected to beat all libraries' matrix products.
 """
 
-import json
 import os
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import ValidationError
 
 from step.errors import StepError
 from step.parent import child_command
+from step.shown import quoted
 from step_runtime.benchmark.machine import machine
+from step_runtime.benchmark.roofline.peak_answer import PEAK_WORKER, PeakAnswer
 from step_runtime.benchmark.roofline.peak_worker import CUDA_PRECISIONS, PRECISIONS
 
 _SECONDS = 1.0
 _LIMIT_S = 120
+_LONGEST_SAID = 100
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 # Where a processor has no instructions for them, products of these are slower than in fp32.
 _INSTRUCTIONS = {"bf16": ("avx512_bf16", "amx_bf16"), "fp16": ("avx512_fp16", "amx_fp16")}
@@ -96,16 +99,16 @@ def measure_cpu_peaks(
     Raises:
         StepError: nothing could be measured.
     """
-    flags = _cpu_flags()
+    flags = cpu_flags()
     products = []
     for library, precisions in PRECISIONS.items():
         for precision in precisions:
             has_instructions = not only_fp32 and any(flag in flags for flag in _INSTRUCTIONS.get(precision, ()))
             if precision == "fp32" or has_instructions:
                 progress(f"{library}'s matrix product in {precision}")
-                products.append(_product(library, precision, _run_worker(library, precision, threads, seconds)))
+                products.append(_product(library, precision, run_peak_worker(library, precision, threads, seconds)))
     progress("copying")
-    copied = _run_worker("copy", "bytes", threads, seconds)
+    copied = run_peak_worker("copy", "bytes", threads, seconds)
     return _peaks(f"{machine()['cpu']}, {threads} threads", products, copied)
 
 
@@ -115,42 +118,49 @@ def measure_cuda_peaks(*, seconds: float = _SECONDS) -> Peaks:
     Raises:
         StepError: no PyTorch, or no GPU that it can use.
     """
-    answers = {precision: _run_worker("cuda", precision, 1, seconds) for precision in CUDA_PRECISIONS}
+    answers = {precision: run_peak_worker("cuda", precision, 1, seconds) for precision in CUDA_PRECISIONS}
     products = [_product("torch", precision, answer) for precision, answer in answers.items()]
-    name = next((answer["device"] for answer in answers.values() if "device" in answer), "CUDA")
-    return _peaks(name, products, _run_worker("cuda", "bytes", 1, seconds))
+    name = next((answer.device for answer in answers.values() if answer.device is not None), "CUDA")
+    return _peaks(name, products, run_peak_worker("cuda", "bytes", 1, seconds))
 
 
-def _peaks(name: str, products: list[Product], copied: dict[str, Any]) -> Peaks:
+def _peaks(name: str, products: list[Product], copied: PeakAnswer) -> Peaks:
     best: dict[str, float] = {}
     for product in products:
         if product.multiply_adds_per_s is not None:
             best[product.precision] = max(best.get(product.precision, 0.0), product.multiply_adds_per_s)
-    problem = copied.get("error") if best else next(p.problem for p in products)
-    if problem is not None:
+    problem = copied.problem if best else next(p.problem for p in products)
+    if problem is not None or copied.rate is None:
         raise StepError(f"{name}: the peak cannot be measured: {problem}")
     return Peaks(
         name=name,
         multiply_adds_per_s=best,
-        bytes_per_s=copied["rate"],
+        bytes_per_s=copied.rate,
         source="measured: best square matrix product, best copy",
         products=tuple(products),
     )
 
 
-def _product(library: str, precision: str, answer: dict[str, Any]) -> Product:
+def _product(library: str, precision: str, answer: PeakAnswer) -> Product:
     return Product(
         library=library,
         precision=precision,
-        multiply_adds_per_s=answer.get("rate"),
-        size=answer.get("size"),
-        problem=answer.get("error"),
+        multiply_adds_per_s=answer.rate,
+        size=answer.size,
+        problem=answer.problem,
     )
 
 
-def _run_worker(library: str, precision: str, threads: int, seconds: float) -> dict[str, Any]:
-    """What the worker says, or "error" with how it ended."""
-    command = child_command("step_runtime.benchmark.roofline.peak_worker", library, precision)
+def run_peak_worker(library: str, precision: str, threads: int, seconds: float) -> PeakAnswer:
+    """Measures in a process of its own; how it ended, where it did not answer, is the answer's problem.
+
+    Args:
+        library: one of `PRECISIONS`, "copy" or "cuda".
+        precision: of the product; "bytes" for copying.
+        threads: of the library.
+        seconds: that measuring takes.
+    """
+    command = child_command(PEAK_WORKER, library, precision)
     command += ["--threads", str(threads), "--seconds", str(seconds)]
     variables = os.environ | dict.fromkeys(_THREAD_VARIABLES, str(threads))
     try:
@@ -158,15 +168,18 @@ def _run_worker(library: str, precision: str, threads: int, seconds: float) -> d
             command, env=variables, capture_output=True, text=True, timeout=_LIMIT_S + seconds, check=False
         )
     except subprocess.TimeoutExpired:
-        return {"error": f"{library} took more than {_LIMIT_S + seconds:g} s"}
+        return PeakAnswer(problem=f"{library} took more than {_LIMIT_S + seconds:g} s")
     if done.returncode or not done.stdout:
         last = (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
-        return {"error": last}
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
+        return PeakAnswer(problem=last)
+    try:
+        return PeakAnswer.model_validate_json(done.stdout)
+    except ValidationError:
+        return PeakAnswer(problem=f"{library} said {quoted(done.stdout.strip()[:_LONGEST_SAID])}, which is no answer")
 
 
-def _cpu_flags() -> set[str]:
+def cpu_flags() -> set[str]:
+    """Instruction sets of the processor, as Linux names them; none where nothing says."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -61,14 +61,14 @@ def summary_lines(result: Roofline) -> list[str]:
     )
     if result.turns_per_s is not None:
         reached = f"{result.turns_per_s / 1e9:.0f} G/s"
-        lines.append(f"in turns with the stages, a matrix product reached {reached} (the best library's median)")
+        lines.append(f"in rounds with the stages, a matrix product reached {reached} (the best library's median)")
     for times in result.times:
         if times.problem is not None:
             lines.append(f"{times.backend}: not measured: {times.problem}")
             continue
         whole_s, over_turns = result.whole_s(times), result.over_turns(times)
         line = f"{times.backend}: {_ms(whole_s)} ms, {whole_s / result.product_s:.2f} of the multiply-adds alone"
-        lines.append(line if over_turns is None else f"{line}, {over_turns:.2f} at the product's speed in turns")
+        lines.append(line if over_turns is None else f"{line}, {over_turns:.2f} at the product's speed in rounds")
     return lines
 
 

@@ -92,7 +92,7 @@ class Roofline:
 
     @property
     def turns_per_s(self) -> float | None:
-        """Multiply-adds a second that the best library's product reached in turns with the stages; None without times.
+        """Multiply-adds a second that the best library's product reached in rounds with the stages; None without times.
 
         The peak is the best moment of a product that runs alone. On a machine whose speed changes, because others share
         it or its clock falls, this is what the stages could have had while they were timed.
@@ -146,7 +146,7 @@ class Roofline:
                 times.backend: {
                     "median_s": self.whole_s(times),
                     "over_product": self.whole_s(times) / self.product_s,
-                    "over_product_in_turns": self.over_turns(times),
+                    "over_product_in_rounds": self.over_turns(times),
                 }
                 for times in self.measured
             },

@@ -1,4 +1,4 @@
-"""Time of each stage of a clip, run alone and in turns: A B C A B C ..., on one library after the other."""
+"""Time of each stage of a clip, run alone and in rounds: A B C A B C ..., on one library after the other."""
 
 import multiprocessing
 import os
@@ -32,9 +32,9 @@ STAGE_BACKENDS = ("onnxruntime", "openvino")
 """Libraries that stages are timed on, all on the CPU."""
 
 PRODUCTS = {f"product {size}": size for size in (512, 1024, 2048)}
-"""Timed in turns with the stages: matrix products of the same library, which show how fast the machine is then."""
+"""Timed in rounds with the stages: matrix products of the same library, which show how fast the machine is then."""
 
-_MOST_CALLS_A_TURN = 200
+_MOST_CALLS_A_ROUND = 200
 _MANY = 1000  # calls that are enough however short they are
 _REST_S = 0.05  # threads of the library before go on spinning for a while
 
@@ -143,7 +143,7 @@ def time_stages(
             calls[backend] = _load(backend, models, inputs, threads)
         except StepError as error:
             problems[backend] = str(error)
-    times_s = _in_turns(calls, min_runs=min_runs, min_s=min_s, progress=progress)
+    times_s = _in_rounds(calls, min_runs=min_runs, min_s=min_s, progress=progress)
     return [
         StageTimes(backend=backend, times_s=times_s.get(backend, {}), problem=problems.get(backend))
         for backend in dict.fromkeys(backends)
@@ -173,7 +173,7 @@ def stage_inputs(
     return {name: inputs[name] for name in models}
 
 
-def _in_turns(
+def _in_rounds(
     calls: Mapping[str, Mapping[str, Call]], *, min_runs: int, min_s: float, progress: Callable[[int, str], None]
 ) -> dict[str, dict[str, list[float]]]:
     """Rounds of all stages of all libraries until the last has enough."""
@@ -185,7 +185,7 @@ def _in_turns(
         for stage, call in stages.items():
             call()  # what a library does on its first call is no part of the others
             wanted = int(min_s / min_runs / max(_timed(call), 1e-6))
-            repeats[backend, stage] = max(1, min(_MOST_CALLS_A_TURN, wanted))
+            repeats[backend, stage] = max(1, min(_MOST_CALLS_A_ROUND, wanted))
     done = 0
     while any(_wants_more(taken, min_runs, min_s) for stages in times_s.values() for taken in stages.values()):
         done += 1
