@@ -1,10 +1,11 @@
 """What every command of the project shares (torch-free)."""
 
+import contextlib
 import functools
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import click
@@ -77,10 +78,8 @@ class OneLineCommand(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """See `click.Command.invoke`."""
-        try:
+        with _naming_options_of(self):
             return super().invoke(ctx)
-        except ArgumentError as error:
-            raise StepError(error.naming(_option_names(self))) from error
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """See `click.Command.main`; click's own usage errors are shown the same way."""
@@ -90,9 +89,22 @@ class OneLineCommand(click.Command):
 class OneLineGroup(click.Group):
     """The same for a command with subcommands."""
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """See `OneLineCommand.invoke`; a subcommand has named its own options already."""
+        with _naming_options_of(self):
+            return super().invoke(ctx)
+
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """See `OneLineCommand.main`."""
         return _in_one_line(super().main, *args, **kwargs)
+
+
+@contextlib.contextmanager
+def _naming_options_of(command: click.Command) -> Iterator[None]:
+    try:
+        yield
+    except ArgumentError as error:
+        raise StepError(error.naming(_option_names(command))) from error
 
 
 def _option_names(command: click.Command) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import csv
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
@@ -11,9 +11,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from export_cache import kept
 from filelock import FileLock
 from helpers import ONE_STEP, TINY, MakeVideo, make_detector, numbered_picture, release_cfg, shared_path
 from numpy.typing import NDArray
+from step_export import bundle_writer
 from step_export.bundle_writer import ExportSettings, export_bundle
 from step_runtime import Detector
 from torch import nn
@@ -99,13 +101,29 @@ MakeOnce = Callable[[str, Callable[[Path], None]], Path]
 
 
 @pytest.fixture(scope="session")
-def make_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> MakeOnce:
-    """Makes a folder that all test processes share: what takes half a minute is done by the first that wants it."""
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """What all processes of a test run share."""
     base = tmp_path_factory.getbasetemp()
     root = (base if worker_id == "master" else base.parent) / "shared"
+    root.mkdir(exist_ok=True)
+    return root
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _graphs_are_exported_once(shared_folder: Path) -> Iterator[None]:
+    """No test of this process exports a graph that another one has exported; see `export_cache`."""
+    (shared_folder / "graphs").mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(bundle_writer, "export_graph", kept(bundle_writer.export_graph, shared_folder / "graphs"))
+        yield
+
+
+@pytest.fixture(scope="session")
+def make_once(shared_folder: Path) -> MakeOnce:
+    """Makes a folder that all test processes share: what takes half a minute is done by the first that wants it."""
+    root = shared_folder
 
     def make(name: str, fill: Callable[[Path], None]) -> Path:
-        root.mkdir(exist_ok=True)
         with FileLock(root / f"{name}.lock"):
             if not (root / name).exists():
                 (root / f"{name}.part").mkdir()

@@ -60,3 +60,13 @@ _group.add_command(_says, "says")
 def test_arguments_of_the_library_are_options_of_the_command(command, words, capsys):
     said = "--steps is 9 for MODEL; with --every, --device and `other` as they are"
     assert run_command(command, capsys, *words) == (1, "", f"error: {said}\n")
+
+
+@click.group(cls=OneLineGroup, invoke_without_command=True)
+@click.option("--steps", type=int)
+def _group_alone(steps: int) -> None:
+    raise ArgumentError("`num_steps` is 9")
+
+
+def test_a_group_has_options_too(capsys):
+    assert run_command(_group_alone, capsys, "--steps", "9") == (1, "", "error: --steps is 9\n")
