@@ -9,12 +9,10 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torchvision import tv_tensors
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as F
 
 from step.data.ava_dataset import Sample
 from step.data.frame_store import CLIP_FRAMES
+from step.data.torchvision import F, tv_tensors, v2
 from step.errors import StepError
 from step.training.samples.photometric import Recolouring, draw_distortion, draw_erased
 

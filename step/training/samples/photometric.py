@@ -12,8 +12,8 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as F
+
+from step.data.torchvision import F, v2
 
 _ERASED_SHARE = (0.02, 0.2)
 _ERASED_ASPECT = (0.3, 1 / 0.3)
