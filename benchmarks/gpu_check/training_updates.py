@@ -21,7 +21,7 @@ from step.training.config import Precision, TrainingConfig, read_config
 from step.training.fabric import open_fabric
 from step.training.memory import estimate_memory
 from step.training.samples.batch import Batch, People
-from step.training.samples.photometric import Recolouring, draw_distortion, draw_erased
+from step.training.samples.photometric import PhotometricChange, draw_distortion, draw_erased
 from step.training.samples.training_data import TrainingData, open_data
 from step.training.trainer import Trainer
 
@@ -120,24 +120,24 @@ def _gradient_problem(trainer: Trainer) -> str:
 
 
 def _random_batch(config: TrainingConfig) -> Batch:
-    """Moving noise with people in it, recoloured as clips of the release's training are."""
+    """Makes moving noise with people in it, whose colours change as those of the release's training clips."""
     torch.manual_seed(0)
     shape, count = config.step_config(), config.optimizer.batch
     frames = torch.from_numpy(random_clips(shape, count))  # [B, F, H, W, 3]
     # as many people as positives are selected at most, which is what the estimate counts
     number = config.selection.max_positives
     people = [_random_people(number, shape.image_size_px, shape.num_classes) for _ in range(count)]
-    recolourings = [
-        Recolouring(
+    photometric = [
+        PhotometricChange(
             draw_distortion(clip.permute(0, 3, 1, 2)), draw_erased(each.boxes_px, image_size_px=shape.image_size_px)
         )
         for clip, each in zip(frames, people, strict=True)
     ]
-    return Batch(frames, people, [("random", number) for number in range(count)], recolourings)
+    return Batch(frames, people, [("random", number) for number in range(count)], photometric)
 
 
 def _random_people(count: int, size_px: int, num_classes: int) -> People:
-    """M boxes of a fifth to a half of the picture, each with one action, that drift a little from second to second."""
+    """M boxes of a fifth to a half of the frame, each with one action, that drift a little from second to second."""
     extent = size_px * torch.empty(count, 2).uniform_(0.2, 0.5)
     corner = torch.rand(count, 2) * (size_px - extent)
     boxes_px = torch.cat((corner, corner + extent), dim=1)

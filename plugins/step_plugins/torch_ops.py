@@ -52,7 +52,7 @@ def tube_roi_align_cuda(features: Tensor, tubes_px: Tensor, pool_size: int) -> T
 def launch_roi_align(
     features: Tensor, tubes_px: Tensor, pool_size: int, *, tactic: int, channels_last: bool = True
 ) -> Tensor:
-    """`tube_roi_align` on a GPU in one of the ways that TensorRT chooses from.
+    """`tube_roi_align` on a GPU by one of the tactics that TensorRT chooses from.
 
     Args:
         features, tubes_px, pool_size: see `tube_roi_align`.

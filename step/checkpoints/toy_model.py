@@ -1,6 +1,7 @@
 """The small trained model that comes with the package (torch-free).
 
-It finds the made-up figures of `step-data toy` and says what they do; docs/training.md has the command that trained it.
+It finds the synthetic figures of `step-data toy` and says what they do; docs/training.md has the command that
+trained it.
 """
 
 from pathlib import Path

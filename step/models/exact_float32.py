@@ -1,4 +1,4 @@
-"""Float32 in float32 on a GPU, too: what other ways of running a model are compared with.
+"""Float32 in float32 on a GPU, too: what other configurations of a model are compared with.
 
 Source: https://docs.pytorch.org/docs/stable/notes/cuda.html ("TensorFloat-32").
 """

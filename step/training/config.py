@@ -248,7 +248,7 @@ def parse_config(content: dict[str, Any], source: str) -> TrainingConfig:
     try:
         config = TrainingConfig.model_validate(content)
     except ValidationError as error:
-        raise StepError(f"{source}: {_told(error)}") from error
+        raise StepError(f"{source}: {_complaint(error)}") from error
     config.step_config()
     return config
 
@@ -261,7 +261,7 @@ def _set(content: dict[str, Any], names: list[str], value: Any) -> None:
     content[names[-1]] = value
 
 
-def _told(error: ValidationError) -> str:
+def _complaint(error: ValidationError) -> str:
     first = error.errors()[0]
     name = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":

@@ -31,7 +31,7 @@ def open_fabric(accelerator: str, devices: str, precision: Precision) -> Fabric:
     Raises:
         StepError: no such device, fewer than asked for, or a precision that it does not have.
     """
-    told = f"--accelerator {accelerator} --devices {devices}, precision {precision}"
+    asked = f"--accelerator {accelerator} --devices {devices}, precision {precision}"
     here = os.environ.get("LOCAL_WORLD_SIZE")  # processes on this machine, where torchrun started them
     try:
         with warnings.catch_warnings():
@@ -48,7 +48,7 @@ def open_fabric(accelerator: str, devices: str, precision: Precision) -> Fabric:
                 )
         fabric.launch()
     except (MisconfigurationException, ImportError, ValueError, RuntimeError, TypeError) as error:  # Fabric's, torch's
-        raise StepError(f"{told}: {' '.join(str(error).split())}") from error
+        raise StepError(f"{asked}: {' '.join(str(error).split())}") from error
     if precision == "fp16" and fabric.device.type == "cpu":
-        raise StepError(f"{told}: a CPU trains in fp32 or bf16; give --set precision=bf16")
+        raise StepError(f"{asked}: a CPU trains in fp32 or bf16; give --set precision=bf16")
     return fabric

@@ -112,10 +112,10 @@ class RunLog:
         """A line of something else."""
         self._line(values)
 
-    def image(self, name: str, picture: Any, update: int) -> None:
-        """A picture, uint8 [H, W, 3] RGB, for TensorBoard."""
+    def image(self, name: str, image: Any, update: int) -> None:
+        """Writes an image, uint8 [H, W, 3] RGB, for TensorBoard."""
         if self._board is not None:
-            self._board.add_image(name, picture, update, dataformats="HWC")
+            self._board.add_image(name, image, update, dataformats="HWC")
 
     def _line(self, values: dict[str, Any]) -> None:
         if self._lines is not None:

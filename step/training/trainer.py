@@ -37,7 +37,7 @@ from step.training.samples.clips import EpochBatches, batches_of_epoch
 from step.training.samples.loading import load_batches
 from step.training.samples.training_data import TrainingData
 from step.training.schedule import LearningRates, cosine_factor, parameter_groups
-from step.training.validation_images import sample_pictures
+from step.training.validation_images import sample_images
 
 
 class Trainer:
@@ -233,7 +233,7 @@ class Trainer:
         for number, batch in enumerate(batches):
             is_last = number == len(batches) - 1
             with self.fabric.no_backward_sync(self.task, enabled=not is_last):
-                losses = self.task(batch.to(self.fabric.device).recoloured(), self.progress.epoch)
+                losses = self.task(batch.to(self.fabric.device).with_colours_changed(), self.progress.epoch)
                 # one copy from the device
                 values = torch.stack([torch.stack(tuple(each)) for each in losses]).detach().tolist()
                 self._check(values, batch)
@@ -289,8 +289,8 @@ class Trainer:
         log.scores(self.progress.update, self.progress.epoch - 1, scores)
         if self.fabric.is_global_zero:
             last = scores[max(scores)]
-            pictures = sample_pictures(self.data.val, last.detections.table, last.names)
-            log.image("validation", pictures, self.progress.update)
+            image = sample_images(self.data.val, last.detections.table, last.names)
+            log.image("validation", image, self.progress.update)
         mean_ap = scores[max(scores)].mean_ap(0.5)
         if mean_ap > self.progress.best:
             self.progress = replace(self.progress, best=mean_ap)

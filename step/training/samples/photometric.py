@@ -31,8 +31,8 @@ class Erased:
 
 
 @dataclass(frozen=True)
-class Recolouring:
-    """What is to be done to a clip.
+class PhotometricChange:
+    """What is to be done to the colours of a clip.
 
     Attributes:
         distortion: parameters of v2.RandomPhotometricDistort; None for none.
@@ -74,22 +74,22 @@ def draw_erased(boxes_px: Tensor, *, image_size_px: int) -> tuple[Erased, ...]:
     return tuple(erased)
 
 
-def recolour(frames: Tensor, recolouring: Recolouring) -> Tensor:
-    """Does it to a clip.
+def change_colours(frames: Tensor, change: PhotometricChange) -> Tensor:
+    """Distorts the colours of a clip and erases what is to be erased.
 
     Args:
         frames: uint8 [F, H, W, 3] RGB, on any device.
-        recolouring: see there.
+        change: what is to be done.
 
     Returns:
         The same shape; `frames` itself where there is nothing to do.
     """
-    if recolouring == Recolouring():
+    if change == PhotometricChange():
         return frames
-    pictures = frames.permute(0, 3, 1, 2)  # [F, H, W, 3] -> [F, 3, H, W]
-    if recolouring.distortion is not None:
-        pictures = _distort().transform(pictures, recolouring.distortion)
-    for each in recolouring.erased:
-        colour = each.colour.to(pictures.device)
-        pictures = F.erase(pictures, each.top, each.left, each.height, each.width, colour)
-    return pictures.permute(0, 2, 3, 1)
+    images = frames.permute(0, 3, 1, 2)  # [F, H, W, 3] -> [F, 3, H, W]
+    if change.distortion is not None:
+        images = _distort().transform(images, change.distortion)
+    for each in change.erased:
+        colour = each.colour.to(images.device)
+        images = F.erase(images, each.top, each.left, each.height, each.width, colour)
+    return images.permute(0, 2, 3, 1)
