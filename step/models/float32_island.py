@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from step.bundles.graph_spec import FLOAT32_ISLAND
-from step.errors import StepError
+from step.errors import ArgumentError
 
 _NEAR_MATCHES = 3
 
@@ -38,7 +38,7 @@ def copy_matching(root: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Modu
         patterns: as of `fnmatch`; "*" matches dots too.
 
     Raises:
-        StepError: a pattern names no module; the message has the most similar paths.
+        ArgumentError: a pattern names no module; the message has the most similar paths.
     """
     # A list of modules is not called itself, so nothing could be cast on its way in and out.
     modules = {path: module for path, module in root.named_modules() if path and not isinstance(module, nn.ModuleList)}
@@ -47,7 +47,7 @@ def copy_matching(root: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Modu
         found = {path for path in modules if fnmatchcase(path, pattern)}
         if not found:
             near = difflib.get_close_matches(pattern, modules, n=_NEAR_MATCHES, cutoff=0.0)
-            raise StepError(f"--keep-fp32 {pattern!r} matches no module; near it are {', '.join(near)}")
+            raise ArgumentError(f"`keep_fp32` {pattern!r} matches no module; near it are {', '.join(near)}")
         matching |= found
     outermost = [path for path in modules if path in matching and not matching & _parents(path)]
     return {path: copy.deepcopy(modules[path]) for path in outermost}

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from step.classes import AVA_CLASS_NAMES, CHALLENGE_CLASS_IDS
 from step.config import PoolMode, StepConfig, TemporalMode
-from step.errors import StepError
+from step.errors import ArgumentError, StepError
 from step.shown import quoted
 from step.training.yaml_file import read_yaml
 
@@ -225,6 +225,7 @@ def read_config(source: str, *, kind: str, changes: dict[str, Any] | None = None
 
     Raises:
         StepError: no such file, no YAML, an unknown key (the nearest known one is named) or a bad value.
+        ArgumentError: a change of something within a value.
     """
     path = Path(source)
     if not path.exists() and (CONFIG_FOLDER / path.name).is_file() and path.name == source:
@@ -257,7 +258,7 @@ def _set(content: dict[str, Any], names: list[str], value: Any) -> None:
     for name in names[:-1]:
         content = content.setdefault(name, {})
         if not isinstance(content, dict):
-            raise StepError(f"--set {'.'.join(names)}: {name} is a value, not a section")
+            raise ArgumentError(f"`changes` {'.'.join(names)}: {name} is a value, not a section")
     content[names[-1]] = value
 
 

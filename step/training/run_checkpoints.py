@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from step.checkpoints.own_format import checkpoint_content, read_torch_file, write_torch_file
-from step.errors import StepError
+from step.errors import ArgumentError, StepError
 from step.models.detector import StepDetector
 from step.revision import git_revision, project_version
 from step.training.config import TrainingConfig
@@ -95,16 +95,20 @@ def forget_after(folder: Path, update: int) -> None:
 
 
 def find(resume: str, folder: Path) -> Path | None:
-    """The checkpoint that --resume means; None for "auto" where there is none yet.
+    """Finds the checkpoint that a run goes on from; None for "auto" where there is none yet.
+
+    Args:
+        resume: auto (the latest), best, or the path of one.
+        folder: of the run's checkpoints.
 
     Raises:
-        StepError: there is none.
+        ArgumentError: there is none.
     """
     if resume == "auto":
         return next(reversed(numbered(folder)), None)
     path = folder / BEST if resume == "best" else Path(resume)
     if not path.is_file():
-        raise StepError(f"--resume {resume}: no such checkpoint ({path}); give auto, best or the path of one")
+        raise ArgumentError(f"`resume` {resume}: no such checkpoint ({path}); give auto, best or the path of one")
     return path
 
 
