@@ -40,7 +40,7 @@ class Convolution:
 
     @property
     def multiply_adds(self) -> int:
-        """Of one layer."""
+        """Counts the multiply-adds of one layer."""
         out, *rest = self.weight_shape
         del out
         return self.output_values * int(torch.Size(rest).numel())

@@ -21,7 +21,7 @@ _PAUSE_CYCLES = 2000  # at most, of each block
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of the work, by device.
+    """Sets the sizes of the work, by device.
 
     Attributes:
         large_bytes: of a copy that is timed.
@@ -81,7 +81,9 @@ class Bench:
         try:
             work()
         except StepError:
-            with contextlib.suppress(StepError):  # what failed first is told; a recording that goes on fails all else
+            with contextlib.suppress(
+                StepError
+            ):  # the first failure is reported; a recording that goes on fails all else
                 cuda.destroy_graph(cuda.end_capture(stream))
             raise
         return give_back_later(self.stack, cuda.destroy_graph, cuda.end_capture(stream))

@@ -139,12 +139,12 @@ def _state(check: CheckResult | None) -> str:
     counts: dict[str, list[str]] = {}
     for stage in check.stages:
         counts.setdefault(stage.status, []).append(stage.name)
-    told = "; ".join(
+    said = "; ".join(
         f"{len(names)} of {len(check.stages)} stages {status}"
         + ("" if status == "passed" else f" ({', '.join(names)})")
         for status, names in counts.items()
     )
-    return f"`make gpu-check` ran on {_where(check)}: {told}. [All that it found](docs/gpu.md).\n"
+    return f"`make gpu-check` ran on {_where(check)}: {said}. [All that it found](docs/gpu.md).\n"
 
 
 def _floors(check: CheckResult | None) -> str:
@@ -186,7 +186,7 @@ def _known(device: str) -> KnownGpu | None:
 
 
 def _fastest_half(check: CheckResult) -> dict[str, tuple[str, float]]:
-    """Of each library the fp16 way that took the least for one clip, and its median."""
+    """Finds each library's fp16 configuration that took the least for one clip, and its median."""
     found: dict[str, tuple[str, float]] = {}
     for library, table in (("PyTorch", PYTORCH), ("ONNX Runtime", ONNX_RUNTIME)):
         times_ms = {

@@ -213,7 +213,7 @@ def pack_runtime(
         wheel: of onnxruntime-gpu.
         archive: the .tar.xz to write.
         architectures: see `Kit`.
-        tell: is told how many bytes are packed, of how many.
+        tell: is called with how many bytes are packed, of how many.
 
     Raises:
         StepError: the wheel has no CUDA provider.
@@ -242,7 +242,7 @@ def _is_of_language_model(kernel: str) -> bool:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Of all files in a folder."""
+    """Counts the bytes of all files in a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 

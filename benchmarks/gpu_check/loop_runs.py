@@ -82,7 +82,7 @@ def make_clips(manifest: Manifest, count: int) -> NDArray[np.uint8]:
 
 
 def alternating(count: int) -> list[Call]:
-    """Calls of one and two clips in turns in the first half, then of two, then of one."""
+    """Makes calls of one and two clips alternately in the first half, then of two, then of one."""
     calls: list[Call] = []
     first = 0
     while first < count:

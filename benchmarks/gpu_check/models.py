@@ -50,7 +50,7 @@ def find_bundle(model: Model, precision: Precision, work: Path, device: Device) 
 
 
 def bundle_name(model: Model, precision: Precision, device: Device) -> str:
-    """Of the folder in `work`."""
+    """Names the folder in `work`."""
     return f"{model if device == 'cuda' else 'least'}-{device}-{precision}"
 
 
@@ -69,9 +69,9 @@ def random_clips(config: StepConfig, count: int, *, seed: int = 0) -> NDArray[np
     size_px, cell_px = config.image_size_px, max(1, config.image_size_px // 25)
     cells = -(-size_px // cell_px) + config.clip_frames
     noise = state.randint(0, 256, (count, cells, cells, 3)).astype(np.uint8)
-    pictures = noise.repeat(cell_px, axis=1).repeat(cell_px, axis=2)
+    images = noise.repeat(cell_px, axis=1).repeat(cell_px, axis=2)
     steps = [min(2 * frame, cell_px * config.clip_frames) for frame in range(config.clip_frames)]
-    frames = [pictures[:, step : step + size_px, step : step + size_px] for step in steps]
+    frames = [images[:, step : step + size_px, step : step + size_px] for step in steps]
     return np.ascontiguousarray(np.stack(frames, axis=1))
 
 

@@ -73,5 +73,5 @@ def busy_share(spans: Sequence[Span]) -> float:
 
 
 def _lane(spans: Sequence[Span], lane: str) -> list[Span]:
-    """A lane's spans as they were told, which is as they must follow one another."""
+    """Returns a lane's spans as they were reported, which is as they must follow one another."""
     return [span for span in spans if span.lane == lane]

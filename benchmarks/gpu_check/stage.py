@@ -22,7 +22,7 @@ class StageSkippedError(StepError):
 
 @dataclass(frozen=True)
 class StageOptions:
-    """What a stage is told.
+    """Holds what a stage is given.
 
     Attributes:
         device: "none" runs on the CPU or the stand-in, at small sizes.

@@ -23,7 +23,7 @@ def need_cuda(device: Device) -> None:
 
 @dataclass(frozen=True)
 class Times:
-    """Of repeated work, in milliseconds.
+    """Holds the times of repeated work, in milliseconds.
 
     Attributes:
         median_ms: the middle one.

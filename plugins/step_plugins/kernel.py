@@ -16,7 +16,7 @@ CeilDiv = Callable[[Any, int], Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel:
-    """One variant of a kernel.
+    """Describes one variant of a kernel.
 
     Attributes:
         source: file in this package's `cuda` folder.
@@ -41,12 +41,12 @@ def _ptx(source: str, defines: tuple[tuple[str, str], ...]) -> bytes:
 
 
 def ceil_div(dividend: int, divisor: int) -> int:
-    """Division of sizes, rounded up."""
+    """Divides sizes, rounded up."""
     return -(-dividend // divisor)
 
 
 def float_literal(value: np.float32) -> str:
-    """A constant of CUDA C++ with all its digits."""
+    """Writes a constant of CUDA C++ with all its digits."""
     return f"{float(value)!r}f"
 
 

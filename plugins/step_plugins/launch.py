@@ -42,7 +42,7 @@ def launch(
 
 
 def load(kernel: Kernel, *, device: int) -> Any:
-    """The kernel's handle; the driver compiles its PTX for the GPU.
+    """Returns the kernel's handle; the driver compiles its PTX for the GPU.
 
     Raises:
         PluginError: NVRTC or cuda-bindings is missing; the driver is older than the PTX, or refused it.

@@ -37,7 +37,7 @@ def release_content(detector: StepDetector) -> dict[str, Any]:
 
 
 def _release_key(key: str, layers: dict[str, int]) -> tuple[str, str]:
-    """Network and name of one of our parameters."""
+    """Returns the network and the release's name of one of our parameters."""
     part, _, rest = key.partition(".")
     if part == "backbone":
         layer, _, below = rest.partition(".")
@@ -53,7 +53,7 @@ def _release_key(key: str, layers: dict[str, int]) -> tuple[str, str]:
 
 
 def _release_tensor(key: str, value: Tensor) -> Tensor:
-    """Its classifier is a 1x1x1 convolution."""
+    """Makes the classifier a 1x1x1 convolution, as the release's is."""
     return value[:, :, None, None, None] if key.endswith("global_cls.weight") else value
 
 

@@ -12,7 +12,7 @@ _NAMED = 3  # keys listed in full in an error; the rest are counted
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], *, source: Path) -> None:
-    """Like `load_state_dict(strict=True)`, but every problem is named in one line.
+    """Loads like `load_state_dict(strict=True)`, but names every problem in one line.
 
     Args:
         module: what receives the weights.

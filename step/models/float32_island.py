@@ -15,7 +15,7 @@ _NEAR_MATCHES = 3
 
 
 class Float32Island(nn.Module):
-    """A float32 module between half ones: inputs are cast to float32, outputs back to half.
+    """Keeps a module float32 between half ones: inputs are cast to float32, outputs back to half.
 
     Args:
         module: takes tensors (or None), returns a tensor or a named tuple of tensors.
@@ -31,7 +31,7 @@ class Float32Island(nn.Module):
 
 
 def copy_matching(root: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Module]:
-    """Copies of the modules that patterns name, by path; of nested ones the outermost alone.
+    """Copies the modules that patterns name, by path; of nested ones the outermost alone.
 
     Args:
         root: paths start below it: "backbone.mixed_4b", "heads.0".

@@ -33,7 +33,7 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class TrainCommand:
-    """What was typed; see `step-train detect --help`."""
+    """Holds what was typed; see `step-train detect --help`."""
 
     config: str
     data: Path | None
@@ -46,7 +46,7 @@ class TrainCommand:
     devices: str
 
     def config_changes(self) -> dict[str, Any]:
-        """Values by dotted name that replace the config's.
+        """Returns the values that replace the config's, by dotted name.
 
         Raises:
             StepError: a --set that is no KEY=VALUE, or whose value is no YAML.
@@ -184,7 +184,7 @@ def _be_deterministic() -> None:
 
 
 def _write_models(output: Path, *, release_format: bool) -> Path:
-    """Writes the best model without what training goes on from; the path of the file in our own format."""
+    """Writes the best model without what training goes on from; returns the file in our own format."""
     from step.checkpoints.own_format import load_checkpoint, save_checkpoint, write_torch_file
     from step.checkpoints.release_writer import release_content
     from step.training.run_checkpoints import BEST

@@ -23,7 +23,7 @@ _FREE = ("data.folder", "data.workers", "data.cache", "keep", "save_every", "com
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is.
+    """Says how far a run is.
 
     Attributes:
         epoch: that is under way, from 0.
@@ -69,7 +69,7 @@ def prune(folder: Path, *, keep: int) -> None:
 
 
 def numbered(folder: Path) -> list[Path]:
-    """Checkpoints of a run by update, the latest last."""
+    """Lists the checkpoints of a run by update, the latest last."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if _NUMBERED.fullmatch(path.name) and path.is_file())
@@ -113,7 +113,7 @@ def find(resume: str, folder: Path) -> Path | None:
 
 
 def read_training(path: Path, config: TrainingConfig) -> dict[str, Any]:
-    """What a run goes on from; `progress` is a `Progress`.
+    """Reads what a run goes on from; `progress` is a `Progress`.
 
     Raises:
         StepError: not a checkpoint of a run, or of one with another config.
@@ -131,7 +131,7 @@ def read_training(path: Path, config: TrainingConfig) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of what a run depends on; the revision of the working tree where the package lies in one."""
+    """Names the versions of what a run depends on, and the revision of the working tree that the package lies in."""
     found = {"step-trt": project_version(), "torch": str(torch.__version__), "python": platform.python_version()}
     revision = git_revision()
     return found if revision is None else found | {"git": revision}

@@ -75,7 +75,7 @@ class RunLog:
             self._board.close()
 
     def losses(self, update: int, epoch: int, rate: float, losses: list[list[float]], *, waited_s: float = 0.0) -> None:
-        """Of one update: the values of `StepLosses` for each step; the rate is that of the heads' weights.
+        """Writes one update: the values of `StepLosses` for each step; the rate is that of the heads' weights.
 
         `waited_s` is how long the update waited for its clips.
         """
@@ -90,7 +90,7 @@ class RunLog:
         self._scalar("rate", rate, update)
 
     def scores(self, update: int, epoch: int, scores: dict[int, Score]) -> None:
-        """Of an evaluation, by step."""
+        """Writes the scores of an evaluation, by step."""
         self._scores = {step: score.mean_ap(0.5) for step, score in scores.items()}
         classes = {
             str(step): {str(label): result.average_precision for label, result in score.results[0.5].items()}
@@ -105,11 +105,11 @@ class RunLog:
                 self._scalar(f"AP/step{step}/{score.names[label]}", result.average_precision, update)
 
     def evaluating(self, done: int, total: int) -> None:
-        """How many clips of an evaluation are done; the live table says so."""
+        """Shows in the live table how many clips of an evaluation are done."""
         self._evaluated = f"evaluating clip {done} of {total}" if done < total else ""
 
     def note(self, **values: Any) -> None:
-        """A line of something else."""
+        """Writes a line of something else."""
         self._line(values)
 
     def image(self, name: str, image: Any, update: int) -> None:
@@ -142,7 +142,7 @@ class RunLog:
 
 
 def _drop_lines(path: Path, *, after: int) -> None:
-    """Of a log, what came after an update: a run that goes on from there says it again."""
+    """Drops what a log has after an update: a run that goes on from there says it again."""
     if not path.is_file():
         return
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if after else []
@@ -151,7 +151,7 @@ def _drop_lines(path: Path, *, after: int) -> None:
 
 
 def _update_of(line: str) -> float:
-    """0 for what belongs to no update; infinite for a line that is damaged."""
+    """Returns a line's update: 0 for what belongs to none, infinite for a line that is damaged."""
     try:
         return float(json.loads(line).get("update", 0))
     except (ValueError, AttributeError, TypeError):

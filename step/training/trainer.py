@@ -41,7 +41,7 @@ from step.training.validation_images import sample_images
 
 
 class Trainer:
-    """One run.
+    """Trains one run.
 
     Args:
         config: what is trained, on what, how.
@@ -106,7 +106,7 @@ class Trainer:
 
     @property
     def model(self) -> StepDetector:
-        """What is evaluated and saved."""
+        """Returns what is evaluated and saved."""
         if self.average is None:
             return self.detector
         averaged = self.average.module
@@ -135,7 +135,7 @@ class Trainer:
             self.progress = replace(self.progress, best=-1.0)  # the best one of this folder is to come
 
     def run(self) -> dict[int, Score]:
-        """Trains to the end; the scores of the last evaluation, by step.
+        """Trains to the end; returns the scores of the last evaluation, by step.
 
         Raises:
             StepError: a loss that is no number, memory that does not suffice, or nowhere to write.
@@ -218,7 +218,7 @@ class Trainer:
         return cosine_factor(update, warmup=self.config.optimizer.warmup, total=self.total)
 
     def update(self, batches: list[Batch]) -> list[list[float]]:
-        """One step of the optimizer; losses of the last batch, by step.
+        """Takes one step of the optimizer; returns the losses of the last batch, by step.
 
         Raises:
             StepError: a loss that is no number.
@@ -260,7 +260,7 @@ class Trainer:
                     raise self._not_finite(f"{name} loss of step {step}", value, {"step": step, "loss": name}, batch)
 
     def _not_finite(self, what: str, value: float, place: dict[str, Any], batch: Batch) -> StepError:
-        """Keeps which clips gave it."""
+        """Writes down which clips gave it; returns the error to raise."""
         report = self.folder / "not_finite.json"
         where = {"update": self.progress.update, "epoch": self.progress.epoch, **place, "clips": batch.ids}
         with atomic_path(report) as path:
@@ -306,7 +306,7 @@ class Trainer:
 
 
 def _groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
-    """So many batches each; fewer at the end are left out."""
+    """Yields groups of so many batches; fewer at the end are left out."""
     group: list[Batch] = []
     for batch in batches:
         group.append(batch)

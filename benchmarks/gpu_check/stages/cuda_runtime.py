@@ -180,7 +180,7 @@ def _ordering(report: Report, bench: Bench) -> None:
 
 
 def _graphs(report: Report, bench: Bench) -> None:
-    """Two graphs in turns, each on new input every time."""
+    """Replays two graphs alternately, each on new input every time."""
     cuda, words = bench.machine.cuda, bench.sizes.words
     stream, done = bench.stream(), bench.event()
     hashing = Hashing(bench, stream)

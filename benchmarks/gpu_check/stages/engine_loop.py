@@ -28,7 +28,7 @@ _LEAST_S = 10.0  # for what is still to come
 
 @dataclass(frozen=True)
 class _Sizes:
-    """Of the work, by device.
+    """Sets the sizes of the work, by device.
 
     Attributes:
         config: of the model.

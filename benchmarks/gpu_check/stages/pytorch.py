@@ -38,7 +38,7 @@ Call = Callable[[], Detections[NDArray[np.generic]]]
 
 @dataclass(frozen=True)
 class Mode:
-    """One way of running the detector.
+    """Describes one configuration of the detector.
 
     Attributes:
         name: as docs/benchmarks.md has it, where it has it.

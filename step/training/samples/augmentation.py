@@ -18,7 +18,7 @@ from step.training.samples.photometric import PhotometricChange, draw_distortion
 
 
 class AugmentedSample(Sample):
-    """A sample at the model's input size.
+    """Holds a sample at the model's input size.
 
     Attributes:
         photometric: what is still to be done to it, by `step.training.samples.photometric.change_colours`.
@@ -29,7 +29,7 @@ class AugmentedSample(Sample):
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationOptions:
-    """What is done to a clip, each with its own chance.
+    """Says what is done to a clip, each with its own chance.
 
     Attributes:
         photometric, crop, flip, erase: whether at all.
@@ -42,7 +42,7 @@ class AugmentationOptions:
 
 
 class Augmentation:
-    """A transform for `AvaDataset`: the release's augmentation, at the model's input size.
+    """Transforms samples of `AvaDataset`: the release's augmentation, at the model's input size.
 
     Args:
         image_size_px: side of the square that comes out; the aspect ratio is not kept.

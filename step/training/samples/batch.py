@@ -15,7 +15,7 @@ from step.training.samples.photometric import PhotometricChange, change_colours
 
 @dataclass(frozen=True)
 class People:
-    """Ground truth of one clip, in pixels of the model's input.
+    """Holds the ground truth of one clip, in pixels of the model's input.
 
     Attributes:
         boxes_px: float32 [M, 4].
@@ -40,7 +40,7 @@ class People:
 
 
 class Batch:
-    """What a training step is given.
+    """Holds what a training step is given.
 
     Not a dataclass: under mixed precision Fabric looks into those and rounds what it finds to half, but boxes in pixels
     need all of float32.

@@ -21,7 +21,7 @@ _ERASED_ASPECT = (0.3, 1 / 0.3)
 
 @dataclass(frozen=True)
 class Erased:
-    """A rectangle of one colour, at the same place in every frame: pixels of the model's input, uint8 [3, 1, 1]."""
+    """Describes a rectangle of one colour, uint8 [3, 1, 1], at the same input pixels in every frame."""
 
     top: int
     left: int
@@ -32,7 +32,7 @@ class Erased:
 
 @dataclass(frozen=True)
 class PhotometricChange:
-    """What is to be done to the colours of a clip.
+    """Says what is to be done to the colours of a clip.
 
     Attributes:
         distortion: parameters of v2.RandomPhotometricDistort; None for none.
@@ -54,12 +54,12 @@ def _distort() -> v2.RandomPhotometricDistort:
 
 
 def draw_distortion(frames: Tensor) -> dict[str, Any]:
-    """Random parameters for frames [F, 3, H, W]."""
+    """Draws random parameters for frames [F, 3, H, W]."""
     return cast(dict[str, Any], _distort().make_params([frames]))
 
 
 def draw_erased(boxes_px: Tensor, *, image_size_px: int) -> tuple[Erased, ...]:
-    """2 to 20 % of every person's box [M, 4], in one random colour."""
+    """Draws what hides 2 to 20 % of every person's box [M, 4] behind one random colour."""
     erased = []
     for x1, y1, x2, y2 in boxes_px.tolist():
         share = float(torch.empty(()).uniform_(*_ERASED_SHARE))
