@@ -28,7 +28,7 @@ def load_torchvision() -> ModuleType:
         _load_stand_ins(Path(spec.origin).parent)
     import torchvision
 
-    assert torchvision.extension._has_ops()
+    assert hasattr(torch.ops.torchvision, "roi_align")
     return torchvision
 
 

@@ -32,11 +32,12 @@ class Kernel:
 
     def ptx(self) -> bytes:
         """See `step_plugins.nvrtc.compile_ptx`; kept in this process, too."""
-        return _ptx(self.source, tuple(self.defines.items()))
+        return ptx_of(self.source, tuple(self.defines.items()))
 
 
 @cache
-def _ptx(source: str, defines: tuple[tuple[str, str], ...]) -> bytes:
+def ptx_of(source: str, defines: tuple[tuple[str, str], ...]) -> bytes:
+    """Compiles once in a process; see `step_plugins.nvrtc.compile_ptx`."""
     return compile_ptx(source, dict(defines))
 
 

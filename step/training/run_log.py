@@ -27,7 +27,7 @@ _SHOWN_UPDATES = 20  # the live table's losses are means over so many
 
 
 class RunLog:
-    """A context manager.
+    """Logs a run to its folder, to TensorBoard and to a live table; it is a context manager.
 
     Args:
         folder: for log.jsonl and tensorboard/.
@@ -46,7 +46,7 @@ class RunLog:
         self._update, self._epoch, self._rate = done, 0, 0.0
         self._evaluated = ""
         self._began_s = time.monotonic()
-        self._live = Live(console=console, transient=True, refresh_per_second=2, get_renderable=self._shown)
+        self._live = Live(console=console, transient=True, refresh_per_second=2, get_renderable=self.table)
         self._lines: IO[str] | None = None
         self._board: SummaryWriter | None = None
 
@@ -117,16 +117,8 @@ class RunLog:
         if self._board is not None:
             self._board.add_image(name, image, update, dataformats="HWC")
 
-    def _line(self, values: dict[str, Any]) -> None:
-        if self._lines is not None:
-            self._lines.write(json.dumps(values | {"time_s": round(time.monotonic() - self._began_s, 3)}) + "\n")
-            self._lines.flush()
-
-    def _scalar(self, name: str, value: float, update: int) -> None:
-        if self._board is not None:
-            self._board.add_scalar(name, value, update)
-
-    def _shown(self) -> Group:
+    def table(self) -> Group:
+        """Makes the live table: how far the run is, and each step's mean losses of the last updates and latest mAP."""
         spent_s, done = time.monotonic() - self._began_s, max(self._update - self._done, 1)
         left_s = spent_s / done * (self.total - self._update)
         title = f"update {self._update} of {self.total}, epoch {self._epoch + 1}, rate {self._rate:.2g}"
@@ -139,6 +131,15 @@ class RunLog:
             score = f"{self._scores[step + 1]:.4f}" if step + 1 in self._scores else ""
             table.add_row(str(step + 1), *(f"{value:.4f}" for value in means), score)
         return Group(f"{title}, {state}", table)
+
+    def _line(self, values: dict[str, Any]) -> None:
+        if self._lines is not None:
+            self._lines.write(json.dumps(values | {"time_s": round(time.monotonic() - self._began_s, 3)}) + "\n")
+            self._lines.flush()
+
+    def _scalar(self, name: str, value: float, update: int) -> None:
+        if self._board is not None:
+            self._board.add_scalar(name, value, update)
 
 
 def _drop_lines(path: Path, *, after: int) -> None:
