@@ -88,7 +88,7 @@ def _event() -> torch.cuda.Event:
 
 
 def captured(work: Callable[[], object], device: Device) -> Callable[[], object]:
-    """The work as one CUDA graph, which takes the host's launches out of its time; on a CPU the work itself.
+    """Records the work as one CUDA graph, which takes the host's launches out of its time; on a CPU it stays as it is.
 
     Args:
         work: was called before, so that nothing is compiled or allocated for the first time.

@@ -35,7 +35,7 @@ _SMALL: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Plan:
-    """How a row is measured.
+    """Says how a row is measured.
 
     Attributes:
         device: where.
@@ -50,13 +50,13 @@ class Plan:
 
 
 def full_size_config(precision: Precision, batch: int, *, data: Path, device: Device) -> TrainingConfig:
-    """`ava_detect.yaml` on another data set, from random weights; the smallest model without a GPU."""
+    """Reads `ava_detect.yaml` for another data set, from random weights; without a GPU the smallest model."""
     changes = {"precision": precision, "optimizer.batch": batch, "data.folder": str(data), "model.classifier": None}
     return read_config("ava_detect.yaml", kind="detect", changes=(_SMALL if device == "none" else {}) | changes)
 
 
 def measure_updates(report: Report, row: str, config: TrainingConfig, plan: Plan) -> None:
-    """One row: time, peak memory, the estimate and the ratio of the two.
+    """Measures one row: time, peak memory, the estimate and the ratio of the two.
 
     A card that is full is text in the row, and a problem only where the estimate says that it should have sufficed.
     """
@@ -77,7 +77,7 @@ def measure_updates(report: Report, row: str, config: TrainingConfig, plan: Plan
 
 
 def _measure(report: Report, row: str, config: TrainingConfig, plan: Plan) -> str:
-    """The row's figures; returns what is wrong with the gradients, or nothing."""
+    """Adds the row's figures; returns what is wrong with the gradients, or nothing."""
     fabric = open_fabric("cuda" if plan.device == "cuda" else "cpu", "1", config.precision)
     trainer = _trainer(config, fabric, open_data(config), plan.work)
     batch = _random_batch(config)
@@ -137,7 +137,7 @@ def _random_batch(config: TrainingConfig) -> Batch:
 
 
 def _random_people(count: int, size_px: int, num_classes: int) -> People:
-    """M boxes of a fifth to a half of the frame, each with one action, that drift a little from second to second."""
+    """Makes M boxes of a fifth to a half of the frame, each with one action, that drift a little each second."""
     extent = size_px * torch.empty(count, 2).uniform_(0.2, 0.5)
     corner = torch.rand(count, 2) * (size_px - extent)
     boxes_px = torch.cat((corner, corner + extent), dim=1)
@@ -149,7 +149,7 @@ def _random_people(count: int, size_px: int, num_classes: int) -> People:
 
 
 def _empty_memory(device: Device) -> int:
-    """Bytes that are free when what earlier rows left is gone; of no meaning on a CPU."""
+    """Counts the bytes that are free when what earlier rows left is gone; it has no meaning on a CPU."""
     gc.collect()
     if device == "none":
         return 0

@@ -97,7 +97,7 @@ def _open(bundle: Path, loop: Loop, *, device: str, tf32: bool) -> Iterator[Onnx
 
 
 def _time(report: Report, name: str, backend: OnnxRuntimeBackend, clips: NDArray[np.uint8], runs: int) -> None:
-    """A call takes frames from the host and gives detections back there."""
+    """Times calls that take frames from the host and give detections back there."""
     start_s = time.perf_counter()
     backend.submit(clips).result()
     report.figure(name, time.perf_counter() - start_s, "first call s", table="full size")
@@ -124,7 +124,7 @@ def _compare(
     expected: list[Detections[Array]],
     precision: Precision,
 ) -> None:
-    """With the CPU in float32: tubes, and which detections only one side has."""
+    """Compares with the CPU in float32: tubes, and which detections only one side has."""
     tolerance = TOLERANCES[precision]
     pairs = list(zip(found, expected, strict=True))
     boxes_px = max(float(np.abs(np.subtract(one.tubes_px, two.tubes_px)).max()) for one, two in pairs)
@@ -150,7 +150,7 @@ def _compare(
 
 
 def _placement(report: Report, bundle: Path, device: str, clips: NDArray[np.uint8]) -> None:
-    """How many nodes of the fused graph each provider runs, and how long they take, by the library's own profile."""
+    """Counts the nodes of the fused graph that each provider runs, by the library's own profile."""
     manifest = read_bundle(bundle)
     options = session_options(None)
     options.enable_profiling = True
@@ -174,7 +174,7 @@ def _placement(report: Report, bundle: Path, device: str, clips: NDArray[np.uint
 
 
 def _map_parity(report: Report, options: StageOptions) -> None:
-    """The packaged model on toy data, beside PyTorch on the same device without TF32."""
+    """Scores the packaged model on toy data, beside PyTorch on the same device without TF32."""
     table = "mAP parity on toy data"
     if options.left_s < _MAP_NEEDS_S and options.device == "cuda":
         report.figure("ONNX Runtime", "left out: no time", "mAP", table=table)

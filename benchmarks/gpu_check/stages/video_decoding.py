@@ -55,7 +55,7 @@ def measure(report: Report, options: StageOptions) -> None:
 
 
 def _presence(report: Report) -> None:
-    """What else might decode; these are not used."""
+    """Reports what else might decode; these are not used."""
     table = "what is here"
     has_ffmpeg = any("FFMPEG:" in line and "YES" in line for line in cv2.getBuildInformation().splitlines())
     report.figure("OpenCV", f"{cv2.__version__}, {'with' if has_ffmpeg else 'without'} FFmpeg", "found", table=table)
@@ -69,7 +69,7 @@ def _presence(report: Report) -> None:
 
 
 def _decode_on_gpu(report: Report, video: Path) -> None:
-    """NVDEC, which a machine need not have: why it does not work is a figure, and a problem only are wrong frames."""
+    """Tries NVDEC, which a machine need not have: why it does not work is a figure, only wrong frames are a problem."""
     import av
     import av.logging
     from av.codec.hwaccel import HWAccel, hwdevices_available
@@ -108,7 +108,7 @@ def _time(
 
 
 def _first_frames(video: Path, acceleration: "HWAccel | None" = None) -> list[NDArray[np.uint8]]:
-    """uint8 [H * 3 / 2, W] each: luma, then chroma, whatever the decoder's layout is."""
+    """Decodes frames, uint8 [H * 3 / 2, W] each: luma, then chroma, whatever the decoder's layout is."""
     frames: list[NDArray[np.uint8]] = []
     for frame in _decode(video, None, acceleration):
         # To the end: a decoder that is closed with frames under way has hung on an H200 (NVDEC, several threads).
@@ -135,7 +135,7 @@ def _decode(video: Path, threads: int | None, acceleration: "HWAccel | None") ->
 
 
 def _write_video(path: Path, count: int, report: Report) -> Path:
-    """A video whose parts move at different speeds, so that there is something to predict."""
+    """Writes a video whose parts move at different speeds, so that there is something to predict."""
     import av
     import av.video
 
