@@ -23,7 +23,7 @@ def pair_that_fits(torch_version: str, torchvision_version: str, requirements: S
     """Says what to install so that torch and torchvision fit each other.
 
     Args:
-        torch_version: of the installed torch, with its build ("2.13.0+cpu") where it names one.
+        torch_version: of the installed torch, as its package has it: with the build ("2.13.0+cpu") unless it is PyPI's.
         torchvision_version: of the installed torchvision.
         requirements: torchvision's own, as its metadata lists them; they name the torch that it was made for.
 
@@ -42,13 +42,14 @@ def pair_that_fits(torch_version: str, torchvision_version: str, requirements: S
 def _misfit(error: Exception) -> StepError:
     reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
     try:
+        torch_version = importlib.metadata.version("torch")
         installed = importlib.metadata.distribution("torchvision")
-    except importlib.metadata.PackageNotFoundError:  # it lies on the path without having been installed
+    except importlib.metadata.PackageNotFoundError:  # one lies on the path without having been installed
         return StepError(
             f"torchvision does not fit torch {torch.__version__} ({reason}); install a pair that does: "
             "pip install --force-reinstall torch torchvision"
         )
-    command = pair_that_fits(str(torch.__version__), installed.version, installed.requires or [])
+    command = pair_that_fits(torch_version, installed.version, installed.requires or [])
     return StepError(
         f"torchvision {installed.version} does not fit torch {torch.__version__} ({reason}); install a pair that does: "
         f"{command}"
