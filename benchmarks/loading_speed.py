@@ -54,7 +54,7 @@ def measure_s(data: Path, config_name: str, clips: int) -> dict[str, float]:
             spent[name].append(time.perf_counter() - began_s)
         batch = collate([opened.train[index]])
         began_s = time.perf_counter()
-        batch.recoloured()
+        batch.with_colours_changed()
         spent[_COLOURS].append(time.perf_counter() - began_s)
     return {name: mean(each[1:]) for name, each in spent.items()}  # the first one warms up
 

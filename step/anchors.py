@@ -20,7 +20,7 @@ _GRIDS = (
 
 
 def anchor_boxes(anchor_mode: int) -> NDArray[np.float32]:
-    """Initial boxes of an anchor mode.
+    """Returns the initial boxes of an anchor mode.
 
     Args:
         anchor_mode: 1, 2, 3 or 4.
@@ -43,6 +43,6 @@ def anchor_boxes(anchor_mode: int) -> NDArray[np.float32]:
 
 
 def anchor_tubes(anchor_mode: int, *, frames: int, image_size_px: int) -> NDArray[np.float32]:
-    """The anchors repeated over time, in pixels: [N, frames, 4]."""
+    """Repeats the anchors over time, in pixels: [N, frames, 4]."""
     boxes_px = anchor_boxes(anchor_mode) * np.float32(image_size_px)
     return np.repeat(boxes_px[:, None], frames, axis=1)

@@ -92,12 +92,12 @@ CHALLENGE_CLASS_IDS: tuple[int, ...] = tuple(i for i in AVA_CLASS_NAMES if i not
 
 
 def class_name(class_id: int) -> str:
-    """Name of an AVA class id, or "class <id>" for one that AVA does not define (other data sets)."""
+    """Names an AVA class id; one that AVA does not define (other data sets) is "class <id>"."""
     return AVA_CLASS_NAMES.get(class_id, f"class {class_id}")
 
 
 def class_group(class_id: int) -> str:
-    """Which of AVA's three kinds an action is (the label types of the v2.2 label map); "other" outside AVA."""
+    """Says which of AVA's three kinds an action is (the v2.2 label map's label types); "other" outside AVA."""
     if class_id not in AVA_CLASS_NAMES:
         return "other"
     if class_id < _FIRST_WITH_OBJECT:

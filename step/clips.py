@@ -45,7 +45,7 @@ def check_thresholds(*, score_threshold: float, nms_iou: float, max_detections: 
 
 
 def clip_offsets_s(clip_frames: int) -> list[Fraction]:
-    """Seconds from the key frame to each frame of a clip.
+    """Returns the seconds from the key frame to each frame of a clip.
 
     The key frame is the LAST of the first half, so offsets run from -(F/2 - 1)/12 to (F/2)/12.
 
@@ -57,7 +57,7 @@ def clip_offsets_s(clip_frames: int) -> list[Fraction]:
 
 
 def clip_frame_indices(key: int, *, source_fps: Fraction, num_frames: int, clip_frames: int) -> list[int]:
-    """Source frames of a clip, by index, at a constant frame rate.
+    """Returns the source frames of a clip, by index, at a constant frame rate.
 
     Frame j is int(key + j s) with s = source_fps / 12, clamped to the video.
 
@@ -72,7 +72,7 @@ def clip_frame_indices(key: int, *, source_fps: Fraction, num_frames: int, clip_
 
 
 def tube_offsets_s(num_frames: int, config: StepConfig) -> list[float]:
-    """Seconds from the key frame to the middle of each feature frame of a tube.
+    """Returns the seconds from the key frame to the middle of each feature frame of a tube.
 
     A feature frame covers 4 frames of the clip; a tube covers the middle `num_frames` feature frames.
     """

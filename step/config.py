@@ -24,7 +24,7 @@ CLIP_FPS = 12
 
 @dataclass(frozen=True, kw_only=True)
 class StepConfig:
-    """Architecture of a STEP detector; the defaults are the released AVA model.
+    """Describes the architecture of a STEP detector; the defaults are the released AVA model.
 
     Attributes:
         image_size_px: side of the square input frames.
@@ -94,22 +94,22 @@ class StepConfig:
 
     @property
     def num_steps(self) -> int:
-        """Number of progressive steps."""
+        """Counts the progressive steps."""
         return len(self.chunks)
 
     @property
     def feature_frames(self) -> int:
-        """Feature frames of a whole clip: the last step sees all of them."""
+        """Counts the feature frames of a whole clip: the last step sees all of them."""
         return self.chunk_frames * self.chunks[-1]
 
     @property
     def clip_frames(self) -> int:
-        """F, input frames of a clip (36 for the release)."""
+        """Counts F, the input frames of a clip (36 for the release)."""
         return self.feature_frames * TIME_STRIDE
 
     @property
     def feature_size(self) -> int:
-        """Side of the square backbone feature map, in cells (25 for the release)."""
+        """Returns the side of the square backbone feature map, in cells (25 for the release)."""
         size = self.image_size_px // 2  # the stem's convolution rounds down, the three max-pools round up
         for _ in range(3):
             size = -(-size // 2)
@@ -117,32 +117,32 @@ class StepConfig:
 
     @property
     def feature_channels(self) -> int:
-        """Channels of the backbone's features: mixed 4f (832 at full width)."""
+        """Counts the channels of the backbone's features: mixed 4f (832 at full width)."""
         return sum(self.channels(count) for count in (256, 320, 128, 128))
 
     @property
     def context_channels(self) -> int:
-        """Channels of the context vector: mixed 5c (1024 at full width)."""
+        """Counts the channels of the context vector: mixed 5c (1024 at full width)."""
         return sum(self.channels(count) for count in (384, 384, 128, 128))
 
     def step_frames(self, step: int) -> int:
-        """T', feature frames that `step` (0-based) looks at."""
+        """Counts T', the feature frames that `step` (0-based) looks at."""
         return self.chunk_frames * self.chunks[step]
 
     def grows_after(self, step: int) -> bool:
-        """Whether tubes grow between `step` (0-based) and the step after it."""
+        """Says whether tubes grow between `step` (0-based) and the step after it."""
         return self.chunks[step + 1] > self.chunks[step]
 
     def step_first_frame(self, step: int) -> int:
-        """First of the feature frames that `step` (0-based) looks at: a step uses the clip's middle chunks."""
+        """Returns the first of the feature frames that `step` (0-based) looks at: it uses the clip's middle chunks."""
         return (self.feature_frames - self.step_frames(step)) // 2
 
     def channels(self, full_width: int) -> int:
-        """A layer's channel count at this model's width."""
+        """Returns a layer's channel count at this model's width."""
         return max(1, round(full_width * self.width))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values only, for JSON and checkpoints."""
+        """Returns plain values only, for JSON and checkpoints."""
         return asdict(self) | {
             "chunks": list(self.chunks),
             "class_ids": list(self.class_ids),
@@ -150,14 +150,14 @@ class StepConfig:
         }
 
     def class_name(self, class_id: int) -> str:
-        """What an action is called."""
+        """Names an action."""
         if self.class_names and class_id in self.class_ids:
             return self.class_names[self.class_ids.index(class_id)]
         return class_name(class_id)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`.
+        """Inverts `to_dict`.
 
         Raises:
             StepError: an unknown field, or a value that the constructor refuses.
@@ -174,7 +174,7 @@ class StepConfig:
 
 
 def _growing(chunks: tuple[int, ...]) -> bool:
-    """Whether a tube can grow through these chunk counts: one chunk to the left and one to the right at a time."""
+    """Says whether a tube can grow through these chunk counts: one chunk to each side at a time."""
     if not 1 <= len(chunks) <= 4 or chunks[0] != 1:
         return False
     return all(after - before in (0, 2) for before, after in itertools.pairwise(chunks))

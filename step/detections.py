@@ -6,7 +6,7 @@ ArrayT = TypeVar("ArrayT")
 
 
 class Detections(NamedTuple, Generic[ArrayT]):
-    """Detections of B clips, padded to M rows a clip, best score first.
+    """Holds the detections of B clips, padded to M rows a clip, best score first.
 
     Attributes:
         boxes: [B, M, 4] float32 x1, y1, x2, y2 in [0, 1], at the key frame.

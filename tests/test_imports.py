@@ -25,6 +25,7 @@ MAY_NEED_TORCH_OR_ONNX = (
     "step/bundles/graph_edits.py",
     "step/checkpoints",
     "step/data/ava_dataset.py",
+    "step/data/torchvision.py",
     "step/models",
     "step/ops",
     "step/training",

@@ -1,8 +1,8 @@
-"""torchvision with its real CPU kernels beside a torch built without CUDA.
+"""torchvision with its real CPU kernels beside a torch built without CUDA: a stand-in for tests.
 
 PyPI has torchvision built for CUDA alone; its library asks for CUDA symbols of torch that are never called on a CPU.
 
-    python tests/torchvision_on_cpu.py step.training.cli detect ...    # a module, where `step-train` cannot start
+    python tests/torchvision_on_cpu.py step.training.cli detect ...    # for tests that run `step-train` in a process
 """
 
 import ctypes
@@ -28,7 +28,7 @@ def load_torchvision() -> ModuleType:
         _load_stand_ins(Path(spec.origin).parent)
     import torchvision
 
-    assert torchvision.extension._has_ops()
+    assert hasattr(torch.ops.torchvision, "roi_align")
     return torchvision
 
 

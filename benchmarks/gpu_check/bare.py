@@ -25,7 +25,7 @@ _CUDA_LIBRARIES = ("libcudart.so.*", "libcublas.so.*", "libcurand.so.*", "libcuf
 
 
 class KitError(Exception):
-    """There is no kit that can be used, and what to do."""
+    """Says why there is no kit that can be used, and what to do."""
 
 
 def main(arguments: list[str]) -> None:
@@ -92,7 +92,7 @@ def unpack(kit: Path) -> Path:
 
 
 def environment(places: list[Path], given: dict[str, str]) -> dict[str, str]:
-    """The variables that the check is run with.
+    """Returns the variables that the check is run with.
 
     Args:
         places: of unpacked kits, before everything else on the path.
@@ -115,7 +115,7 @@ def environment(places: list[Path], given: dict[str, str]) -> dict[str, str]:
 
 
 def cuda_library_folders(path: list[str]) -> list[Path]:
-    """Where NVIDIA's wheels keep CUDA and cuDNN, in the folders of Python's path."""
+    """Finds where NVIDIA's wheels keep CUDA and cuDNN, in the folders of Python's path."""
     found = (folder for entry in path for folder in sorted(Path(entry, "nvidia").glob("*/lib")))
     return [folder for folder in found if any(next(folder.glob(name), None) for name in _CUDA_LIBRARIES)]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage.
+    """Describes one stage.
 
     Attributes:
         name: of its module, and in `--only`.
@@ -42,5 +42,5 @@ STAGES = (
 
 
 def stage_named(name: str) -> Stage | None:
-    """The stage of that name."""
+    """Finds the stage of that name."""
     return next((stage for stage in STAGES if stage.name == name), None)

@@ -91,7 +91,7 @@ def _chosen(only: str) -> list[Stage]:
 
 
 def _device_name(device: Device) -> str:
-    """The GPU's name; where it cannot be used, "unknown GPU": the stage `environment` says why."""
+    """Names the GPU; where it cannot be used it is "unknown GPU", and the stage `environment` says why."""
     if device == "none":
         return "none"
     try:

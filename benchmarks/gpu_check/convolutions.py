@@ -15,7 +15,7 @@ from step.models.i3d import I3DBackbone
 
 @dataclass(frozen=True)
 class Convolution:
-    """One shape of the backbone.
+    """Describes one shape of the backbone.
 
     Attributes:
         input_shape: [B, C, T, H, W], padding that the layer's own cannot do included.
@@ -34,25 +34,25 @@ class Convolution:
 
     @property
     def name(self) -> str:
-        """In short: channels, kernel, and what it slides over."""
+        """Names it in short: channels, kernel, and what it slides over."""
         out, into, *kernel = self.weight_shape
         return f"{into} -> {out}, {'x'.join(map(str, kernel))} on {'x'.join(map(str, self.input_shape[2:]))}"
 
     @property
     def multiply_adds(self) -> int:
-        """Of one layer."""
+        """Counts the multiply-adds of one layer."""
         out, *rest = self.weight_shape
         del out
         return self.output_values * int(torch.Size(rest).numel())
 
     @property
     def values(self) -> int:
-        """Read and written by one layer at least: input, weights, output."""
+        """Counts what one layer reads and writes at least: input, weights, output."""
         return int(torch.Size(self.input_shape).numel() + torch.Size(self.weight_shape).numel()) + self.output_values
 
 
 def backbone_convolutions(*, frames: int, image_size_px: int, width: float = 1.0) -> list[Convolution]:
-    """Every shape of convolution in the backbone, in the order in which it first runs, for one clip.
+    """Lists every shape of convolution in the backbone, in the order in which it first runs, for one clip.
 
     Nothing is computed: the backbone runs on PyTorch's `meta` device.
     """
@@ -79,7 +79,7 @@ def backbone_convolutions(*, frames: int, image_size_px: int, width: float = 1.0
 
 
 def convolve(shape: Convolution, *, dtype: torch.dtype, channels_last: bool, device: str) -> Callable[[], Tensor]:
-    """A call that does one layer on random values."""
+    """Makes a call that does one layer on random values."""
     layout = torch.channels_last_3d if channels_last else torch.contiguous_format
     features = torch.randn(shape.input_shape, device=device).to(dtype).contiguous(memory_format=layout)
     weight = (torch.randn(shape.weight_shape, device=device) / 10).to(dtype).contiguous(memory_format=layout)

@@ -43,15 +43,15 @@ class CountedCuda:
 
     @property
     def host_waits(self) -> int:
-        """How often the host waited for the GPU."""
+        """Counts how often the host waited for the GPU."""
         return self.calls["synchronize_event"] + self.calls["synchronize_stream"]
 
     def never_called(self) -> list[str]:
-        """Methods of `Cuda` that nobody has called."""
+        """Lists the methods of `Cuda` that nobody has called."""
         return sorted({name for name in vars(Cuda) if not name.startswith("_")} - set(self.done))
 
     def not_given_back(self) -> list[str]:
-        """What was made more often than it was given back, or less, in words."""
+        """Says in words what was made more often than it was given back, or less."""
         made = {first: (self.done[first], self.done[last]) for first, last in _PAIRS}
         events = self.done["create_event"] + self.done["create_timed_event"]
         made["create_event"] = (events, self.done["destroy_event"])

@@ -21,7 +21,7 @@ _PAUSE_CYCLES = 2000  # at most, of each block
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of the work, by device.
+    """Sets the sizes of the work, by device.
 
     Attributes:
         large_bytes: of a copy that is timed.
@@ -42,7 +42,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Bench:
-    """What one section works with.
+    """Holds what one section works with.
 
     Attributes:
         machine: the GPU.
@@ -55,40 +55,42 @@ class Bench:
     stack: contextlib.ExitStack
 
     def device(self, size: int) -> int:
-        """Device memory."""
+        """Allocates device memory."""
         return give_back_later(self.stack, self.machine.cuda.free, self.machine.cuda.allocate(size))
 
     def pinned(self, size: int) -> tuple[int, NDArray[np.uint8]]:
-        """Page-locked memory, its address and itself."""
+        """Allocates page-locked memory: its address and itself."""
         address = self.machine.cuda.allocate_pinned(size)
         give_back_later(self.stack, self.machine.cuda.free_pinned, address)
         return address, pinned_array(address, (size,), "uint8").view(np.uint8)
 
     def stream(self) -> int:
-        """A stream."""
+        """Makes a stream."""
         return give_back_later(self.stack, self.machine.cuda.destroy_stream, self.machine.cuda.create_stream())
 
     def event(self, *, timed: bool = False) -> int:
-        """An event."""
+        """Makes an event."""
         cuda = self.machine.cuda
         made = cuda.create_timed_event() if timed else cuda.create_event()
         return give_back_later(self.stack, cuda.destroy_event, made)
 
     def graph(self, stream: int, work: Callable[[], None]) -> int:
-        """A graph of what `work` puts into the stream."""
+        """Records a graph of what `work` puts into the stream."""
         cuda = self.machine.cuda
         cuda.begin_capture(stream)
         try:
             work()
         except StepError:
-            with contextlib.suppress(StepError):  # what failed first is told; a recording that goes on fails all else
+            with contextlib.suppress(
+                StepError
+            ):  # the first failure is reported; a recording that goes on fails all else
                 cuda.destroy_graph(cuda.end_capture(stream))
             raise
         return give_back_later(self.stack, cuda.destroy_graph, cuda.end_capture(stream))
 
 
 class Hashing:
-    """A hash of an input, computed by kernels after a copy: wrong where any of it was missing, late or stale."""
+    """Hashes an input by kernels after a copy: the result is wrong where any of it was missing, late or stale."""
 
     def __init__(self, bench: Bench, stream: int) -> None:
         self._bench, self._stream, self._words = bench, stream, bench.sizes.words
@@ -102,7 +104,7 @@ class Hashing:
         self._sent[...] = 0
 
     def enqueue(self, salt: int) -> None:
-        """The copy and the kernels."""
+        """Puts the copy and the kernels into the stream."""
         launcher, stream, words = self._bench.machine.launcher, self._stream, self._words
         self._bench.machine.cuda.copy(self._copy, self._input, 4 * words, stream)
         launcher.launch("clear", (self._digests, 1, CLOCK), stream)
@@ -110,7 +112,7 @@ class Hashing:
         launcher.launch("fill", (self._digests, self._output, words, salt, _PAUSE_CYCLES), stream, words=words)
 
     def prepare(self, seed: int, salt: int) -> Words:
-        """Uploads another input; what is to come of it."""
+        """Uploads another input; returns what is to come of it."""
         random = np.random.default_rng(seed)
         self._sent[...] = random.integers(0, 1 << 32, self._words, np.uint32)
         self._bench.machine.cuda.upload(self._input, self._source, 4 * self._words, self._stream)
@@ -123,7 +125,7 @@ class Hashing:
         self._bench.machine.cuda.download(self._target, self._output, 4 * self._words, self._stream)
 
     def run(self, seed: int, salt: int, work: Callable[[], None]) -> bool:
-        """Whether the output of another input is right after `work`."""
+        """Says whether the output of another input is right after `work`."""
         expected = self.prepare(seed, salt)
         work()
         self.fetch()
@@ -132,7 +134,7 @@ class Hashing:
 
 
 def in_thread(work: Callable[[], None]) -> str | None:
-    """Does work in a new thread and waits for it; what went wrong there."""
+    """Does work in a new thread and waits for it; returns what went wrong there."""
     problems: list[str] = []
 
     def guarded() -> None:

@@ -13,7 +13,7 @@ _ROUNDS = 5
 
 
 def spoilt_captures(report: Report, bench: Bench) -> None:
-    """A recording that something forbidden ends: an error, and the stream and the next recording are as good as new."""
+    """Spoils recordings: each is an error, and the stream and the next recording are as good as new."""
     cuda, stream = bench.machine.cuda, bench.stream()
     hashing = Hashing(bench, stream)
     hashing.enqueue(7)
@@ -54,7 +54,7 @@ def spoilt_captures(report: Report, bench: Bench) -> None:
 
 
 def other_thread(report: Report, bench: Bench) -> None:
-    """While one thread records, another may allocate, copy, wait and free."""
+    """Checks that while one thread records, another may allocate, copy, wait and free."""
     cuda, stream = bench.machine.cuda, bench.stream()
     hashing = Hashing(bench, stream)
     hashing.enqueue(7)
@@ -79,7 +79,7 @@ def other_thread(report: Report, bench: Bench) -> None:
 
 
 def out_of_memory(report: Report, bench: Bench) -> None:
-    """One line that says so, and all goes on."""
+    """Runs out of memory: one line says so, and all goes on."""
     cuda = bench.machine.cuda
     message = "nothing"
     try:
@@ -96,7 +96,7 @@ def out_of_memory(report: Report, bench: Bench) -> None:
 
 
 def given_back(report: Report, bench: Bench) -> None:
-    """Making and giving back loses nothing; others on the card may take and give meanwhile, but not in every round."""
+    """Checks that nothing is lost; others on the card may take and give meanwhile, but not in every round."""
     machine, sizes = bench.machine, bench.sizes
     lost = []
     for number in range(_ROUNDS + 1):

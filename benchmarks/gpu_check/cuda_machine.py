@@ -16,7 +16,7 @@ from step.errors import StepError
 
 @dataclass(frozen=True)
 class CudaMachine:
-    """What the stages of the CUDA runtime and of the engine loop work with.
+    """Holds what the stages of the CUDA runtime and of the engine loop work with.
 
     Attributes:
         gpu: the GPU.
@@ -34,13 +34,13 @@ class CudaMachine:
 
     @property
     def counted(self) -> CountedCuda:
-        """The same calls, as what counts them."""
+        """Returns the same calls, as what counts them."""
         counted: CountedCuda = self.cuda
         return counted
 
 
 def open_machine(device: Device) -> CudaMachine:
-    """The first GPU, or the one that records.
+    """Opens the first GPU, or the one that records.
 
     Raises:
         StepError: no GPU, or its driver cannot be used or does not take the kernels.
@@ -85,7 +85,7 @@ def _stand_in() -> CudaMachine:
 
 
 class RefusingCuda:
-    """The recording GPU, with what a real one refuses: too much memory, and to be waited for while it is recorded.
+    """Refuses as a real GPU does: too much memory, and to be waited for while it is recorded.
 
     Args:
         fake: `fake_gpu.FakeCuda`.

@@ -28,7 +28,7 @@ _KERNEL = re.compile(r"\.text\.(.+)")
 
 @dataclass(frozen=True)
 class Dropped:
-    """What became of a library's kernels.
+    """Says what became of a library's kernels.
 
     Attributes:
         entries, entry_bytes: machine code that was left out.
@@ -74,13 +74,13 @@ def drop_kernels(
 
 
 def kernel_names(code: bytes | bytearray) -> list[str]:
-    """Mangled names of the kernels in machine code of one architecture."""
+    """Lists the mangled names of the kernels in machine code of one architecture."""
     found = (_KERNEL.fullmatch(name) for name, _ in _sections(code))
     return [match[1] for match in found if match]
 
 
 def _entries(library: bytearray, begin: int, size: int) -> Iterator[tuple[int, int, int, bytes | None]]:
-    """Begin, end, architecture and content of every entry of every fat binary; no content where it cannot be told."""
+    """Yields begin, end, architecture and content of each fat binary's entries; no content where it is not known."""
     at, end = begin, begin + size
     while at + _FILE_HEADER.size <= end:
         magic, _, header_bytes, entry_bytes = _FILE_HEADER.unpack_from(library, at)
@@ -99,7 +99,7 @@ def _entries(library: bytearray, begin: int, size: int) -> Iterator[tuple[int, i
 
 
 def _unpacked(content: bytes, flags: int, full_bytes: int) -> bytes | None:
-    """Machine code as an ELF file; None where it is packed in a way that is not known."""
+    """Unpacks machine code to an ELF file; None where its packing is not known."""
     if flags & _ZSTD:
         import pyarrow
 
@@ -108,7 +108,7 @@ def _unpacked(content: bytes, flags: int, full_bytes: int) -> bytes | None:
 
 
 def _sections(content: bytes | bytearray) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Name, offset and size of every section of an ELF file of 64 bits.
+    """Yields name, offset and size of every section of an ELF file of 64 bits.
 
     Raises:
         StepError: it is none.

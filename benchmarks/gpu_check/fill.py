@@ -48,7 +48,7 @@ makes this page and the GPU's parts of [README](../README.md) and [benchmarks.md
 
 @dataclass(frozen=True)
 class Table:
-    """Figures of a check that a document shows.
+    """Names figures of a check that a document shows.
 
     Attributes:
         stage: that found them.
@@ -80,7 +80,7 @@ BENCHMARKS: dict[str, tuple[Table, ...]] = {
 
 
 def documents(root: Path, check: CheckResult | None) -> dict[Path, str]:
-    """Every document as a check makes it, by its path in the project.
+    """Makes every document from a check, by its path in the project.
 
     Args:
         root: folder of the project.
@@ -103,7 +103,7 @@ def documents(root: Path, check: CheckResult | None) -> dict[Path, str]:
 
 
 def joined(checks: Sequence[CheckResult]) -> CheckResult:
-    """One check of several on the same card: the last one's stages, and those that only earlier ones have.
+    """Makes one check of several on the same card: the last one's stages, and those that only earlier ones have.
 
     Raises:
         StepError: they are of different cards.
@@ -139,16 +139,16 @@ def _state(check: CheckResult | None) -> str:
     counts: dict[str, list[str]] = {}
     for stage in check.stages:
         counts.setdefault(stage.status, []).append(stage.name)
-    told = "; ".join(
+    said = "; ".join(
         f"{len(names)} of {len(check.stages)} stages {status}"
         + ("" if status == "passed" else f" ({', '.join(names)})")
         for status, names in counts.items()
     )
-    return f"`make gpu-check` ran on {_where(check)}: {told}. [All that it found](docs/gpu.md).\n"
+    return f"`make gpu-check` ran on {_where(check)}: {said}. [All that it found](docs/gpu.md).\n"
 
 
 def _floors(check: CheckResult | None) -> str:
-    """What a clip takes on known cards at least, and what it took on the card of the check."""
+    """Says what a clip takes on known cards at least, and what it took on the card of the check."""
     work, traffic = f"{_MULTIPLY_ADDS / 1e9:.1f} G multiply-adds", f"{_BYTES / 1e9:.2f} GB"
     said = (
         f"What a clip (fp16, batch 1) should take on a GPU at least, from {work} and {traffic}\n"
@@ -186,7 +186,7 @@ def _known(device: str) -> KnownGpu | None:
 
 
 def _fastest_half(check: CheckResult) -> dict[str, tuple[str, float]]:
-    """Of each library the fp16 way that took the least for one clip, and its median."""
+    """Finds each library's fp16 configuration that took the least for one clip, and its median."""
     found: dict[str, tuple[str, float]] = {}
     for library, table in (("PyTorch", PYTORCH), ("ONNX Runtime", ONNX_RUNTIME)):
         times_ms = {
@@ -202,7 +202,7 @@ def _fastest_half(check: CheckResult) -> dict[str, tuple[str, float]]:
 
 
 def _tables(check: CheckResult | None, tables: Sequence[Table]) -> str:
-    """Tables as Markdown; one line where there are none."""
+    """Writes tables as Markdown; one line where there are none."""
     shown = [] if check is None else [(table, figures) for table in tables if (figures := _figures(check, table))]
     if check is None or not shown:
         return "Not measured on a GPU yet; [what measures it](gpu.md).\n"

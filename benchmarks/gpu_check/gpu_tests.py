@@ -86,7 +86,7 @@ def read_outcomes(report: Report, xml: str) -> None:
 
 
 def read_cut_outcomes(report: Report, said: str) -> None:
-    """Adds the outcome of every test that `pytest -v` had told of before it was cut, which has no JUnit file."""
+    """Adds the outcome of every test that `pytest -v` had reported before it was cut, which has no JUnit file."""
     for name, word in _OUTCOME.findall(said):
         outcome = {"ERROR": "failed"}.get(word, word.lower())
         report.figure(name, outcome, "outcome", table="tests")

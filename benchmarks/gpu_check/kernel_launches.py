@@ -15,7 +15,7 @@ _BATCH, _FRAMES, _CHANNELS, _CELLS, _TUBES, _POOL_SIZE = 1, 9, 832, 25, 34, 7
 
 
 def cases() -> Iterator[tuple[str, float]]:
-    """Name of each variant, in the order in which `main` launches them, and the bytes that the traffic model says."""
+    """Yields each variant's name, in the order in which `main` launches them, and the traffic model's bytes."""
     for half, channels_last, tactic in _variants():
         model = roi_align.traffic_bytes(
             batch=_BATCH,

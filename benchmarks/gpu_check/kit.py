@@ -66,7 +66,7 @@ _LANGUAGE_MODELS = re.compile(
 
 @dataclass(frozen=True)
 class Kit:
-    """What a kit folder holds; its `kit.json`.
+    """Says what a kit folder holds; it is its `kit.json`.
 
     Attributes:
         python: major and minor version that its compiled packages are for.
@@ -114,7 +114,7 @@ def main(python: str, out: Path, architectures: str, limit_mib: float) -> None:
 
 
 def plan_kit(python: str, architectures: tuple[int, ...] = (), *, video: bool = False) -> Kit:
-    """The kit that `make_kit` would make: versions of constraints.txt, or else those that are installed here.
+    """Plans the kit for `make_kit`: versions of constraints.txt, or else those that are installed here.
 
     Args:
         python: as "3.12".
@@ -146,7 +146,7 @@ def plan_kit(python: str, architectures: tuple[int, ...] = (), *, video: bool = 
 
 
 def is_current(folder: Path, kit: Kit) -> bool:
-    """Whether a folder holds this kit; it appears whole or not at all."""
+    """Says whether a folder holds this kit; it appears whole or not at all."""
     try:
         return (folder / MANIFEST).read_text() == _manifest(kit)
     except (OSError, UnicodeDecodeError):
@@ -184,7 +184,7 @@ def _manifest(kit: Kit) -> str:
 
 
 def download(packages: dict[str, str], folder: Path, *, python: str) -> None:
-    """Wheels of exactly these versions, without what they depend on.
+    """Downloads wheels of exactly these versions, without what they depend on.
 
     Raises:
         StepError: pip finds none.
@@ -213,7 +213,7 @@ def pack_runtime(
         wheel: of onnxruntime-gpu.
         archive: the .tar.xz to write.
         architectures: see `Kit`.
-        tell: is told how many bytes are packed, of how many.
+        tell: is called with how many bytes are packed, of how many.
 
     Raises:
         StepError: the wheel has no CUDA provider.
@@ -242,7 +242,7 @@ def _is_of_language_model(kernel: str) -> bool:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Of all files in a folder."""
+    """Counts the bytes of all files in a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
@@ -251,7 +251,7 @@ def _tell_from(tell: Callable[[int, int], None], start: int, total: int, read: i
 
 
 class _Counted(io.BytesIO):
-    """Content that tells how much of it was read."""
+    """Reports how much of its content was read."""
 
     def __init__(self, content: bytearray, tell: Callable[[int], None]) -> None:
         super().__init__(content)

@@ -24,7 +24,7 @@ _CLIP_STEP_BYTES = 4 * 1021  # from one clip to the next, in the bytes that all 
 
 @dataclass(frozen=True)
 class Call:
-    """Clips of one call.
+    """Says which clips one call takes.
 
     Attributes:
         first: number of the first one.
@@ -37,7 +37,7 @@ class Call:
 
 @dataclass(frozen=True)
 class LoopBench:
-    """What runs have in common.
+    """Holds what runs have in common.
 
     Attributes:
         machine: the GPU.
@@ -52,7 +52,7 @@ class LoopBench:
     most_cycles: int
 
     def open(self, loop: Loop, *, cuda_graph: bool, tracer: Tracer = SILENT) -> TensorRTBackend:
-        """The project's own backend with stand-in engines.
+        """Opens the project's own backend with stand-in engines.
 
         Raises:
             StepError: CUDA fails.
@@ -72,7 +72,7 @@ class LoopBench:
 
 
 def make_clips(manifest: Manifest, count: int) -> NDArray[np.uint8]:
-    """Clips that all differ, uint8 [count, F, H, W, 3]; they share memory, and are not to be written to."""
+    """Makes clips that all differ, uint8 [count, F, H, W, 3]; they share memory, and are not to be written to."""
     frames = manifest.graphs["fused"].inputs[0].shape[1:]
     shape = (count, *(int(side) for side in frames))
     size = int(np.prod(shape[1:]))
@@ -82,7 +82,7 @@ def make_clips(manifest: Manifest, count: int) -> NDArray[np.uint8]:
 
 
 def alternating(count: int) -> list[Call]:
-    """Calls of one and two clips in turns in the first half, then of two, then of one."""
+    """Makes calls of one and two clips alternately in the first half, then of two, then of one."""
     calls: list[Call] = []
     first = 0
     while first < count:
@@ -94,7 +94,7 @@ def alternating(count: int) -> list[Call]:
 
 
 def detect(backend: TensorRTBackend, clips: NDArray[np.uint8], calls: Sequence[Call]) -> tuple[dict[str, Words], float]:
-    """Detections of all calls, two of them under way at a time.
+    """Returns the detections of all calls, two of them under way at a time.
 
     Returns:
         Words of each result, [clips, words], and seconds.
@@ -117,8 +117,9 @@ def detect(backend: TensorRTBackend, clips: NDArray[np.uint8], calls: Sequence[C
 
 
 def detect_in_halves(backend: TensorRTBackend, clips: NDArray[np.uint8], calls: Sequence[Call]) -> dict[str, Words]:
-    """Features, context and detections of all calls; the next clips' features are extracted while the last ones' rest
-    is under way.
+    """Returns features, context and detections of all calls.
+
+    The next clips' features are extracted while the last ones' rest is under way.
 
     Raises:
         StepError: CUDA fails.
@@ -138,12 +139,12 @@ def detect_in_halves(backend: TensorRTBackend, clips: NDArray[np.uint8], calls: 
 
 
 def joined(parts: Sequence[dict[str, NDArray[np.generic]]]) -> dict[str, Words]:
-    """The calls' tensors one after the other, as words of each clip."""
+    """Joins the calls' tensors one after the other, as words of each clip."""
     return {name: np.concatenate([words_of(part[name]) for part in parts]) for name in parts[0]}
 
 
 def differences(found: dict[str, Words], wanted: dict[str, Words]) -> list[str]:
-    """For each tensor, which clips' is not what it must be; nothing where all are."""
+    """Says for each tensor which clips' is not what it must be; nothing where all are."""
     texts = []
     for name, words in wanted.items():
         wrong = np.flatnonzero((found[name] != words).any(axis=1))

@@ -29,7 +29,7 @@ _TOY_VIDEOS: dict[Device, dict[str, int]] = {"cuda": {"train": 48, "val": 6}, "n
 
 
 def find_checkpoint(model: Model, work: Path, device: Device) -> Path:
-    """A checkpoint of the model."""
+    """Finds or makes a checkpoint of the model."""
     if model == "toy" and device == "cuda":
         return find_model("toy")
     path = work / f"full-{device}.pth"
@@ -40,7 +40,7 @@ def find_checkpoint(model: Model, work: Path, device: Device) -> Path:
 
 
 def find_bundle(model: Model, precision: Precision, work: Path, device: Device) -> Path:
-    """The model exported: the fused graph and those of the step loop, for any batch."""
+    """Finds or exports the model's bundle: the fused graph and those of the step loop, for any batch."""
     name = bundle_name(model, precision, device)
     checkpoint = find_checkpoint(model, work, device)
     with FileLock(work / f"{name}.lock"):
@@ -50,12 +50,12 @@ def find_bundle(model: Model, precision: Precision, work: Path, device: Device) 
 
 
 def bundle_name(model: Model, precision: Precision, device: Device) -> str:
-    """Of the folder in `work`."""
+    """Names the folder in `work`."""
     return f"{model if device == 'cuda' else 'least'}-{device}-{precision}"
 
 
 def find_toy_data(work: Path, device: Device) -> Path:
-    """Toy AVA as extracted frames, splits "train" and "val"."""
+    """Finds or makes toy AVA as extracted frames, splits "train" and "val"."""
     folder = work / f"toy-data-{device}"
     with FileLock(work / f"{folder.name}.lock"):
         if not folder.exists():
@@ -64,19 +64,19 @@ def find_toy_data(work: Path, device: Device) -> Path:
 
 
 def random_clips(config: StepConfig, count: int, *, seed: int = 0) -> NDArray[np.uint8]:
-    """uint8 [count, F, H, W, 3]: coarse noise that moves, so that neighbouring pixels and frames are alike."""
+    """Makes coarse noise that moves, uint8 [count, F, H, W, 3]: neighbouring pixels and frames are alike."""
     state = np.random.RandomState(seed)
     size_px, cell_px = config.image_size_px, max(1, config.image_size_px // 25)
     cells = -(-size_px // cell_px) + config.clip_frames
     noise = state.randint(0, 256, (count, cells, cells, 3)).astype(np.uint8)
-    pictures = noise.repeat(cell_px, axis=1).repeat(cell_px, axis=2)
+    images = noise.repeat(cell_px, axis=1).repeat(cell_px, axis=2)
     steps = [min(2 * frame, cell_px * config.clip_frames) for frame in range(config.clip_frames)]
-    frames = [pictures[:, step : step + size_px, step : step + size_px] for step in steps]
+    frames = [images[:, step : step + size_px, step : step + size_px] for step in steps]
     return np.ascontiguousarray(np.stack(frames, axis=1))
 
 
 def _lively_detector(config: StepConfig) -> StepDetector:
-    """Random weights with signals that neither fade nor grow: every BatchNorm has the statistics of one clip."""
+    """Makes a detector whose signals neither fade nor grow: every BatchNorm has the statistics of one clip."""
     detector: StepDetector = make_detector(config)
     for module in detector.modules():
         if isinstance(module, (nn.Conv2d, nn.Conv3d)):

@@ -20,7 +20,7 @@ def write_page(check: CheckResult, path: Path) -> None:
 
 
 def page_of(check: CheckResult) -> str:
-    """The page as Markdown."""
+    """Writes the page as Markdown."""
     versions = ", ".join(f"{name} {version}" for name, version in check.versions.items())
     lines = [
         f"# What `make gpu-check` found: {check.device}",
@@ -53,7 +53,7 @@ def _stage(stage: StageResult) -> Iterable[str]:
 
 
 def markdown_table(figures: list[Figure]) -> Iterable[str]:
-    """Rows by columns, both in the order in which they first come; what was not measured is empty.
+    """Arranges rows by columns, both in the order in which they first come; what was not measured is empty.
 
     Where rows have little in common, each figure is a row.
     """

@@ -15,7 +15,7 @@ _END_WAIT_S = 2.0
 
 
 class Processes:
-    """What is running; after `end_all` nothing is, and nothing begins."""
+    """Keeps what is running; after `end_all` nothing is, and nothing begins."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -19,7 +19,7 @@ BAD: frozenset[Status] = frozenset({"failed", "timed out", "crashed"})
 
 
 class Figure(Record):
-    """One thing that was measured or found.
+    """Is one thing that was measured or found.
 
     Attributes:
         table: title of the table that it belongs to; "" for the stage's own list.
@@ -35,7 +35,7 @@ class Figure(Record):
 
 
 class StageResult(Record):
-    """What came of one stage.
+    """Says what came of one stage.
 
     Attributes:
         name: as in `--only`.
@@ -57,7 +57,7 @@ class StageResult(Record):
 
 
 class CheckResult(Record):
-    """One run of the check.
+    """Records one run of the check.
 
     Attributes:
         device: the GPU's name; "none" where the stand-in and the CPU took its place.

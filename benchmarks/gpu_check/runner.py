@@ -21,7 +21,7 @@ _CORES_A_STAGE = 4
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the check.
+    """Describes one run of the check.
 
     Attributes:
         device: of every stage.
@@ -100,7 +100,7 @@ def _run_stage(stage: Stage, run: Run, processes: Processes) -> StageResult:
 
 
 def stage_words(stage: Stage, run: Run) -> list[str]:
-    """What repeats a stage alone: Python's arguments, in the project's folder with PYTHONPATH=benchmarks:tests."""
+    """Returns Python's arguments that run a stage alone, in the project's folder with PYTHONPATH=benchmarks:tests."""
     module = f"{stage.package}.{stage.name}"
     return ["-m", module, "--device", run.device, "--out", str(run.out), "--work", str(run.out / "work")]
 

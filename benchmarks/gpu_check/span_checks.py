@@ -11,7 +11,7 @@ _CLOCK_TOLERANCE_NS = 5_000_000
 
 
 def span_problems(spans: Sequence[Span], *, calls: int, stages: Sequence[str]) -> list[str]:
-    """What is wrong, in words.
+    """Says in words what is wrong.
 
     Args:
         spans: of a run on a GPU, every call of which was waited for.
@@ -47,14 +47,14 @@ def span_problems(spans: Sequence[Span], *, calls: int, stages: Sequence[str]) -
 
 
 def clock_gap_us(spans: Sequence[Span]) -> float:
-    """The least time from the end of a download to the host's seeing it; below 0 where the GPU's clock is set late."""
+    """Returns the least time from a download's end to the host's seeing it; below 0 where the GPU's clock is late."""
     downloads = [span for span in _lane(spans, GPU) if span.name == "download"]
     waits = [span for span in spans if span.lane == INFERENCE and span.waits_for == GPU]
     return min(wait.end_ns - download.end_ns for download, wait in zip(downloads, waits, strict=True)) / 1e3
 
 
 def hidden_share(spans: Sequence[Span]) -> float:
-    """Which part of the uploads' time the compute stream worked, too, 0 to 1."""
+    """Returns which part of the uploads' time the compute stream worked, too, 0 to 1."""
     uploads, computing = _lane(spans, GPU_UPLOAD), _lane(spans, GPU)
     total_ns = sum(span.duration_ns for span in uploads)
     hidden_ns = sum(
@@ -66,12 +66,12 @@ def hidden_share(spans: Sequence[Span]) -> float:
 
 
 def busy_share(spans: Sequence[Span]) -> float:
-    """Which part of the time from its first to its last work the compute stream worked, 0 to 1."""
+    """Returns which part of the time from its first to its last work the compute stream worked, 0 to 1."""
     computing = _lane(spans, GPU)
     wall_ns = max(span.end_ns for span in computing) - min(span.start_ns for span in computing)
     return sum(span.duration_ns for span in computing) / wall_ns if wall_ns else 0.0
 
 
 def _lane(spans: Sequence[Span], lane: str) -> list[Span]:
-    """A lane's spans as they were told, which is as they must follow one another."""
+    """Returns a lane's spans as they were reported, which is as they must follow one another."""
     return [span for span in spans if span.lane == lane]

@@ -15,12 +15,12 @@ _LARGEST_SALT = 0x7FFFFFFF  # kernels take it as an int
 
 
 def salt_of(text: str) -> int:
-    """A number for a name, so that two tensors with the same content hash differently."""
+    """Makes a number of a name, so that two tensors with the same content hash differently."""
     return zlib.crc32(text.encode()) & _LARGEST_SALT
 
 
 def mix(values: Words) -> Words:
-    """A bijection of 32-bit words in which every bit of the result depends on every bit of the value.
+    """Maps 32-bit words one to one; every bit of the result depends on every bit of the value.
 
     Source: the multipliers of https://nullprogram.com/blog/2018/07/31/ ("lowbias32").
     """
@@ -33,21 +33,21 @@ def mix(values: Words) -> Words:
 
 
 def places(words: int, salt: int) -> Words:
-    """One key for each place of a tensor, [words]."""
+    """Makes one key for each place of a tensor, [words]."""
     return mix(np.arange(words, dtype=np.uint32) + np.uint32(salt))
 
 
 def digest(source: Words, salt: int) -> Words:
-    """Hash of each clip's words, [clips]."""
+    """Hashes each clip's words, [clips]."""
     total: Words = mix(source ^ places(source.shape[-1], salt)).sum(axis=-1, dtype=np.uint32)
     return total
 
 
 def filled(digests: Words, words: int, salt: int) -> Words:
-    """A tensor whose every word depends on its clip's digest and on its place."""
+    """Makes a tensor whose every word depends on its clip's digest and on its place."""
     return mix(digests[:, None] ^ places(words, salt))
 
 
 def words_of(array: NDArray[np.generic]) -> Words:
-    """A tensor's memory as 32-bit words of each clip; the first axis is the clips'."""
+    """Returns a tensor's memory as 32-bit words of each clip; the first axis is the clips'."""
     return np.ascontiguousarray(array).reshape(len(array), -1).view(np.uint32)

@@ -19,7 +19,7 @@ _ITEM_WORDS = {"uint8": 0.25, "float16": 0.5, "float32": 1, "int64": 2}
 
 @dataclass(frozen=True)
 class SpinPlan:
-    """What an engine file holds.
+    """Says what an engine file holds.
 
     Attributes:
         spec: the engine's inputs and outputs.
@@ -31,23 +31,23 @@ class SpinPlan:
 
     @property
     def scratch_bytes(self) -> int:
-        """Scratch memory that it asks for."""
+        """Counts the scratch memory that it asks for."""
         return _WORD_BYTES * (HEADER_WORDS + self.scratch_words)
 
     def to_bytes(self) -> bytes:
-        """The file."""
+        """Writes the file's content."""
         record = GraphRecord.of(self.spec, "")
         return json.dumps([self.spec.name, self.scratch_words, record.model_dump_json()]).encode()
 
     @classmethod
     def from_bytes(cls, plan: bytes) -> "SpinPlan":
-        """The inverse of `to_bytes`."""
+        """Inverts `to_bytes`."""
         name, scratch_words, record = json.loads(plan)
         return cls(GraphRecord.model_validate_json(record).spec(name), scratch_words)
 
 
 def clip_words(tensor: TensorSpec) -> int:
-    """32-bit words that a tensor has for each clip."""
+    """Counts the 32-bit words that a tensor has for each clip."""
     words = _ITEM_WORDS[tensor.dtype]
     for side in tensor.concrete_shape(1):
         words *= side

@@ -22,7 +22,7 @@ _DTYPES: dict[DType, str] = {"uint8": "UINT8", "float16": "HALF", "float32": "FL
 
 @dataclass(frozen=True, eq=False)
 class SpinTensorRT:
-    """The module.
+    """Stands in for the module.
 
     Attributes:
         launcher: puts kernels into streams.
@@ -37,7 +37,7 @@ class SpinTensorRT:
     ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user managed")
 
     class ILogger:
-        """What a logger of the library inherits."""
+        """Is what a logger of the library inherits."""
 
     def Runtime(self, logger: Any) -> "SpinRuntime":  # noqa: N802 - the library's name
         """Loads engines."""
@@ -46,19 +46,19 @@ class SpinTensorRT:
 
 @dataclass
 class SpinRuntime:
-    """`trt.Runtime`."""
+    """Stands in for `trt.Runtime`."""
 
     trt: SpinTensorRT
     logger: Any
     engine_host_code_allowed: bool = False
 
     def deserialize_cuda_engine(self, plan: bytes) -> "SpinEngine":
-        """An engine of `spin_bundle`."""
+        """Loads an engine of `spin_bundle`."""
         return SpinEngine(self, SpinPlan.from_bytes(plan))
 
 
 class SpinEngine:
-    """`trt.ICudaEngine`.
+    """Stands in for `trt.ICudaEngine`.
 
     Args:
         runtime: what loaded it.
@@ -73,26 +73,26 @@ class SpinEngine:
         self.num_io_tensors = len(self._tensors)
 
     def get_tensor_name(self, index: int) -> str:
-        """Inputs first, then outputs."""
+        """Names inputs first, then outputs."""
         return list(self._tensors)[index]
 
     def get_tensor_dtype(self, name: str) -> str:
-        """One of `DataType`."""
+        """Returns one of `DataType`."""
         return _DTYPES[self._tensors[name].dtype]
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        """-1 where the clips are counted."""
+        """Returns the shape, -1 where the clips are counted."""
         return self._tensors[name].concrete_shape(-1)
 
     def create_execution_context(self, strategy: str) -> "SpinContext":
-        """What runs it."""
+        """Makes what runs it."""
         assert strategy == "user managed"
         return SpinContext(self)
 
 
 @dataclass
 class SpinContext:
-    """`trt.IExecutionContext`."""
+    """Stands in for `trt.IExecutionContext`."""
 
     engine: SpinEngine
     _addresses: dict[str, int] = field(default_factory=dict)
@@ -100,17 +100,17 @@ class SpinContext:
     _clips: int = 1
 
     def set_device_memory(self, address: int, size: int) -> None:
-        """The scratch memory."""
+        """Sets the scratch memory."""
         assert size >= self.engine.device_memory_size_v2
         self._scratch = address
 
     def set_tensor_address(self, name: str, address: int) -> bool:
-        """Where a tensor lies."""
+        """Sets where a tensor lies."""
         self._addresses[name] = address
         return True
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        """How many clips come."""
+        """Sets how many clips come."""
         assert self.engine.get_tensor_shape(name)[1:] == tuple(shape)[1:]
         self._clips = shape[0]
         return True
@@ -143,5 +143,5 @@ class SpinContext:
 
 
 def tensor_salt(engine: str, tensor: TensorSpec) -> int:
-    """What tells a tensor from another one with the same content."""
+    """Returns what tells a tensor from another one with the same content."""
     return salt_of(f"{engine}/{tensor.name}")

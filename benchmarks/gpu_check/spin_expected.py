@@ -17,7 +17,7 @@ _CLIPS_AT_ONCE = 20  # so that what is computed of them stays small
 
 
 def expected(manifest: Manifest, loop: Loop, clips: NDArray[np.uint8], names: Sequence[str]) -> dict[str, Words]:
-    """Tensors that the engines leave, by name.
+    """Computes the tensors that the engines leave, by name.
 
     Args:
         manifest: of the bundle.

@@ -88,7 +88,7 @@ ENTRIES = ("clear", "digest", "scribble", "check", "fill", "spin")
 
 
 def compile_kernels() -> bytes:
-    """PTX of all kernels, which a driver compiles for the GPU at hand; needs neither a GPU nor a driver.
+    """Compiles all kernels to PTX, which a driver compiles for the GPU at hand; this needs neither of them.
 
     Raises:
         StepError: NVRTC is not there, or it refuses the source.

@@ -38,7 +38,7 @@ class Launcher(Protocol):
 
 
 class GpuLauncher:
-    """`Launcher` on a GPU; to be made while the GPU is the calling thread's.
+    """Is a `Launcher` on a GPU, to be made while the GPU is the calling thread's.
 
     Raises:
         StepError: NVRTC is not there, or the driver does not take its PTX.
@@ -74,7 +74,7 @@ class GpuLauncher:
 
 
 class HostLauncher:
-    """`Launcher` with NumPy, in the queues of a GPU that only records.
+    """Is a `Launcher` with NumPy, in the queues of a GPU that only records.
 
     Args:
         enqueue: takes a stream and the work to be done when the stream comes to it.

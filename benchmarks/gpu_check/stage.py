@@ -17,12 +17,12 @@ Device = Literal["cuda", "none"]
 
 
 class StageSkippedError(StepError):
-    """There is nothing to check here, and why."""
+    """Says why there is nothing to check here."""
 
 
 @dataclass(frozen=True)
 class StageOptions:
-    """What a stage is told.
+    """Holds what a stage is given.
 
     Attributes:
         device: "none" runs on the CPU or the stand-in, at small sizes.
@@ -36,12 +36,12 @@ class StageOptions:
 
     @property
     def left_s(self) -> float:
-        """Seconds until the deadline."""
+        """Counts the seconds until the deadline."""
         return self.deadline_s - time.monotonic()
 
 
 class Report:
-    """Figures and problems of a stage; every one is on the disk at once, so that a stage that is cut keeps its own.
+    """Keeps a stage's figures and problems; each is on the disk at once, so that a stage that is cut keeps its own.
 
     Args:
         path: the JSON file.
@@ -58,7 +58,7 @@ class Report:
 
     @property
     def is_good(self) -> bool:
-        """Whether nothing was wrong so far."""
+        """Says whether nothing was wrong so far."""
         return not self._problems
 
     def figure(self, row: str, value: float | int | str, column: str = "", *, table: str = "") -> None:
@@ -69,12 +69,12 @@ class Report:
         self.write("running")
 
     def problem(self, text: str) -> None:
-        """Something is wrong; the stage goes on and will have failed."""
+        """Notes that something is wrong; the stage goes on and will have failed."""
         self._problems.append(" ".join(text.split()))
         self.write("running")
 
     def check(self, condition: bool, text: str) -> bool:
-        """`problem` unless the condition holds; returns the condition."""
+        """Calls `problem` unless the condition holds; returns the condition."""
         if not condition:
             self.problem(text)
         return condition
@@ -94,7 +94,7 @@ class Report:
 
 
 def run_stage(name: str, measure: Callable[[Report, StageOptions], None]) -> None:
-    """The body of a stage's program: reads the command line, runs it, writes how it ended.
+    """Is the body of a stage's program: reads the command line, runs it, writes how it ended.
 
     An error that no stage expects ends the process with a traceback, which the runner keeps in the stage's log.
 

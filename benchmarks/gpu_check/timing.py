@@ -23,7 +23,7 @@ def need_cuda(device: Device) -> None:
 
 @dataclass(frozen=True)
 class Times:
-    """Of repeated work, in milliseconds.
+    """Holds the times of repeated work, in milliseconds.
 
     Attributes:
         median_ms: the middle one.
@@ -88,7 +88,7 @@ def _event() -> torch.cuda.Event:
 
 
 def captured(work: Callable[[], object], device: Device) -> Callable[[], object]:
-    """The work as one CUDA graph, which takes the host's launches out of its time; on a CPU the work itself.
+    """Records the work as one CUDA graph, which takes the host's launches out of its time; on a CPU it stays as it is.
 
     Args:
         work: was called before, so that nothing is compiled or allocated for the first time.

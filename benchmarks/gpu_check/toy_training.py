@@ -37,7 +37,7 @@ _SMALL: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Run:
-    """One run.
+    """Describes one run.
 
     Attributes:
         row: of the table.
@@ -51,7 +51,7 @@ class Run:
 
 
 def train_toy(report: Report, run: Run, *, data: Path, work: Path, device: Device) -> None:
-    """As many epochs as fit into the time, then an evaluation."""
+    """Trains as many epochs as fit into the time, then evaluates."""
     start_s = time.monotonic()
     folder = work / f"toy-run-{run.workers}"
     shutil.rmtree(folder, ignore_errors=True)
@@ -78,7 +78,7 @@ def train_toy(report: Report, run: Run, *, data: Path, work: Path, device: Devic
 
 
 def _config(run: Run, data: Path, device: Device, *, epochs: int) -> TrainingConfig:
-    """`toy_detect.yaml`, scored once, at the end."""
+    """Reads `toy_detect.yaml`, scored once, at the end."""
     changes: dict[str, Any] = {"data.folder": str(data), "optimizer.epochs": epochs, "evaluate_every": epochs}
     if run.workers:
         changes |= {"data.cache": False, "data.workers": run.workers}
@@ -93,7 +93,7 @@ def _trainer(config: TrainingConfig, clips: TrainingData, folder: Path, device: 
 
 
 def _trial_s(config: TrainingConfig, clips: TrainingData, folder: Path, device: Device) -> float:
-    """Median seconds of an update, on one batch."""
+    """Measures the median seconds of an update, on one batch."""
     trainer = _trainer(config, clips, folder, device)
     batch = next(load_batches(clips.train, [list(range(config.optimizer.batch))], workers=0))
     times_s = []
@@ -107,7 +107,7 @@ def _trial_s(config: TrainingConfig, clips: TrainingData, folder: Path, device: 
 
 
 def _read_log(report: Report, row: str, log: Path, batch: int) -> None:
-    """Figures of `log.jsonl`, also of a run that was not finished."""
+    """Reads figures of `log.jsonl`, also of a run that was not finished."""
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
     updates = [line for line in lines if "loss" in line]
     if len(updates) < 2:

@@ -21,7 +21,7 @@ from step.training.config import Precision, TrainingConfig, read_config
 from step.training.fabric import open_fabric
 from step.training.memory import estimate_memory
 from step.training.samples.batch import Batch, People
-from step.training.samples.photometric import Recolouring, draw_distortion, draw_erased
+from step.training.samples.photometric import PhotometricChange, draw_distortion, draw_erased
 from step.training.samples.training_data import TrainingData, open_data
 from step.training.trainer import Trainer
 
@@ -35,7 +35,7 @@ _SMALL: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Plan:
-    """How a row is measured.
+    """Says how a row is measured.
 
     Attributes:
         device: where.
@@ -50,13 +50,13 @@ class Plan:
 
 
 def full_size_config(precision: Precision, batch: int, *, data: Path, device: Device) -> TrainingConfig:
-    """`ava_detect.yaml` on another data set, from random weights; the smallest model without a GPU."""
+    """Reads `ava_detect.yaml` for another data set, from random weights; without a GPU the smallest model."""
     changes = {"precision": precision, "optimizer.batch": batch, "data.folder": str(data), "model.classifier": None}
     return read_config("ava_detect.yaml", kind="detect", changes=(_SMALL if device == "none" else {}) | changes)
 
 
 def measure_updates(report: Report, row: str, config: TrainingConfig, plan: Plan) -> None:
-    """One row: time, peak memory, the estimate and the ratio of the two.
+    """Measures one row: time, peak memory, the estimate and the ratio of the two.
 
     A card that is full is text in the row, and a problem only where the estimate says that it should have sufficed.
     """
@@ -77,7 +77,7 @@ def measure_updates(report: Report, row: str, config: TrainingConfig, plan: Plan
 
 
 def _measure(report: Report, row: str, config: TrainingConfig, plan: Plan) -> str:
-    """The row's figures; returns what is wrong with the gradients, or nothing."""
+    """Adds the row's figures; returns what is wrong with the gradients, or nothing."""
     fabric = open_fabric("cuda" if plan.device == "cuda" else "cpu", "1", config.precision)
     trainer = _trainer(config, fabric, open_data(config), plan.work)
     batch = _random_batch(config)
@@ -120,24 +120,24 @@ def _gradient_problem(trainer: Trainer) -> str:
 
 
 def _random_batch(config: TrainingConfig) -> Batch:
-    """Moving noise with people in it, recoloured as clips of the release's training are."""
+    """Makes moving noise with people in it, whose colours change as those of the release's training clips."""
     torch.manual_seed(0)
     shape, count = config.step_config(), config.optimizer.batch
     frames = torch.from_numpy(random_clips(shape, count))  # [B, F, H, W, 3]
     # as many people as positives are selected at most, which is what the estimate counts
     number = config.selection.max_positives
     people = [_random_people(number, shape.image_size_px, shape.num_classes) for _ in range(count)]
-    recolourings = [
-        Recolouring(
+    photometric = [
+        PhotometricChange(
             draw_distortion(clip.permute(0, 3, 1, 2)), draw_erased(each.boxes_px, image_size_px=shape.image_size_px)
         )
         for clip, each in zip(frames, people, strict=True)
     ]
-    return Batch(frames, people, [("random", number) for number in range(count)], recolourings)
+    return Batch(frames, people, [("random", number) for number in range(count)], photometric)
 
 
 def _random_people(count: int, size_px: int, num_classes: int) -> People:
-    """M boxes of a fifth to a half of the picture, each with one action, that drift a little from second to second."""
+    """Makes M boxes of a fifth to a half of the frame, each with one action, that drift a little each second."""
     extent = size_px * torch.empty(count, 2).uniform_(0.2, 0.5)
     corner = torch.rand(count, 2) * (size_px - extent)
     boxes_px = torch.cat((corner, corner + extent), dim=1)
@@ -149,7 +149,7 @@ def _random_people(count: int, size_px: int, num_classes: int) -> People:
 
 
 def _empty_memory(device: Device) -> int:
-    """Bytes that are free when what earlier rows left is gone; of no meaning on a CPU."""
+    """Counts the bytes that are free when what earlier rows left is gone; it has no meaning on a CPU."""
     gc.collect()
     if device == "none":
         return 0

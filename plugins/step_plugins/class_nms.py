@@ -52,7 +52,7 @@ def check_limits(*, boxes: int, score_threshold: float, iou_threshold: float) ->
 
 
 def kernel(*, max_boxes: int, score_threshold: float, iou_threshold: float, tactic: int) -> Kernel:
-    """One variant.
+    """Makes one variant.
 
     Args:
         max_boxes: at least N.
@@ -79,19 +79,19 @@ def kernel(*, max_boxes: int, score_threshold: float, iou_threshold: float, tact
 
 
 def grid(*, batch: Any, classes: Any) -> tuple[Any, Any, Any]:
-    """Blocks along x, y, z; the sizes may be numbers or TensorRT's symbolic ones."""
+    """Counts blocks along x, y, z; the sizes may be numbers or TensorRT's symbolic ones."""
     return classes, batch, 1
 
 
 def arguments(*, boxes: Any, classes: Any) -> tuple[Any, ...]:
-    """The int32 arguments of the kernel, which stand between its inputs and its output."""
+    """Returns the int32 arguments of the kernel, which stand between its inputs and its output."""
     return boxes, classes
 
 
 def reference(
     boxes_xyxy: NDArray[np.float32], scores: NDArray[np.float32], *, score_threshold: float, iou_threshold: float
 ) -> NDArray[np.float32]:
-    """The operator in NumPy, as it is defined: the best box left is kept and strikes out what it overlaps.
+    """Runs the operator in NumPy, as it is defined: the best box left is kept and strikes out what it overlaps.
 
     Args:
         boxes_xyxy: [B, N, 4] px.
@@ -119,7 +119,7 @@ def reference(
 
 
 def _pairwise_iou(boxes_xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[N, 4] -> [N, N]."""
+    """Maps boxes [N, 4] to overlaps [N, N]."""
     one, zero = np.float32(1), np.float32(0)
     with np.errstate(all="ignore"):  # boxes that are not finite, or have no area, are allowed
         x1, y1, x2, y2 = boxes_xyxy.T
@@ -132,7 +132,7 @@ def _pairwise_iou(boxes_xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def traffic_bytes(*, batch: int, boxes: int, classes: int) -> dict[str, float]:
-    """Bytes between device memory and L2 cache in one call, by calculation.
+    """Calculates the bytes between device memory and L2 cache in one call.
 
     A block reads and writes one column of [N, K]; the blocks of its neighbours, which run beside it, use the rest of
     each 32-byte sector while the L2 cache holds it (8 kB a clip in STEP).

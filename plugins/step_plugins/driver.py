@@ -30,13 +30,13 @@ _RELEASES: dict[Version, tuple[Version, int]] = {
 
 
 def ptx_version(ptx: bytes) -> Version | None:
-    """Of the PTX instruction set that a text is written in; None where it does not say."""
+    """Returns the version of PTX that a text is written in; None where it does not say."""
     found = re.search(rb"^\.version (\d+)\.(\d+)", ptx, re.MULTILINE)
     return None if found is None else (int(found[1]), int(found[2]))
 
 
 def driver_cuda_version() -> Version | None:
-    """The newest CUDA that this machine's driver knows; None without a driver or without cuda-bindings."""
+    """Returns the newest CUDA that this machine's driver knows; None without a driver or without cuda-bindings."""
     try:
         from cuda.bindings import driver
 
@@ -47,7 +47,7 @@ def driver_cuda_version() -> Version | None:
 
 
 def find_driver_problem(ptx: bytes, *, cuda12_extra: str) -> str | None:
-    """Why this machine's driver cannot compile a kernel, and what to do.
+    """Says why this machine's driver cannot compile a kernel, and what to do.
 
     Args:
         ptx: as NVRTC wrote it.

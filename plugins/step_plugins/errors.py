@@ -2,4 +2,4 @@
 
 
 class PluginError(Exception):
-    """What is wrong, the value, and what to do, in one line."""
+    """Says what is wrong, the value, and what to do, in one line."""

@@ -16,7 +16,7 @@ CeilDiv = Callable[[Any, int], Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel:
-    """One variant of a kernel.
+    """Describes one variant of a kernel.
 
     Attributes:
         source: file in this package's `cuda` folder.
@@ -32,21 +32,22 @@ class Kernel:
 
     def ptx(self) -> bytes:
         """See `step_plugins.nvrtc.compile_ptx`; kept in this process, too."""
-        return _ptx(self.source, tuple(self.defines.items()))
+        return ptx_of(self.source, tuple(self.defines.items()))
 
 
 @cache
-def _ptx(source: str, defines: tuple[tuple[str, str], ...]) -> bytes:
+def ptx_of(source: str, defines: tuple[tuple[str, str], ...]) -> bytes:
+    """Compiles once in a process; see `step_plugins.nvrtc.compile_ptx`."""
     return compile_ptx(source, dict(defines))
 
 
 def ceil_div(dividend: int, divisor: int) -> int:
-    """Division of sizes, rounded up."""
+    """Divides sizes, rounded up."""
     return -(-dividend // divisor)
 
 
 def float_literal(value: np.float32) -> str:
-    """A constant of CUDA C++ with all its digits."""
+    """Writes a constant of CUDA C++ with all its digits."""
     return f"{float(value)!r}f"
 
 

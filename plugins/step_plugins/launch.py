@@ -42,7 +42,7 @@ def launch(
 
 
 def load(kernel: Kernel, *, device: int) -> Any:
-    """The kernel's handle; the driver compiles its PTX for the GPU.
+    """Returns the kernel's handle; the driver compiles its PTX for the GPU.
 
     Raises:
         PluginError: NVRTC or cuda-bindings is missing; the driver is older than the PTX, or refused it.
@@ -51,7 +51,7 @@ def load(kernel: Kernel, *, device: int) -> Any:
     from cuda.bindings import driver
 
     _need_context(driver, device)
-    return _load(ptx, kernel.entry, device)
+    return loaded_function(ptx, kernel.entry, device)
 
 
 def _need_context(driver: Any, device: int) -> None:
@@ -66,8 +66,17 @@ def _need_context(driver: Any, device: int) -> None:
 
 
 @cache
-def _load(ptx: bytes, entry: str, device: int) -> Any:  # noqa: ARG001 - a module belongs to one device's context
-    """Loaded modules stay until the process ends."""
+def loaded_function(ptx: bytes, entry: str, device: int) -> Any:  # noqa: ARG001 - a context's, so one device's
+    """Loads PTX the first time; what is loaded stays until the process ends.
+
+    Args:
+        ptx: of the kernel.
+        entry: its name.
+        device: index of the GPU, whose context has to be current.
+
+    Raises:
+        PluginError: the driver is older than the PTX, or refused it.
+    """
     from cuda.bindings import driver
 
     problem = find_driver_problem(ptx, cuda12_extra="plugins-torch-cu12")

@@ -50,7 +50,7 @@ def compile_ptx(source: str, defines: Mapping[str, str]) -> bytes:
 
 
 def cache_folder() -> Path | None:
-    """Where compiled kernels are kept: $STEP_PLUGINS_CACHE, or one of the user's cache; None for users without."""
+    """Finds where compiled kernels are kept: $STEP_PLUGINS_CACHE, or in the user's cache; None for users without."""
     named = os.environ.get("STEP_PLUGINS_CACHE")
     if named:
         return Path(named)
@@ -63,7 +63,7 @@ def cache_folder() -> Path | None:
 
 @cache
 def nvrtc_version() -> tuple[int, int]:
-    """Major and minor version of CUDA that NVRTC belongs to.
+    """Returns the major and minor version of CUDA that NVRTC belongs to.
 
     Raises:
         PluginError: cuda-bindings or NVRTC is not installed.
@@ -141,7 +141,7 @@ def _check(nvrtc: Any, status: Any, call: str) -> None:
 
 
 def _key(source: str, options: list[str]) -> str:
-    """Of everything that the PTX depends on."""
+    """Hashes everything that the PTX depends on."""
     digest = hashlib.sha256(repr((source, options, nvrtc_version())).encode())
     for path in (SOURCES / source, *sorted(SOURCES.glob("*.cuh"))):
         digest.update(path.read_bytes())
@@ -149,7 +149,7 @@ def _key(source: str, options: list[str]) -> str:
 
 
 def _read_cache(path: Path) -> bytes | None:
-    """The PTX behind its own hash in the first line; None where there is none or where it was damaged."""
+    """Reads the PTX behind its own hash in the first line; None where there is none or where it was damaged."""
     if not _is_private(path.parent):
         return None
     try:
@@ -160,7 +160,7 @@ def _read_cache(path: Path) -> bytes | None:
 
 
 def _is_private(folder: Path) -> bool:
-    """Whether it is a folder, no link, of this user in which nobody else can put a kernel."""
+    """Says whether it is a folder, no link, of this user in which nobody else can put a kernel."""
     if sys.platform == "win32":
         return folder.is_dir()
     try:
@@ -172,7 +172,7 @@ def _is_private(folder: Path) -> bool:
 
 
 def _write_cache(path: Path, ptx: bytes) -> None:
-    """Under a temporary name first; a cache that cannot be written is only slower."""
+    """Writes under a temporary name first; a cache that cannot be written is only slower."""
     with contextlib.suppress(OSError):
         path.parent.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):

@@ -39,7 +39,7 @@ def register(trt: Any) -> None:
 
 
 def find_problem(trt: Any) -> str | None:
-    """Why the plugins cannot be used with this TensorRT on this machine, and what to do; None where they can."""
+    """Says why this TensorRT on this machine cannot use the plugins, and what to do; None where it can."""
     if trt.__name__ == "tensorrt_rtx":
         return "tensorrt-rtx takes no plugins"
     problem = _find_version_problem(trt)
@@ -63,7 +63,7 @@ def find_problem(trt: Any) -> str | None:
 
 
 def _find_version_problem(trt: Any) -> str | None:
-    """Of TensorRT itself, and together with NumPy."""
+    """Finds what is wrong with TensorRT's version, by itself or together with NumPy's."""
     version = _major_minor(trt.__version__)
     wanted = f"install {'.'.join(map(str, _FIRST_SOUND))} or later"
     if version < _FIRST_WITH_PLUGINS or not hasattr(trt, "QuickPluginCreationRequest"):
@@ -79,13 +79,13 @@ def _find_version_problem(trt: Any) -> str | None:
 
 
 def _major_minor(version: str) -> tuple[int, ...]:
-    """11.2 of "11.2.0rc1", "11.2rc1" and "11.2.0.post1"; 11.0 of "11"."""
+    """Reads 11.2 out of "11.2.0rc1", "11.2rc1" and "11.2.0.post1"; 11.0 out of "11"."""
     found = re.match(r"v?(\d+)(?:\.(\d+))?", version)
     return (0, 0) if found is None else (int(found[1]), int(found[2] or 0))
 
 
 def _cuda_major(version: str) -> int | None:
-    """Of the installed TensorRT, by the name of its wheel (tensorrt_cu13_bindings); None for other installations."""
+    """Reads the installed TensorRT's CUDA off its wheel (tensorrt_cu13_bindings); None for other installations."""
     for distribution in metadata.distributions():
         name = re.fullmatch(r"tensorrt[_-]cu(\d+)[_-](?:bindings|libs)", (distribution.name or "").lower())
         if name and distribution.version == version:

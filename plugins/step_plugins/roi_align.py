@@ -42,7 +42,7 @@ MAX_POOL_SIZE = 8
 
 @dataclass(frozen=True)
 class Tile:
-    """How a kernel is cut into blocks.
+    """Says how a kernel is cut into blocks.
 
     Attributes:
         channels: of one block.
@@ -75,7 +75,7 @@ def check_limits(*, pool_size: int, max_cells: int) -> None:
 
 
 def kernel(*, half: bool, channels_last: bool, pitch: int, max_cells: int, pool_size: int, tactic: int) -> Kernel:
-    """One variant.
+    """Makes one variant.
 
     Args:
         half: features and result are fp16, else fp32.
@@ -109,25 +109,25 @@ def kernel(*, half: bool, channels_last: bool, pitch: int, max_cells: int, pool_
 
 
 def _vector(*, half: bool, pitch: int) -> int:
-    """Values that one load takes: 16 bytes, or as many as keep every cell's channels aligned."""
+    """Counts the values that one load takes: 16 bytes, or as many as keep every cell's channels aligned."""
     widest = 8 if half else 4
     return next(size for size in (widest, 4, 2, 1) if pitch % size == 0)
 
 
 def grid(*, batch: Any, tubes: Any, frames: Any, channels: Any, tactic: int, ceil_div: CeilDiv) -> tuple[Any, Any, Any]:
-    """Blocks along x, y, z; the sizes may be numbers or TensorRT's symbolic ones."""
+    """Counts blocks along x, y, z; the sizes may be numbers or TensorRT's symbolic ones."""
     return ceil_div(channels, TACTICS[tactic].channels) * tubes, frames, batch
 
 
 def arguments(*, tubes: Any, frames: Any, channels: Any, height: Any, width: Any, pitch: Any) -> tuple[Any, ...]:
-    """The int32 arguments of the kernel, which stand between its inputs and its output."""
+    """Returns the int32 arguments of the kernel, which stand between its inputs and its output."""
     return tubes, frames, channels, height, width, pitch
 
 
 def reference(
     features: NDArray[Any], tubes_px: NDArray[Any], *, pool_size: int, dtype: Any = np.float64
 ) -> NDArray[Any]:
-    """The operator in NumPy, point by point as it is defined; slow.
+    """Runs the operator in NumPy, point by point as it is defined; slow.
 
     Args:
         features: [B, T, C, H, W].
@@ -153,7 +153,7 @@ def reference(
 
 
 def _axis_weights(low: Any, high: Any, cells: int, pool_size: int) -> NDArray[Any]:
-    """[P, cells]: the mean over a bin's sampling points of the hats around them."""
+    """Averages the hats around a bin's sampling points: [P, cells]."""
     bin_size = max(high - low, low.dtype.type(1)) / pool_size
     num_points = np.ceil(bin_size)
     weights = np.zeros((pool_size, cells), low.dtype)
@@ -173,7 +173,7 @@ def _axis_weights(low: Any, high: Any, cells: int, pool_size: int) -> NDArray[An
 def traffic_bytes(
     *, batch: int, tubes: int, frames: int, channels: int, height: int, width: int, pool_size: int, half: bool
 ) -> dict[str, float]:
-    """Bytes between device memory and L2 cache in one call, by calculation.
+    """Calculates the bytes between device memory and L2 cache in one call.
 
     Device memory is written in sectors of 32 bytes. A block writes P * P neighbouring values per channel, wherever
     they begin; sectors that it shares with another block are counted for both, as if the cache never joined them. One

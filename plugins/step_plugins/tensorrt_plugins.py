@@ -135,7 +135,7 @@ def _check_input(trt: Any, plugin_id: str, name: str, tensor: Any, *, rank: int,
 
 
 def _largest(tensor: Any, axis: int) -> int:
-    """The most that a dimension can be: its size, or the upper end of its profile."""
+    """Returns the most that a dimension can be: its size, or the upper end of its profile."""
     sizes = tensor.shape.max if tensor.shape.is_dynamic else tensor.shape
     return int(sizes[axis])
 

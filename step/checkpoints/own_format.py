@@ -113,7 +113,7 @@ def save_checkpoint(detector: StepDetector, path: str | Path) -> None:
 
 
 def checkpoint_content(detector: StepDetector) -> dict[str, Any]:
-    """What our format holds of a detector; readers ignore further keys."""
+    """Makes what our format holds of a detector; readers ignore further keys."""
     state: dict[str, Tensor] = {key: value.detach().cpu() for key, value in detector.state_dict().items()}
     return {
         "format": FORMAT,
@@ -124,7 +124,7 @@ def checkpoint_content(detector: StepDetector) -> dict[str, Any]:
 
 
 def write_torch_file(content: dict[str, Any], path: Path) -> None:
-    """`torch.save`, atomically.
+    """Calls `torch.save`, atomically.
 
     Raises:
         StepError: the place cannot be written.
@@ -139,7 +139,7 @@ def write_torch_file(content: dict[str, Any], path: Path) -> None:
 
 
 def read_torch_file(path: Path) -> dict[Any, Any]:
-    """The dict in a `torch.save` file, read without running code.
+    """Reads the dict in a `torch.save` file without running code.
 
     Raises:
         StepError: missing, damaged, refused, or not a dict.
@@ -170,7 +170,7 @@ def read_torch_file(path: Path) -> dict[Any, Any]:
 
 
 def _check_archive(path: Path) -> None:
-    """The checksums that the file itself holds, which PyTorch does not look at; files of before 1.6 have none.
+    """Checks the checksums that the file itself holds, which PyTorch does not; files of before 1.6 have none.
 
     Source: https://docs.pytorch.org/docs/stable/notes/serialization.html ("Serialized file format for torch.save").
 
@@ -192,6 +192,6 @@ def _check_archive(path: Path) -> None:
 
 
 def _refused_global(message: str) -> str | None:
-    """The class or function that weights_only refused, out of torch's long message."""
+    """Finds the class or function that weights_only refused in torch's long message."""
     found = re.search(r"(?:GLOBAL|Unsupported class) ([A-Za-z_]\w*(?:\.\w+)+)", message)
     return found[1] if found else None

@@ -21,7 +21,7 @@ _MODULE_PREFIX = "module."
 
 
 def config_of(content: dict[Any, Any], path: Path) -> StepConfig:
-    """The model config in a release checkpoint's `cfg`; fields it lacks are the released model's.
+    """Reads the model config in a release checkpoint's `cfg`; fields it lacks are the released model's.
 
     Raises:
         StepError: no cfg, or a value that this project does not know.
@@ -53,7 +53,7 @@ def config_of(content: dict[Any, Any], path: Path) -> StepConfig:
 
 
 def state_of(content: dict[Any, Any], path: Path) -> dict[str, Tensor]:
-    """Every network's parameters under our names.
+    """Returns every network's parameters under our names.
 
     Raises:
         StepError: a network that is no dict of tensors.
@@ -135,7 +135,7 @@ def _chunks(values: dict[str, Any], content: dict[Any, Any], path: Path) -> tupl
 
 
 def class_ids_of(num_classes: int) -> tuple[int, ...]:
-    """Ids of the release's score columns, which its cfg does not name."""
+    """Returns the ids of the release's score columns, which its cfg does not name."""
     if num_classes == len(CHALLENGE_CLASS_IDS):
         return CHALLENGE_CLASS_IDS
     if num_classes == len(AVA_CLASS_NAMES):

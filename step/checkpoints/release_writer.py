@@ -18,18 +18,16 @@ _MODULE_PREFIX = "module."  # the release wraps backbone and context in DataPara
 
 
 def release_content(detector: StepDetector) -> dict[str, Any]:
-    """What the release's checkpoint holds of a model: `base_net`, `context_net`, `det_net0`, ..., `cfg`.
+    """Makes what the release's checkpoint holds of a model: `base_net`, `context_net`, `det_net0`, ..., `cfg`.
 
     Raises:
         StepError: a model that the release has no words for (another width, or classes that are not its).
     """
     config = detector.config
     if config.width != 1.0:
-        raise StepError(f"--release-format: the model's width is {config.width}; the release knows only 1.0")
+        raise StepError(f"the model's width is {config.width}; the release's format knows only 1.0")
     if config.class_ids != class_ids_of(config.num_classes):
-        raise StepError(
-            "--release-format: the release knows AVA's 60 or 80 classes, or classes 1 to K; these are others"
-        )
+        raise StepError("the release's format knows AVA's 60 or 80 classes, or classes 1 to K; the model's are others")
     content: dict[str, Any] = {"base_net": {}, "context_net": {}} | {f"det_net{i}": {} for i in range(config.num_steps)}
     layers = {name: index for index, name in release_layer_names().items()}
     for key, value in detector.state_dict().items():
@@ -39,7 +37,7 @@ def release_content(detector: StepDetector) -> dict[str, Any]:
 
 
 def _release_key(key: str, layers: dict[str, int]) -> tuple[str, str]:
-    """Network and name of one of our parameters."""
+    """Returns the network and the release's name of one of our parameters."""
     part, _, rest = key.partition(".")
     if part == "backbone":
         layer, _, below = rest.partition(".")
@@ -55,7 +53,7 @@ def _release_key(key: str, layers: dict[str, int]) -> tuple[str, str]:
 
 
 def _release_tensor(key: str, value: Tensor) -> Tensor:
-    """Its classifier is a 1x1x1 convolution."""
+    """Makes the classifier a 1x1x1 convolution, as the release's is."""
     return value[:, :, None, None, None] if key.endswith("global_cls.weight") else value
 
 

@@ -12,7 +12,7 @@ _NAMED = 3  # keys listed in full in an error; the rest are counted
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], *, source: Path) -> None:
-    """Like `load_state_dict(strict=True)`, but every problem is named in one line.
+    """Loads like `load_state_dict(strict=True)`, but names every problem in one line.
 
     Args:
         module: what receives the weights.
@@ -43,7 +43,7 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], *, source: Path) 
 
 
 def check_finite(state: Mapping[str, object], *, source: str | Path) -> None:
-    """Refuses weights with a NaN or an infinity, which would find made-up people or none, and say nothing.
+    """Refuses weights with a NaN or an infinity, which would find people who are not there, or none, and say nothing.
 
     Raises:
         StepError: names the first such weight.

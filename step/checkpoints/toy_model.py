@@ -1,6 +1,7 @@
 """The small trained model that comes with the package (torch-free).
 
-It finds the made-up figures of `step-data toy` and says what they do; docs/training.md has the command that trained it.
+It finds the synthetic figures of `step-data toy` and says what they do; docs/training.md has the command that
+trained it.
 """
 
 from pathlib import Path
@@ -13,7 +14,7 @@ NAME = "toy"
 
 
 def find_model(model: str | Path) -> Path:
-    """A model's path; `toy`, where neither a checkpoint nor a bundle of that name lies, is the packaged checkpoint."""
+    """Finds a model's path; `toy`, where no checkpoint or bundle of that name lies, is the packaged checkpoint."""
     path = Path(model)
     is_model = path.is_file() or (path / MANIFEST).exists()
     return CHECKPOINT if str(model) == NAME and not is_model else path

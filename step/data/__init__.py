@@ -1,6 +1,7 @@
 """AVA's videos and annotations: preparing, extracting, checking and loading them.
 
-`AvaDataset` needs torch and torchvision and is imported on first use; the rest needs neither.
+`AvaDataset` needs torch and a torchvision that fits it (see `step.data.torchvision`) and is imported on first use; the
+rest needs neither.
 """
 
 from typing import TYPE_CHECKING, Any

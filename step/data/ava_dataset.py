@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision import tv_tensors
 
 from step.classes import CHALLENGE_CLASS_IDS
 from step.data.frame_store import read_clip
 from step.data.people import group_people
+from step.data.torchvision import tv_tensors
 from step.data.video_clip import read_video_clip
 from step.data.videos import videos_by_name
 from step.errors import StepError

@@ -12,7 +12,7 @@ from step.models.i3d import MIXED_5B, MIXED_5C, MaxPoolSame, mixed_chain
 
 
 class ContextBranch(nn.Module):
-    """Spatial max-pool, mixed 5b and 5c, average over the whole map.
+    """Makes the context: spatial max-pool, mixed 5b and 5c, average over the whole map.
 
     Args:
         in_channels: channels of the backbone's features.
@@ -27,6 +27,6 @@ class ContextBranch(nn.Module):
         self.out_channels = self.mixed_5c.out_channels
 
     def forward(self, features: Tensor) -> Tensor:
-        """[B, C, T, H, W] -> [B, 1024, T]."""
+        """Maps [B, C, T, H, W] to [B, 1024, T]."""
         context: Tensor = self.mixed_5c(self.mixed_5b(self.max_pool(features)))
         return context.mean(dim=(3, 4))

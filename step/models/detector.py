@@ -27,7 +27,7 @@ from step.ops.tube_growth import grow_tubes
 
 
 class StepOutput(NamedTuple):
-    """What one progressive step predicts, before the validity rule.
+    """Holds what one progressive step predicts, before the validity rule.
 
     Attributes:
         scores: [B, N, K] action probabilities, float32.
@@ -43,14 +43,14 @@ class StepOutput(NamedTuple):
 
 
 class ClipFeatures(NamedTuple):
-    """What every step reads: features [B, T, C, H, W] and context [B, 1024, T] (None without context)."""
+    """Holds what every step reads: features [B, T, C, H, W] and context [B, 1024, T] (None without context)."""
 
     features: Tensor
     context: Tensor | None
 
 
 class StepDetector(nn.Module):
-    """STEP with plain values; `StepDetector.from_config` builds one from a `StepConfig`.
+    """Is STEP with plain values; `StepDetector.from_config` builds one from a `StepConfig`.
 
     Args:
         config: architecture, kept for checkpoints and exports; the layers get plain values from it.
@@ -83,7 +83,7 @@ class StepDetector(nn.Module):
 
     @classmethod
     def from_config(cls, config: StepConfig) -> Self:
-        """A detector with freshly initialised weights, in eval mode."""
+        """Builds a detector with freshly initialised weights, in eval mode."""
         backbone = I3DBackbone(channels=config.channels)
         context = ContextBranch(in_channels=backbone.out_channels, channels=config.channels) if config.context else None
         heads = [
@@ -127,13 +127,13 @@ class StepDetector(nn.Module):
         return self
 
     def extract(self, frames: Tensor) -> ClipFeatures:
-        """Backbone and context of clips; see `run_backbone`."""
+        """Runs backbone and context on clips; see `run_backbone`."""
         volume = self.run_backbone(frames)
         context = self.context(volume) if self.context is not None else None
         return ClipFeatures(frame_by_frame(volume), context)
 
     def run_backbone(self, frames: Tensor) -> Tensor:
-        """The feature maps [B, C, T, H, W] of clips, which the context branch reads.
+        """Returns the feature maps [B, C, T, H, W] of clips, which the context branch reads.
 
         Args:
             frames: uint8 [B, F, H, W, 3] RGB.
@@ -151,7 +151,7 @@ class StepDetector(nn.Module):
         return volume
 
     def run_head(self, clip: ClipFeatures, tubes_px: Tensor, *, step: int) -> HeadOutput:
-        """A step's raw predictions, float32 [B, N, ...]; the arguments of `run_step`."""
+        """Returns a step's raw predictions, float32 [B, N, ...]; it takes the arguments of `run_step`."""
         config = self.config
         first, frames = config.step_first_frame(step), config.step_frames(step)
         pooled = pool_tubes(
@@ -172,7 +172,7 @@ class StepDetector(nn.Module):
         return HeadOutput(*(output.float().unflatten(0, (batch, num_tubes)) for output in head))
 
     def run_step(self, clip: ClipFeatures, tubes_px: Tensor, *, step: int) -> StepOutput:
-        """One progressive step.
+        """Runs one progressive step.
 
         Args:
             clip: what `extract` returned.
@@ -189,7 +189,7 @@ class StepDetector(nn.Module):
         )
 
     def next_tubes(self, output: StepOutput, *, step: int) -> Tensor:
-        """Input tubes [B, N, T'', 4] of the step after `step` (0-based)."""
+        """Returns the input tubes [B, N, T'', 4] of the step after `step` (0-based)."""
         return next_tubes(
             output,
             grows=self.config.grows_after(step),
@@ -199,11 +199,11 @@ class StepDetector(nn.Module):
         )
 
     def initial_tubes(self, batch: int) -> Tensor:
-        """The anchors, once a clip: [B, N, T', 4] px."""
+        """Repeats the anchors, once a clip: [B, N, T', 4] px."""
         return self.anchors_px.expand(batch, -1, -1, -1)
 
     def forward(self, frames: Tensor, num_steps: int | None = None) -> list[StepOutput]:
-        """Every step's predictions.
+        """Returns every step's predictions.
 
         Args:
             frames: uint8 [B, F, H, W, 3] RGB (F = 36, H = W = 400 for the release).
@@ -218,7 +218,7 @@ class StepDetector(nn.Module):
         return self.run_steps(self.extract(frames), num_steps=num_steps)
 
     def run_steps(self, clip: ClipFeatures, *, num_steps: int) -> list[StepOutput]:
-        """The progressive loop: predictions of the first `num_steps` steps on what `extract` returned."""
+        """Runs the progressive loop: predictions of the first `num_steps` steps on what `extract` returned."""
         tubes_px = self.initial_tubes(clip.features.shape[0])
         outputs: list[StepOutput] = []
         for step in range(num_steps):
@@ -236,7 +236,7 @@ class StepDetector(nn.Module):
         max_detections: int = 300,
         num_steps: int | None = None,
     ) -> Detections[Tensor]:
-        """Detections of the last step that is run.
+        """Returns the detections of the last step that is run.
 
         Args:
             frames: uint8 [B, F, H, W, 3] RGB.
@@ -256,7 +256,7 @@ class StepDetector(nn.Module):
     def select(
         self, output: StepOutput, *, score_threshold: float, nms_iou: float, max_detections: int
     ) -> Detections[Tensor]:
-        """Detections of one step's output; the arguments of `detect`."""
+        """Returns the detections of one step's output; it takes the arguments of `detect`."""
         tubes_px = make_boxes_valid(output.boxes_px, self.config.image_size_px)
         top = top_detections(
             output.scores,
@@ -271,7 +271,7 @@ class StepDetector(nn.Module):
 
 
 def pool_tubes(features: Tensor, tubes_px: Tensor, *, pool_mode: PoolMode, pool_size: int) -> Tensor:
-    """RoI align or RoI max-pool: [B, T, C, H, W] and [B, N, T, 4] px -> [B, N, C, T, P, P]."""
+    """Pools by RoI align or RoI max-pool: [B, T, C, H, W] and [B, N, T, 4] px -> [B, N, C, T, P, P]."""
     if pool_mode == "align":
         return tube_roi_align(features, tubes_px, pool_size=pool_size)
     return tube_roi_pool(features, tubes_px, pool_size=pool_size)
@@ -280,7 +280,7 @@ def pool_tubes(features: Tensor, tubes_px: Tensor, *, pool_mode: PoolMode, pool_
 def next_tubes(
     output: StepOutput, *, grows: bool, temporal_mode: TemporalMode, chunk_frames: int, image_size_px: int
 ) -> Tensor:
-    """A step's boxes as the next step's input: grown if that step looks at more frames, then made valid."""
+    """Makes a step's boxes the next step's input: grown if that step looks at more frames, then made valid."""
     tubes_px = output.boxes_px
     if grows:
         tubes_px = grow_tubes(
@@ -295,10 +295,10 @@ def next_tubes(
 
 
 def middle_boxes(tubes_px: Tensor) -> Tensor:
-    """The boxes used for detection, frame T' // 2 of each tube: [B, N, T', 4] -> [B, N, 4]."""
+    """Returns the boxes used for detection, frame T' // 2 of each tube: [B, N, T', 4] -> [B, N, 4]."""
     return tubes_px[:, :, tubes_px.shape[2] // 2]
 
 
 def frame_by_frame(volume: Tensor) -> Tensor:
-    """Feature maps as RoIs are pooled from them: [B, C, T, H, W] -> [B, T, C, H, W]."""
+    """Lays feature maps out as RoIs are pooled from them: [B, C, T, H, W] -> [B, T, C, H, W]."""
     return volume.transpose(1, 2).contiguous()

@@ -1,4 +1,4 @@
-"""Float32 in float32 on a GPU, too: what other ways of running a model are compared with.
+"""Float32 in float32 on a GPU, too: what other configurations of a model are compared with.
 
 Source: https://docs.pytorch.org/docs/stable/notes/cuda.html ("TensorFloat-32").
 """
@@ -11,7 +11,7 @@ import torch
 
 
 class _ExactFloat32:
-    """The setting is one for all threads: the first block that is entered makes it, the last one left puts it back."""
+    """Counts blocks, since threads share one setting: the first one entered makes it, the last one left undoes it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

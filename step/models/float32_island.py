@@ -9,13 +9,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from step.bundles.graph_spec import FLOAT32_ISLAND
-from step.errors import StepError
+from step.errors import ArgumentError
 
 _NEAR_MATCHES = 3
 
 
 class Float32Island(nn.Module):
-    """A float32 module between half ones: inputs are cast to float32, outputs back to half.
+    """Keeps a module float32 between half ones: inputs are cast to float32, outputs back to half.
 
     Args:
         module: takes tensors (or None), returns a tensor or a named tuple of tensors.
@@ -31,14 +31,14 @@ class Float32Island(nn.Module):
 
 
 def copy_matching(root: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Module]:
-    """Copies of the modules that patterns name, by path; of nested ones the outermost alone.
+    """Copies the modules that patterns name, by path; of nested ones the outermost alone.
 
     Args:
         root: paths start below it: "backbone.mixed_4b", "heads.0".
         patterns: as of `fnmatch`; "*" matches dots too.
 
     Raises:
-        StepError: a pattern names no module; the message has the most similar paths.
+        ArgumentError: a pattern names no module; the message has the most similar paths.
     """
     # A list of modules is not called itself, so nothing could be cast on its way in and out.
     modules = {path: module for path, module in root.named_modules() if path and not isinstance(module, nn.ModuleList)}
@@ -47,7 +47,7 @@ def copy_matching(root: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Modu
         found = {path for path in modules if fnmatchcase(path, pattern)}
         if not found:
             near = difflib.get_close_matches(pattern, modules, n=_NEAR_MATCHES, cutoff=0.0)
-            raise StepError(f"--keep-fp32 {pattern!r} matches no module; near it are {', '.join(near)}")
+            raise ArgumentError(f"`keep_fp32` {pattern!r} matches no module; near it are {', '.join(near)}")
         matching |= found
     outermost = [path for path in modules if path in matching and not matching & _parents(path)]
     return {path: copy.deepcopy(modules[path]) for path in outermost}

@@ -14,7 +14,7 @@ from step.ops.detect import top_detections
 
 
 class FusedGraph(nn.Module):
-    """Frames in, detections and final tubes out; the anchors are constants inside."""
+    """Takes frames, returns detections and final tubes; the anchors are constants inside."""
 
     def __init__(
         self, *, detector: StepDetector, num_steps: int, score_threshold: float, nms_iou: float, max_detections: int
@@ -39,7 +39,7 @@ class FusedGraph(nn.Module):
 
 
 class BackboneGraph(nn.Module):
-    """Frames in, features (and context) out."""
+    """Takes frames, returns features (and context)."""
 
     def __init__(self, *, detector: StepDetector) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class BackboneGraph(nn.Module):
 
 
 class StepGraph(nn.Module):
-    """One progressive step (0-based): features, tubes and context in; predictions and the next step's tubes out."""
+    """Is one step (0-based): takes features, tubes and context; returns predictions and the next step's tubes."""
 
     def __init__(self, *, detector: StepDetector, step: int, is_last: bool) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class StepGraph(nn.Module):
 
 
 class DetectGraph(nn.Module):
-    """Scores and middle boxes in, detections out."""
+    """Takes scores and middle boxes, returns detections."""
 
     class_ids: Tensor
 
@@ -102,7 +102,7 @@ class DetectGraph(nn.Module):
 def graph_modules(
     detector: StepDetector, options: ExportOptions, *, score_threshold: float, nms_iou: float
 ) -> dict[str, nn.Module]:
-    """Every graph of `step.bundles.graph_spec.graph_specs`, by name."""
+    """Makes every graph of `step.bundles.graph_spec.graph_specs`, by name."""
     modules: dict[str, nn.Module] = {
         FUSED: FusedGraph(
             detector=detector,

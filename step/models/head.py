@@ -17,7 +17,7 @@ DROPOUT = 0.3
 
 
 class HeadOutput(NamedTuple):
-    """Raw predictions of a head.
+    """Holds the raw predictions of a head.
 
     logits [M, K]; deltas [M, T', 4]; first_deltas and last_deltas [M, T, 4], for the chunk before and after the tube.
     """
@@ -29,7 +29,7 @@ class HeadOutput(NamedTuple):
 
 
 class WideningBlock(nn.Module):
-    """Residual block whose shortcut is a 1x1 convolution; no norm, no bias."""
+    """Is a residual block whose shortcut is a 1x1 convolution; it has neither norm nor bias."""
 
     def __init__(self, *, in_channels: int, out_channels: int, inner_channels: int) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class WideningBlock(nn.Module):
 
 
 class BottleneckBlock(nn.Module):
-    """Residual block with an identity shortcut; no norm, no bias."""
+    """Is a residual block with an identity shortcut; it has neither norm nor bias."""
 
     def __init__(self, *, channels: int, inner_channels: int) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class BottleneckBlock(nn.Module):
 
 
 class TwoBranchHead(nn.Module):
-    """Global branch (3D, action scores) and local branch (per frame, box deltas).
+    """Has a global branch (3D, action scores) and a local branch (per frame, box deltas).
 
     Args:
         in_channels: channels of the pooled features.
@@ -101,7 +101,7 @@ class TwoBranchHead(nn.Module):
         self.dropout = nn.Dropout(DROPOUT)
 
     def forward(self, pooled: Tensor, context: Tensor | None) -> HeadOutput:
-        """Scores and deltas of every tube.
+        """Returns scores and deltas of every tube.
 
         Args:
             pooled: [M, C, T', P, P] pooled features.

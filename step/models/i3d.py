@@ -31,7 +31,7 @@ MIXED_5C: Branches = (384, 192, 384, 48, 128, 128)
 
 
 def same_padding(kernel: Triple, stride: Triple) -> tuple[int, int, int, int, int, int]:
-    """TensorFlow "SAME" padding from kernel and stride alone, in `F.pad` order (last dimension first)."""
+    """Returns TensorFlow's "SAME" padding from kernel and stride alone, in `F.pad` order (last dimension first)."""
     pads: list[int] = []
     for size, step in zip(reversed(kernel), reversed(stride), strict=True):
         total = max(size - step, 0)
@@ -40,7 +40,7 @@ def same_padding(kernel: Triple, stride: Triple) -> tuple[int, int, int, int, in
 
 
 def max_pool_same(x: Tensor, *, kernel: Triple, stride: Triple, own_only: bool = False) -> Tensor:
-    """3D max-pool [B, C, T, H, W] with zero "SAME" padding, last window kept when it is partial.
+    """Max-pools [B, C, T, H, W] with zero "SAME" padding; the last window is kept when it is partial.
 
     `own_only` has PyTorch's own pool do it on a CPU too, as in the authors' code.
     """
@@ -52,7 +52,7 @@ def max_pool_same(x: Tensor, *, kernel: Triple, stride: Triple, own_only: bool =
 
 
 def _max_pool(x: Tensor, kernel: Triple, stride: Triple, padding: Triple, own_only: bool) -> Tensor:
-    """max_pool3d whose last, partial windows count."""
+    """Calls max_pool3d so that last, partial windows count."""
     is_plain = x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() > 0
     if is_plain and not own_only and torch.backends.mkldnn.enabled and not torch.compiler.is_compiling():
         # oneDNN's pool: the same maxima in a tenth of the time that PyTorch's own takes on a CPU.
@@ -61,7 +61,7 @@ def _max_pool(x: Tensor, kernel: Triple, stride: Triple, padding: Triple, own_on
 
 
 class ConvUnit(nn.Module):
-    """conv3d without bias, BatchNorm, ReLU; "SAME" padding."""
+    """Chains conv3d without bias, BatchNorm and ReLU, with "SAME" padding."""
 
     def __init__(self, *, in_channels: int, out_channels: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class ConvUnit(nn.Module):
 
 
 class MaxPoolSame(nn.Module):
-    """`max_pool_same` as a layer, with its `own_only` as an attribute."""
+    """Makes `max_pool_same` a layer, with its `own_only` as an attribute."""
 
     def __init__(self, *, kernel: Triple, stride: Triple) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class MaxPoolSame(nn.Module):
 
 
 class Mixed(nn.Module):
-    """An Inception block: four parallel branches, concatenated over channels."""
+    """Is an Inception block: four parallel branches, concatenated over channels."""
 
     def __init__(self, *, in_channels: int, branches: Branches) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class Mixed(nn.Module):
 
 
 def mixed_chain(in_channels: int, names: dict[str, Branches], channels: Callable[[int], int]) -> dict[str, Mixed]:
-    """Mixed blocks in a row, by name, each at the width that `channels` gives."""
+    """Makes mixed blocks in a row, by name, each at the width that `channels` gives."""
     blocks: dict[str, Mixed] = {}
     for name, branches in names.items():
         a, b1, b2, c1, c2, d = (channels(count) for count in branches)
@@ -128,7 +128,7 @@ def mixed_chain(in_channels: int, names: dict[str, Branches], channels: Callable
 
 
 class I3DBackbone(nn.Module):
-    """The layers up to mixed 4f: space / 16, time / 4, 832 channels at full width.
+    """Has the layers up to mixed 4f: space / 16, time / 4, 832 channels at full width.
 
     Args:
         channels: maps a full-width channel count to this model's.
@@ -166,7 +166,7 @@ class I3DBackbone(nn.Module):
         self.out_channels = fourth["mixed_4f"].out_channels
 
     def forward(self, clips: Tensor) -> Tensor:
-        """[B, 3, F, H, W] in [-1, 1] -> [B, C, F/4, H/16, W/16]."""
+        """Maps [B, 3, F, H, W] in [-1, 1] to [B, C, F/4, H/16, W/16]."""
         x = clips
         for layer in self.children():  # registered in the order in which they run
             keeps = not (self.checkpointing and torch.is_grad_enabled())
@@ -175,7 +175,7 @@ class I3DBackbone(nn.Module):
 
 
 class I3DClassifier(nn.Module):
-    """The whole I3D network with its logits layer, to check Kinetics weights.
+    """Is the whole I3D network with its logits layer, to check Kinetics weights.
 
     Args:
         num_classes: 400 for Kinetics-400.
@@ -190,7 +190,7 @@ class I3DClassifier(nn.Module):
         self.logits = nn.Conv3d(self.mixed_5c.out_channels, num_classes, 1)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """[B, 3, F, 224, 224] in [-1, 1], F at least 16 -> logits [B, num_classes], averaged over time."""
+        """Maps [B, 3, F, 224, 224] in [-1, 1], F at least 16, to logits [B, num_classes], averaged over time."""
         x = self.max_pool_5a_2x2(self.backbone(clips))
         x = F.avg_pool3d(self.mixed_5c(self.mixed_5b(x)), (2, 7, 7), stride=1)
         logits: Tensor = self.logits(x)
@@ -198,6 +198,6 @@ class I3DClassifier(nn.Module):
 
 
 def release_layer_names() -> dict[int, str]:
-    """Index of a layer in the release's `base_model` -> its name here."""
+    """Maps the index of a layer in the release's `base_model` to its name here."""
     names = [name for name, _ in I3DBackbone(channels=lambda _count: 1).named_children()]
     return dict(zip(itertools.count(), names, strict=False))

@@ -12,7 +12,7 @@ MIN_SIDE_PX = 2.0
 
 
 def encode_boxes(targets_xyxy: Tensor, references_xyxy: Tensor) -> Tensor:
-    """Deltas [..., 4] that turn `references_xyxy` into `targets_xyxy` (both [..., 4], px)."""
+    """Returns the deltas [..., 4] that turn `references_xyxy` into `targets_xyxy` (both [..., 4], px)."""
     x, y, width, height = _center_size(references_xyxy)
     target_x, target_y, target_width, target_height = _center_size(targets_xyxy)
     deltas = (
@@ -25,7 +25,7 @@ def encode_boxes(targets_xyxy: Tensor, references_xyxy: Tensor) -> Tensor:
 
 
 def decode_boxes(deltas: Tensor, references_xyxy: Tensor) -> Tensor:
-    """Boxes [..., 4] (px) that `deltas` [..., 4] make of `references_xyxy` [..., 4] (px)."""
+    """Returns the boxes [..., 4] (px) that `deltas` [..., 4] make of `references_xyxy` [..., 4] (px)."""
     x, y, width, height = _center_size(references_xyxy)
     dx, dy, dw, dh = deltas.unbind(-1)
     center_x = dx * width + x
@@ -42,7 +42,7 @@ def decode_boxes(deltas: Tensor, references_xyxy: Tensor) -> Tensor:
 
 
 def make_boxes_valid(boxes_xyxy: Tensor, image_size_px: int) -> Tensor:
-    """Boxes [..., 4] clipped to [0, image_size_px]; one not wider and taller than 2 px becomes the whole frame."""
+    """Clips boxes [..., 4] to [0, image_size_px]; one not wider and taller than 2 px becomes the whole frame."""
     clipped = boxes_xyxy.clamp(0, image_size_px)
     x1, y1, x2, y2 = clipped.unbind(-1)
     is_box = (x2 - x1 > MIN_SIDE_PX) & (y2 - y1 > MIN_SIDE_PX)

@@ -31,7 +31,7 @@ def class_nms(boxes_xyxy: Tensor, scores: Tensor, *, score_threshold: float, iou
 
 
 def pairwise_iou(boxes_xyxy: Tensor) -> Tensor:
-    """IoU of every pair, with the legacy "+1" sides: [..., N, 4] px -> [..., N, N]."""
+    """Returns the IoU of every pair, with the legacy "+1" sides: [..., N, 4] px -> [..., N, N]."""
     x1, y1, x2, y2 = boxes_xyxy.unbind(-1)
     area = (x2 - x1 + 1) * (y2 - y1 + 1)
     low_x = torch.maximum(x1[..., :, None], x1[..., None, :])
@@ -43,7 +43,7 @@ def pairwise_iou(boxes_xyxy: Tensor) -> Tensor:
 
 
 def matrix_nms(boxes_xyxy: Tensor, scores: Tensor, score_threshold: float, iou_threshold: float) -> Tensor:
-    """`class_nms` in standard operators, on any device."""
+    """Computes `class_nms` in standard operators, on any device."""
     num_boxes = boxes_xyxy.shape[1]
     overlaps = pairwise_iou(boxes_xyxy) >= iou_threshold  # [B, N, N]
     by_class = scores.transpose(1, 2)  # [B, K, N]
@@ -60,7 +60,7 @@ def matrix_nms(boxes_xyxy: Tensor, scores: Tensor, score_threshold: float, iou_t
 
 @torch.library.custom_op("step::class_nms", mutates_args=())
 def class_nms_op(boxes_xyxy: Tensor, scores: Tensor, score_threshold: float, iou_threshold: float) -> Tensor:
-    """The operator behind `class_nms`."""
+    """Is the operator behind `class_nms`."""
     return matrix_nms(boxes_xyxy, scores, score_threshold, iou_threshold)
 
 

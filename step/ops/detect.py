@@ -13,7 +13,7 @@ from step.ops.class_nms import class_nms
 
 
 class TopDetections(NamedTuple):
-    """The rows of `step.detections.Detections` that do not depend on time."""
+    """Holds the rows of `step.detections.Detections` that do not depend on time."""
 
     boxes: Tensor
     scores: Tensor

@@ -41,7 +41,7 @@ def tube_roi_align(features: Tensor, tubes_px: Tensor, *, pool_size: int) -> Ten
 
 
 def axis_weights(low_px: Tensor, high_px: Tensor, *, cells: int, pool_size: int) -> Tensor:
-    """How much each feature cell counts in each bin, along one axis.
+    """Returns how much each feature cell counts in each bin, along one axis.
 
     Args:
         low_px: [...] start of the RoI in input pixels.
@@ -79,7 +79,7 @@ def axis_weights(low_px: Tensor, high_px: Tensor, *, cells: int, pool_size: int)
 
 
 def matrix_roi_align(features: Tensor, tubes_px: Tensor, pool_size: int) -> Tensor:
-    """`tube_roi_align` in its differentiable form, on any device and in any floating-point type."""
+    """Computes `tube_roi_align` in its differentiable form, on any device and in any floating-point type."""
     batch, frames, channels, height, width = features.shape
     num_tubes = tubes_px.shape[1]
     x1, y1, x2, y2 = tubes_px.unbind(-1)
@@ -99,7 +99,7 @@ def matrix_roi_align(features: Tensor, tubes_px: Tensor, pool_size: int) -> Tens
 
 @torch.library.custom_op("step::tube_roi_align", mutates_args=())
 def tube_roi_align_op(features: Tensor, tubes_px: Tensor, pool_size: int) -> Tensor:
-    """The operator behind `tube_roi_align`."""
+    """Is the operator behind `tube_roi_align`."""
     return matrix_roi_align(features, tubes_px, pool_size)
 
 

@@ -11,7 +11,7 @@ from step.config import FEATURE_STRIDE
 
 
 def tube_roi_pool(features: Tensor, tubes_px: Tensor, *, pool_size: int) -> Tensor:
-    """Largest feature in each bin of each tube's box in each frame; 0 where a bin is empty.
+    """Returns the largest feature in each bin of each tube's box in each frame; 0 where a bin is empty.
 
     Args:
         features: [B, T, C, H, W].
@@ -40,7 +40,7 @@ def tube_roi_pool(features: Tensor, tubes_px: Tensor, *, pool_size: int) -> Tens
 
 
 def _bin_members(low_px: Tensor, high_px: Tensor, *, cells: int, pool_size: int) -> Tensor:
-    """Which cells belong to which bin along one axis: [..., P, cells] bool."""
+    """Says which cells belong to which bin along one axis: [..., P, cells] bool."""
     start = _round_half_away(low_px / FEATURE_STRIDE)
     end = _round_half_away(high_px / FEATURE_STRIDE)
     bin_size = (end - start + 1).clamp(min=1) / pool_size
@@ -52,5 +52,5 @@ def _bin_members(low_px: Tensor, high_px: Tensor, *, cells: int, pool_size: int)
 
 
 def _round_half_away(value: Tensor) -> Tensor:
-    """C's round(): halves away from zero, where torch.round takes the even neighbour."""
+    """Rounds as C's round() does: halves go away from zero, where torch.round takes the even neighbour."""
     return torch.trunc(value + 0.5 * torch.sign(value))

@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import yaml
 from rich import box
 from rich.table import Table
 
-from step.cli import OneLineCommand, OneLineGroup, progress_bar
+from step.cli import OneLineCommand, OneLineGroup, progress_bar, takes
 from step.errors import StepError
 from step.files.atomic import atomic_path, cannot_write
 from step.files.locks import sole_writer
@@ -30,8 +31,42 @@ def main() -> None:
     """
 
 
+@dataclass(frozen=True)
+class TrainCommand:
+    """Holds what was typed; see `step-train detect --help`."""
+
+    config: str
+    data: Path | None
+    output: Path | None
+    resume: str | None
+    changes: tuple[str, ...]
+    release_format: bool
+    dry_run: bool
+    accelerator: str
+    devices: str
+
+    def config_changes(self) -> dict[str, Any]:
+        """Returns the values that replace the config's, by dotted name.
+
+        Raises:
+            StepError: a --set that is no KEY=VALUE, or whose value is no YAML.
+        """
+        changes: dict[str, Any] = {}
+        for pair in self.changes:
+            name, separator, value = pair.partition("=")
+            if not separator or not name:
+                raise StepError(f"--set {pair}: give KEY=VALUE, such as optimizer.batch=4")
+            try:
+                changes[name] = parse_yaml(value)
+            except ValueError as error:
+                raise StepError(
+                    f"--set {pair}: {value!r} is no YAML value; give KEY=VALUE, a list as [7,10]"
+                ) from error
+        return changes | ({} if self.data is None else {"data.folder": str(self.data)})
+
+
 def _options(command: Callable[..., None]) -> Callable[..., None]:
-    """What both commands take."""
+    """Adds what both commands take."""
     for option in reversed(
         (
             click.argument("config"),
@@ -55,35 +90,33 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _add_command(kind: str, told: str) -> None:
-    @main.command(kind, cls=OneLineCommand, context_settings={"show_default": True}, help=told)
-    @_options
-    def command(
-        config: str,
-        data: Path | None,
-        output: Path | None,
-        resume: str | None,
-        changes: tuple[str, ...],
-        release_format: bool,
-        dry_run: bool,
-        accelerator: str,
-        devices: str,
-    ) -> None:
-        parsed = read_config(config, kind=kind, changes=_changes(changes, data))
-        if dry_run:
-            _print_memory(parsed)
-        elif output is None:
-            raise StepError("-o is missing; name a folder for checkpoints, log and results")
-        else:
-            _train(parsed, output, resume, release_format, accelerator, devices)
+@main.command(cls=OneLineCommand, context_settings={"show_default": True})
+@_options
+@takes(TrainCommand)
+def detect(command: TrainCommand) -> None:
+    """Trains a detector as CONFIG says: a YAML file, or the name of one that comes with the package."""
+    _run("detect", command)
 
 
-_add_command("detect", "Trains a detector as CONFIG says: a YAML file, or the name of one that comes with the package.")
-_add_command(
-    "classify",
-    "Trains the action scores alone, on boxes around the ground truth, as CONFIG says. "
-    "A detector begins from the result: model.classifier.",
-)
+@main.command(cls=OneLineCommand, context_settings={"show_default": True})
+@_options
+@takes(TrainCommand)
+def classify(command: TrainCommand) -> None:
+    """Trains the action scores alone, on boxes around the ground truth, as CONFIG says.
+
+    A detector begins from the result: model.classifier.
+    """
+    _run("classify", command)
+
+
+def _run(kind: str, command: TrainCommand) -> None:
+    config = read_config(command.config, kind=kind, changes=command.config_changes())
+    if command.dry_run:
+        _print_memory(config)
+    elif command.output is None:
+        raise StepError("-o is missing; name a folder for checkpoints, log and results")
+    else:
+        _train(config, command.output, command)
 
 
 def _print_memory(config: TrainingConfig) -> None:
@@ -99,19 +132,10 @@ def _print_memory(config: TrainingConfig) -> None:
     make_console().print(table)
 
 
-def _train(
-    config: TrainingConfig,
-    output: Path,
-    resume: str | None,
-    release_format: bool,
-    accelerator: str,
-    devices: str,
-) -> None:
+def _train(config: TrainingConfig, output: Path, command: TrainCommand) -> None:
     try:
-        import torch
         from lightning_fabric import seed_everything
 
-        from step.checkpoints.own_format import load_checkpoint, save_checkpoint, write_torch_file
         from step.checkpoints.release_writer import release_content
         from step.models.detector import StepDetector
         from step.training import run_checkpoints as checkpoint
@@ -123,14 +147,13 @@ def _train(
     console = make_console()
     if output.exists() and not output.is_dir():
         raise StepError(f"-o {output}: is a file; name a folder")
-    if resume is None and checkpoint.numbered(output / "checkpoints"):
+    if command.resume is None and checkpoint.numbered(output / "checkpoints"):
         raise StepError(f"-o {output}: holds a run already; go on with --resume auto, or name a new folder")
-    start = None if resume is None else checkpoint.find(resume, output / "checkpoints")
+    start = None if command.resume is None else checkpoint.find(command.resume, output / "checkpoints")
     seed_everything(config.seed, verbose=False)
     if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which CUDA's products ask for
-        torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
-    fabric = open_fabric(accelerator, devices, config.precision)
+        _be_deterministic()
+    fabric = open_fabric(command.accelerator, command.devices, config.precision)
     with contextlib.ExitStack() as held:
         if fabric.is_global_zero:
             try:
@@ -140,35 +163,37 @@ def _train(
         with progress_bar(console) as bar:
             task = bar.add_task("decoding clips", total=None)
             parts = open_data(config, progress=lambda done, total: bar.update(task, completed=done, total=total))
-        if release_format:
+        if command.release_format:
             release_content(StepDetector.from_config(config.step_config()))  # that it can be, before hours of training
         trainer = Trainer(config=config, data=parts, folder=output, fabric=fabric, console=console, start=start)
         if fabric.is_global_zero:
             with atomic_path(output / "config.yaml") as path:
                 path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
         scores = trainer.run()
-        best = output / "checkpoints" / checkpoint.BEST
         means = ", ".join(f"step {step} {score.mean_ap(0.5):.4f}" for step, score in scores.items())
         if fabric.is_global_zero:
-            model = load_checkpoint(best)
-            save_checkpoint(model, output / "model.pth")  # without what training goes on from
-            if release_format:
-                write_torch_file(release_content(model), output / "model_release.pth")
-            told = f"frame-mAP@0.5: {means}; the best model: {output / 'model.pth'}"
-            console.print(told, soft_wrap=True, highlight=False)
+            model = _write_models(output, release_format=command.release_format)
+            console.print(f"frame-mAP@0.5: {means}; the best model: {model}", soft_wrap=True, highlight=False)
 
 
-def _changes(pairs: tuple[str, ...], data: Path | None) -> dict[str, Any]:
-    changes: dict[str, Any] = {}
-    for pair in pairs:
-        name, separator, value = pair.partition("=")
-        if not separator or not name:
-            raise StepError(f"--set {pair}: give KEY=VALUE, such as optimizer.batch=4")
-        try:
-            changes[name] = parse_yaml(value)
-        except ValueError as error:
-            raise StepError(f"--set {pair}: {value!r} is no YAML value; give KEY=VALUE, a list as [7,10]") from error
-    return changes | ({} if data is None else {"data.folder": str(data)})
+def _be_deterministic() -> None:
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which CUDA's products ask for
+    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+
+
+def _write_models(output: Path, *, release_format: bool) -> Path:
+    """Writes the best model without what training goes on from; returns the file in our own format."""
+    from step.checkpoints.own_format import load_checkpoint, save_checkpoint, write_torch_file
+    from step.checkpoints.release_writer import release_content
+    from step.training.run_checkpoints import BEST
+
+    model = load_checkpoint(output / "checkpoints" / BEST)
+    save_checkpoint(model, output / "model.pth")
+    if release_format:
+        write_torch_file(release_content(model), output / "model_release.pth")
+    return output / "model.pth"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from step.classes import AVA_CLASS_NAMES, CHALLENGE_CLASS_IDS
 from step.config import PoolMode, StepConfig, TemporalMode
-from step.errors import StepError
+from step.errors import ArgumentError, StepError
 from step.shown import quoted
 from step.training.yaml_file import read_yaml
 
@@ -28,7 +28,7 @@ _Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class DataConfig(_Section):
-    """The data set, a folder as `step-data` makes it.
+    """Names the data set: a folder as `step-data` makes it.
 
     Attributes:
         folder: with <split>.csv and frames or videos.
@@ -63,17 +63,17 @@ class DataConfig(_Section):
 
     @property
     def class_ids(self) -> tuple[int, ...]:
-        """Ids of the model's score columns."""
+        """Returns the ids of the model's score columns."""
         return _CLASS_SETS[self.classes] if isinstance(self.classes, str) else tuple(sorted(set(self.classes)))
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """In the order of the ids; empty where they are AVA's."""
+        """Returns the names in the order of the ids; empty where they are AVA's."""
         return tuple(self.classes[label] for label in self.class_ids) if isinstance(self.classes, dict) else ()
 
 
 class ModelConfig(_Section):
-    """The architecture, see `StepConfig`, and where its weights begin.
+    """Names the architecture, see `StepConfig`, and where its weights begin.
 
     Attributes:
         kinetics: I3D weights for backbone, context and heads.
@@ -110,7 +110,7 @@ class ModelConfig(_Section):
 
 
 class SelectionConfig(_Section):
-    """Which tubes a step is trained on; see `SelectionOptions`."""
+    """Says which tubes a step is trained on; see `SelectionOptions`."""
 
     positive_iou: tuple[_Share, ...] = (0.2, 0.35, 0.5)
     regression_iou: tuple[_Share, ...] = (0.2, 0.35, 0.5)
@@ -120,7 +120,7 @@ class SelectionConfig(_Section):
 
 
 class AugmentationConfig(_Section):
-    """What is done to training clips; see `AugmentationOptions`."""
+    """Says what is done to training clips; see `AugmentationOptions`."""
 
     photometric: bool = True
     crop: bool = True
@@ -129,7 +129,7 @@ class AugmentationConfig(_Section):
 
 
 class OptimizerConfig(_Section):
-    """Adam with a rate for each part of the model; see `LearningRates`.
+    """Sets up Adam with a rate for each part of the model; see `LearningRates`.
 
     Attributes:
         batch: clips of one process and update.
@@ -153,7 +153,7 @@ class OptimizerConfig(_Section):
 
 
 class TrainingConfig(_Section):
-    """A whole run.
+    """Describes a whole run.
 
     Attributes:
         kind: detection, or classification pre-training.
@@ -204,7 +204,7 @@ class TrainingConfig(_Section):
         return self
 
     def step_config(self) -> StepConfig:
-        """The detector's architecture.
+        """Returns the detector's architecture.
 
         Raises:
             StepError: values that make no detector.
@@ -225,6 +225,7 @@ def read_config(source: str, *, kind: str, changes: dict[str, Any] | None = None
 
     Raises:
         StepError: no such file, no YAML, an unknown key (the nearest known one is named) or a bad value.
+        ArgumentError: a change of something within a value.
     """
     path = Path(source)
     if not path.exists() and (CONFIG_FOLDER / path.name).is_file() and path.name == source:
@@ -248,7 +249,7 @@ def parse_config(content: dict[str, Any], source: str) -> TrainingConfig:
     try:
         config = TrainingConfig.model_validate(content)
     except ValidationError as error:
-        raise StepError(f"{source}: {_told(error)}") from error
+        raise StepError(f"{source}: {_complaint(error)}") from error
     config.step_config()
     return config
 
@@ -257,11 +258,11 @@ def _set(content: dict[str, Any], names: list[str], value: Any) -> None:
     for name in names[:-1]:
         content = content.setdefault(name, {})
         if not isinstance(content, dict):
-            raise StepError(f"--set {'.'.join(names)}: {name} is a value, not a section")
+            raise ArgumentError(f"`changes` {'.'.join(names)}: {name} is a value, not a section")
     content[names[-1]] = value
 
 
-def _told(error: ValidationError) -> str:
+def _complaint(error: ValidationError) -> str:
     first = error.errors()[0]
     name = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":

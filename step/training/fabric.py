@@ -10,7 +10,7 @@ from typing import Literal
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
-from step.errors import StepError
+from step.errors import ArgumentError
 from step.training.config import Precision
 
 _PRECISION: dict[Precision, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
@@ -29,9 +29,9 @@ def open_fabric(accelerator: str, devices: str, precision: Precision) -> Fabric:
         precision: of the networks.
 
     Raises:
-        StepError: no such device, fewer than asked for, or a precision that it does not have.
+        ArgumentError: no such device, fewer than asked for, or a precision that it does not have.
     """
-    told = f"--accelerator {accelerator} --devices {devices}, precision {precision}"
+    asked = f"`accelerator` {accelerator} `devices` {devices}, precision {precision}"
     here = os.environ.get("LOCAL_WORLD_SIZE")  # processes on this machine, where torchrun started them
     try:
         with warnings.catch_warnings():
@@ -48,7 +48,7 @@ def open_fabric(accelerator: str, devices: str, precision: Precision) -> Fabric:
                 )
         fabric.launch()
     except (MisconfigurationException, ImportError, ValueError, RuntimeError, TypeError) as error:  # Fabric's, torch's
-        raise StepError(f"{told}: {' '.join(str(error).split())}") from error
+        raise ArgumentError(f"{asked}: {' '.join(str(error).split())}") from error
     if precision == "fp16" and fabric.device.type == "cpu":
-        raise StepError(f"{told}: a CPU trains in fp32 or bf16; give --set precision=bf16")
+        raise ArgumentError(f"{asked}: a CPU trains in fp32 or bf16; set precision to bf16")
     return fabric

@@ -21,7 +21,7 @@ _CLASSIFIER_STD = 1e-2
 
 
 def build_detector(config: TrainingConfig, *, resumed: bool = False) -> StepDetector:
-    """A detector of the config's architecture with its initial weights, of torch's random state where none are given.
+    """Builds a detector of the config's architecture; weights that are not given come from torch's random state.
 
     Args:
         config: of the run.
@@ -60,7 +60,7 @@ def freeze(detector: StepDetector, *, norm: bool, backbone: bool) -> None:
 
 
 def _initialise(detector: StepDetector) -> None:
-    """He's rule for convolutions, so that signals keep their size through the unnormalised ones; small last layers."""
+    """Applies He's rule to convolutions, so that signals keep their size without norms, and makes last layers small."""
     for module in detector.modules():
         if isinstance(module, (nn.Conv2d, nn.Conv3d)):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -76,7 +76,7 @@ def _initialise(detector: StepDetector) -> None:
 
 
 def _from_classifier(detector: StepDetector, path: Path) -> None:
-    """Backbone, context, and the classifier's only head into every step, but for the classifier layer."""
+    """Copies backbone, context, and the only head into every step's, but for the classifier layer."""
     source = load_checkpoint(path)
     state: dict[str, Tensor] = detector.state_dict()
     trained = source.state_dict()

@@ -17,7 +17,7 @@ _ADAM_MOMENTS = 2
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes on one device.
+    """Counts bytes on one device.
 
     Attributes:
         weights: parameters and buffers, float32, and under mixed precision their halves.
@@ -32,7 +32,7 @@ class MemoryEstimate:
 
     @property
     def total(self) -> int:
-        """All of it; the library's own buffers and fragmentation come on top."""
+        """Adds all of it up; the library's own buffers and fragmentation come on top."""
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
@@ -66,7 +66,7 @@ def estimate_memory(config: TrainingConfig) -> MemoryEstimate:
 
 
 def _kept_bytes(detector: StepDetector, config: TrainingConfig) -> int:
-    """Of every storage that autograd keeps, each once; weights are counted elsewhere."""
+    """Counts every storage that autograd keeps once; weights are counted elsewhere."""
     shape = detector.config
     negatives = config.selection.negatives_per_positive if config.kind == "detect" else BACKGROUND_PER_PERSON
     tubes = config.selection.max_positives * (1 + negatives)  # to classify, of as many people

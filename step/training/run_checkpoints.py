@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from step.checkpoints.own_format import checkpoint_content, read_torch_file, write_torch_file
-from step.errors import StepError
+from step.errors import ArgumentError, StepError
 from step.models.detector import StepDetector
 from step.revision import git_revision, project_version
 from step.training.config import TrainingConfig
@@ -23,7 +23,7 @@ _FREE = ("data.folder", "data.workers", "data.cache", "keep", "save_every", "com
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is.
+    """Says how far a run is.
 
     Attributes:
         epoch: that is under way, from 0.
@@ -69,7 +69,7 @@ def prune(folder: Path, *, keep: int) -> None:
 
 
 def numbered(folder: Path) -> list[Path]:
-    """Checkpoints of a run by update, the latest last."""
+    """Lists the checkpoints of a run by update, the latest last."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if _NUMBERED.fullmatch(path.name) and path.is_file())
@@ -95,21 +95,25 @@ def forget_after(folder: Path, update: int) -> None:
 
 
 def find(resume: str, folder: Path) -> Path | None:
-    """The checkpoint that --resume means; None for "auto" where there is none yet.
+    """Finds the checkpoint that a run goes on from; None for "auto" where there is none yet.
+
+    Args:
+        resume: auto (the latest), best, or the path of one.
+        folder: of the run's checkpoints.
 
     Raises:
-        StepError: there is none.
+        ArgumentError: there is none.
     """
     if resume == "auto":
         return next(reversed(numbered(folder)), None)
     path = folder / BEST if resume == "best" else Path(resume)
     if not path.is_file():
-        raise StepError(f"--resume {resume}: no such checkpoint ({path}); give auto, best or the path of one")
+        raise ArgumentError(f"`resume` {resume}: no such checkpoint ({path}); give auto, best or the path of one")
     return path
 
 
 def read_training(path: Path, config: TrainingConfig) -> dict[str, Any]:
-    """What a run goes on from; `progress` is a `Progress`.
+    """Reads what a run goes on from; `progress` is a `Progress`.
 
     Raises:
         StepError: not a checkpoint of a run, or of one with another config.
@@ -127,7 +131,7 @@ def read_training(path: Path, config: TrainingConfig) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of what a run depends on; the revision of the working tree where the package lies in one."""
+    """Names the versions of what a run depends on, and the revision of the working tree that the package lies in."""
     found = {"step-trt": project_version(), "torch": str(torch.__version__), "python": platform.python_version()}
     revision = git_revision()
     return found if revision is None else found | {"git": revision}

@@ -27,7 +27,7 @@ _SHOWN_UPDATES = 20  # the live table's losses are means over so many
 
 
 class RunLog:
-    """A context manager.
+    """Logs a run to its folder, to TensorBoard and to a live table; it is a context manager.
 
     Args:
         folder: for log.jsonl and tensorboard/.
@@ -46,7 +46,7 @@ class RunLog:
         self._update, self._epoch, self._rate = done, 0, 0.0
         self._evaluated = ""
         self._began_s = time.monotonic()
-        self._live = Live(console=console, transient=True, refresh_per_second=2, get_renderable=self._shown)
+        self._live = Live(console=console, transient=True, refresh_per_second=2, get_renderable=self.table)
         self._lines: IO[str] | None = None
         self._board: SummaryWriter | None = None
 
@@ -75,7 +75,7 @@ class RunLog:
             self._board.close()
 
     def losses(self, update: int, epoch: int, rate: float, losses: list[list[float]], *, waited_s: float = 0.0) -> None:
-        """Of one update: the values of `StepLosses` for each step; the rate is that of the heads' weights.
+        """Writes one update: the values of `StepLosses` for each step; the rate is that of the heads' weights.
 
         `waited_s` is how long the update waited for its clips.
         """
@@ -90,7 +90,7 @@ class RunLog:
         self._scalar("rate", rate, update)
 
     def scores(self, update: int, epoch: int, scores: dict[int, Score]) -> None:
-        """Of an evaluation, by step."""
+        """Writes the scores of an evaluation, by step."""
         self._scores = {step: score.mean_ap(0.5) for step, score in scores.items()}
         classes = {
             str(step): {str(label): result.average_precision for label, result in score.results[0.5].items()}
@@ -105,28 +105,20 @@ class RunLog:
                 self._scalar(f"AP/step{step}/{score.names[label]}", result.average_precision, update)
 
     def evaluating(self, done: int, total: int) -> None:
-        """How many clips of an evaluation are done; the live table says so."""
+        """Shows in the live table how many clips of an evaluation are done."""
         self._evaluated = f"evaluating clip {done} of {total}" if done < total else ""
 
     def note(self, **values: Any) -> None:
-        """A line of something else."""
+        """Writes a line of something else."""
         self._line(values)
 
-    def image(self, name: str, picture: Any, update: int) -> None:
-        """A picture, uint8 [H, W, 3] RGB, for TensorBoard."""
+    def image(self, name: str, image: Any, update: int) -> None:
+        """Writes an image, uint8 [H, W, 3] RGB, for TensorBoard."""
         if self._board is not None:
-            self._board.add_image(name, picture, update, dataformats="HWC")
+            self._board.add_image(name, image, update, dataformats="HWC")
 
-    def _line(self, values: dict[str, Any]) -> None:
-        if self._lines is not None:
-            self._lines.write(json.dumps(values | {"time_s": round(time.monotonic() - self._began_s, 3)}) + "\n")
-            self._lines.flush()
-
-    def _scalar(self, name: str, value: float, update: int) -> None:
-        if self._board is not None:
-            self._board.add_scalar(name, value, update)
-
-    def _shown(self) -> Group:
+    def table(self) -> Group:
+        """Makes the live table: how far the run is, and each step's mean losses of the last updates and latest mAP."""
         spent_s, done = time.monotonic() - self._began_s, max(self._update - self._done, 1)
         left_s = spent_s / done * (self.total - self._update)
         title = f"update {self._update} of {self.total}, epoch {self._epoch + 1}, rate {self._rate:.2g}"
@@ -140,9 +132,18 @@ class RunLog:
             table.add_row(str(step + 1), *(f"{value:.4f}" for value in means), score)
         return Group(f"{title}, {state}", table)
 
+    def _line(self, values: dict[str, Any]) -> None:
+        if self._lines is not None:
+            self._lines.write(json.dumps(values | {"time_s": round(time.monotonic() - self._began_s, 3)}) + "\n")
+            self._lines.flush()
+
+    def _scalar(self, name: str, value: float, update: int) -> None:
+        if self._board is not None:
+            self._board.add_scalar(name, value, update)
+
 
 def _drop_lines(path: Path, *, after: int) -> None:
-    """Of a log, what came after an update: a run that goes on from there says it again."""
+    """Drops what a log has after an update: a run that goes on from there says it again."""
     if not path.is_file():
         return
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if after else []
@@ -151,7 +152,7 @@ def _drop_lines(path: Path, *, after: int) -> None:
 
 
 def _update_of(line: str) -> float:
-    """0 for what belongs to no update; infinite for a line that is damaged."""
+    """Returns a line's update: 0 for what belongs to none, infinite for a line that is damaged."""
     try:
         return float(json.loads(line).get("update", 0))
     except (ValueError, AttributeError, TypeError):

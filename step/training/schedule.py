@@ -25,7 +25,7 @@ _BACKBONE_PARTS = {  # share of the backbone's rate, by name of a layer; the oth
 
 @dataclass(frozen=True, kw_only=True)
 class LearningRates:
-    """Of the parts of the detector.
+    """Holds the rates of the detector's parts.
 
     Attributes:
         backbone: of its last layers; the first ones have an eighth to a half.
@@ -39,7 +39,7 @@ class LearningRates:
 
 
 def cosine_factor(iteration: int, *, warmup: int, total: int) -> float:
-    """Share of the full learning rate at an iteration, from 0: up from a tenth, then down to 0 at the last."""
+    """Returns the share of the full rate at an iteration, from 0: it rises from a tenth, then falls to 0."""
     done = iteration + 1
     if done <= warmup:
         return _WARMUP_START + (1 - _WARMUP_START) * done / warmup
@@ -47,7 +47,7 @@ def cosine_factor(iteration: int, *, warmup: int, total: int) -> float:
 
 
 def parameter_groups(detector: StepDetector, rates: LearningRates, *, weight_decay: float) -> list[dict[str, Any]]:
-    """Groups for a PyTorch optimizer; biases have twice the rate and no decay. Frozen parameters are left out."""
+    """Groups parameters for an optimizer; biases have twice the rate and no decay, frozen ones are left out."""
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter, rate in _rated(detector, rates):
         if parameter.requires_grad:

@@ -37,11 +37,11 @@ from step.training.samples.clips import EpochBatches, batches_of_epoch
 from step.training.samples.loading import load_batches
 from step.training.samples.training_data import TrainingData
 from step.training.schedule import LearningRates, cosine_factor, parameter_groups
-from step.training.validation_images import sample_pictures
+from step.training.validation_images import sample_images
 
 
 class Trainer:
-    """One run.
+    """Trains one run.
 
     Args:
         config: what is trained, on what, how.
@@ -106,7 +106,7 @@ class Trainer:
 
     @property
     def model(self) -> StepDetector:
-        """What is evaluated and saved."""
+        """Returns what is evaluated and saved."""
         if self.average is None:
             return self.detector
         averaged = self.average.module
@@ -135,7 +135,7 @@ class Trainer:
             self.progress = replace(self.progress, best=-1.0)  # the best one of this folder is to come
 
     def run(self) -> dict[int, Score]:
-        """Trains to the end; the scores of the last evaluation, by step.
+        """Trains to the end; returns the scores of the last evaluation, by step.
 
         Raises:
             StepError: a loss that is no number, memory that does not suffice, or nowhere to write.
@@ -218,7 +218,7 @@ class Trainer:
         return cosine_factor(update, warmup=self.config.optimizer.warmup, total=self.total)
 
     def update(self, batches: list[Batch]) -> list[list[float]]:
-        """One step of the optimizer; losses of the last batch, by step.
+        """Takes one step of the optimizer; returns the losses of the last batch, by step.
 
         Raises:
             StepError: a loss that is no number.
@@ -233,7 +233,7 @@ class Trainer:
         for number, batch in enumerate(batches):
             is_last = number == len(batches) - 1
             with self.fabric.no_backward_sync(self.task, enabled=not is_last):
-                losses = self.task(batch.to(self.fabric.device).recoloured(), self.progress.epoch)
+                losses = self.task(batch.to(self.fabric.device).with_colours_changed(), self.progress.epoch)
                 # one copy from the device
                 values = torch.stack([torch.stack(tuple(each)) for each in losses]).detach().tolist()
                 self._check(values, batch)
@@ -260,7 +260,7 @@ class Trainer:
                     raise self._not_finite(f"{name} loss of step {step}", value, {"step": step, "loss": name}, batch)
 
     def _not_finite(self, what: str, value: float, place: dict[str, Any], batch: Batch) -> StepError:
-        """Keeps which clips gave it."""
+        """Writes down which clips gave it; returns the error to raise."""
         report = self.folder / "not_finite.json"
         where = {"update": self.progress.update, "epoch": self.progress.epoch, **place, "clips": batch.ids}
         with atomic_path(report) as path:
@@ -289,8 +289,8 @@ class Trainer:
         log.scores(self.progress.update, self.progress.epoch - 1, scores)
         if self.fabric.is_global_zero:
             last = scores[max(scores)]
-            pictures = sample_pictures(self.data.val, last.detections.table, last.names)
-            log.image("validation", pictures, self.progress.update)
+            image = sample_images(self.data.val, last.detections.table, last.names)
+            log.image("validation", image, self.progress.update)
         mean_ap = scores[max(scores)].mean_ap(0.5)
         if mean_ap > self.progress.best:
             self.progress = replace(self.progress, best=mean_ap)
@@ -306,7 +306,7 @@ class Trainer:
 
 
 def _groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
-    """So many batches each; fewer at the end are left out."""
+    """Yields groups of so many batches; fewer at the end are left out."""
     group: list[Batch] = []
     for batch in batches:
         group.append(batch)

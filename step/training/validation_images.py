@@ -10,13 +10,13 @@ from torch import Tensor
 from step.data.ava_dataset import AvaDataset
 from step.evaluation.box_table import BoxTable
 
-_PICTURES, _HEIGHT_PX = 4, 240
+_IMAGES, _HEIGHT_PX = 4, 240
 _LEAST_SCORE, _MOST_BOXES = 0.3, 8
 _TRUE_RGB, _FOUND_RGB = (0, 200, 90), (255, 170, 30)
 
 
-def sample_pictures(dataset: AvaDataset, results: BoxTable, names: Mapping[int, str]) -> NDArray[np.uint8]:
-    """Evenly spread key frames beside each other: the ground truth green, detections orange.
+def sample_images(dataset: AvaDataset, results: BoxTable, names: Mapping[int, str]) -> NDArray[np.uint8]:
+    """Shows evenly spread key frames beside each other: the ground truth green, detections orange.
 
     Args:
         dataset: with the resizing to the model's input as its transform.
@@ -26,11 +26,11 @@ def sample_pictures(dataset: AvaDataset, results: BoxTable, names: Mapping[int, 
     Returns:
         uint8 [H, W, 3] RGB.
     """
-    chosen = np.unique(np.linspace(0, len(dataset) - 1, _PICTURES).astype(int)).tolist()
-    return np.concatenate([_picture(dataset, index, results, names) for index in chosen], axis=1)
+    chosen = np.unique(np.linspace(0, len(dataset) - 1, _IMAGES).astype(int)).tolist()
+    return np.concatenate([_image(dataset, index, results, names) for index in chosen], axis=1)
 
 
-def _picture(dataset: AvaDataset, index: int, results: BoxTable, names: Mapping[int, str]) -> NDArray[np.uint8]:
+def _image(dataset: AvaDataset, index: int, results: BoxTable, names: Mapping[int, str]) -> NDArray[np.uint8]:
     sample = dataset[index]
     frames = sample["frames"].as_subclass(Tensor)
     # [3, H, W] -> [H, W, 3]; the key frame begins the clip's second half

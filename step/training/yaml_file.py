@@ -13,7 +13,7 @@ _MOST_VALUES = 100_000
 
 
 def read_yaml(path: Path) -> Any:
-    """The value in a YAML file of plain values.
+    """Reads the value in a YAML file of plain values.
 
     Raises:
         FileNotFoundError: no such file.
@@ -36,7 +36,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def parse_yaml(text: str) -> Any:
-    """The value of a text.
+    """Returns the value of a text.
 
     Raises:
         ValueError: it is no YAML, has a key twice, is nested too deeply, or repeats so much that it has no end.

@@ -39,7 +39,7 @@ def test_equals_golden(tactic, iou_threshold, golden_ops):
     ],
 )
 def test_keeps_what_the_reference_keeps(num_boxes, clips, classes, tactic):
-    """Of 10,812 cases in all: crowded and sparse boxes, scores of few values, so that many are equal."""
+    """There are 10,812 cases: crowded and sparse boxes, scores of few values, so that many are equal."""
     state = np.random.RandomState(num_boxes)
     boxes = _boxes(state, clips, num_boxes)
     scores = _scores(state, (clips, num_boxes, classes))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from cuda import bindings
 from plugin_resources import ARCHITECTURES, resources, variants
 from step_plugins import PluginError, class_nms, nvrtc, roi_align
 
@@ -61,8 +62,10 @@ def test_loads_of_aligned_features_are_16_bytes():
 def test_the_cache_is_used(cache_folder, monkeypatch):
     first = nvrtc.compile_ptx("class_nms.cu", A_DEFINE)
     assert len(list(cache_folder.iterdir())) == 1
-    monkeypatch.setattr(nvrtc, "_compile", lambda *_: pytest.fail("compiled again"))
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
     assert nvrtc.compile_ptx("class_nms.cu", A_DEFINE) == first
+    with pytest.raises(PluginError, match="cuda-bindings is not installed"):  # nothing can be compiled here
+        nvrtc.compile_ptx("class_nms.cu", {**A_DEFINE, "THREADS": "128"})
 
 
 @pytest.mark.parametrize("damage", [b"", b"garbage", b"// sha256 0\n.version 9.0", None])
@@ -153,13 +156,14 @@ def test_without_nvrtc(monkeypatch):
             raise RuntimeError("Failure finding libnvrtc.so\nmore")
 
     nvrtc.nvrtc_version.cache_clear()
-    monkeypatch.setattr(nvrtc, "_load", NoLibrary)
+    monkeypatch.setattr(bindings, "nvrtc", NoLibrary)
     with pytest.raises(PluginError, match="^NVRTC is not installed .*libnvrtc was not found.*; pip install"):
         nvrtc.nvrtc_version()
     nvrtc.nvrtc_version.cache_clear()
 
 
 def test_without_cuda_bindings(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "cuda.bindings", None)
+    nvrtc.nvrtc_version.cache_clear()
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
     with pytest.raises(PluginError, match=r"^cuda-bindings is not installed .*pip install 'step-trt\[plugins\]'"):
-        nvrtc._load()
+        nvrtc.nvrtc_version()

@@ -164,13 +164,13 @@ class FakeDriver:
 def driver(monkeypatch):
     def use(**options):
         fake = FakeDriver(**options)
-        launch._load.cache_clear()
+        launch.loaded_function.cache_clear()
         monkeypatch.setitem(sys.modules, "cuda.bindings.driver", fake)
         monkeypatch.setattr(bindings, "driver", fake)
         return fake
 
     yield use
-    launch._load.cache_clear()
+    launch.loaded_function.cache_clear()
 
 
 def _kernel():
@@ -204,10 +204,10 @@ def test_a_kernel_is_compiled_once_in_a_process(driver, monkeypatch, tmp_path):
     monkeypatch.setenv("STEP_PLUGINS_CACHE", str(tmp_path / "file"))
     compiled = []
     monkeypatch.setattr(kernel, "compile_ptx", lambda *arguments: compiled.append(arguments) or b"ptx")
-    kernel._ptx.cache_clear()
+    kernel.ptx_of.cache_clear()
     for _ in range(3):
         launch.launch(_kernel(), (1, 1, 1), (), device=0, stream=5)
-    kernel._ptx.cache_clear()
+    kernel.ptx_of.cache_clear()
     assert len(compiled) == 1
 
 
@@ -265,17 +265,17 @@ assert has() == [True, True]
 
 def test_steps_operators_choose(on_the_host):
     features, tubes, nms = _features(), _tubes(), _nms_inputs()
-    assert torch.equal(torch_kernels._class_nms(*nms, 0.01, 0.4), step_class_nms(*nms, **NMS))
-    torch_kernels._roi_align(features, tubes, 7)
+    assert torch.equal(torch_kernels.class_nms_on_gpu(*nms, 0.01, 0.4), step_class_nms(*nms, **NMS))
+    torch_kernels.roi_align_on_gpu(features, tubes, 7)
     assert len(on_the_host) == 2
     # what the kernels are not made for goes through the matrix products
     for other, pool_size in ((features.double(), 7), (features.bfloat16(), 7), (features, 9)):
-        found = torch_kernels._roi_align(other, tubes, pool_size)
+        found = torch_kernels.roi_align_on_gpu(other, tubes, pool_size)
         assert torch.equal(found, step_roi_align(other, tubes, pool_size=pool_size))
     many = torch.zeros(1, 1025, 4), torch.zeros(1, 1025, 1)
     many[0][0, :, 2:] = 10
     many[1][0, 3] = 1
-    assert torch_kernels._class_nms(*many, 0.01, 0.4).argmax() == 3
+    assert torch_kernels.class_nms_on_gpu(*many, 0.01, 0.4).argmax() == 3
     assert len(on_the_host) == 2
 
 

@@ -14,7 +14,7 @@ _CORES_AN_EXPORT = 4
 
 
 def measure(report: Report, options: StageOptions) -> None:
-    """Seconds and megabytes of each export; as many at once as the cores allow.
+    """Measures seconds and megabytes of each export; as many run at once as the cores allow.
 
     Raises:
         StepError: a model cannot be written.

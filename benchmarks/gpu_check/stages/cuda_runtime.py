@@ -62,7 +62,7 @@ def _guarded(report: Report, machine: CudaMachine, sizes: Sizes, section: Callab
 
 
 def _contexts(report: Report, bench: Bench) -> None:
-    """A new thread has the GPU within a block, and afterwards what it had before, even after an error."""
+    """Checks that a new thread has the GPU within a block, and then what it had before, even after an error."""
     machine, found = bench.machine, {}
     own = machine.current_context()
     report.check(own != 0, "the thread has no context within a block of active()")
@@ -84,7 +84,7 @@ def _contexts(report: Report, bench: Bench) -> None:
 
 
 def _copies(report: Report, bench: Bench) -> None:
-    """Up, on the device and down again, on two streams at once; then how fast each of them is."""
+    """Copies up, on the device and down again, on two streams at once; then measures how fast each of them is."""
     cuda, random = bench.machine.cuda, np.random.default_rng(0)
     streams = [bench.stream(), bench.stream()]
     for size in (1, 4097, bench.sizes.large_bytes):
@@ -120,7 +120,7 @@ def _copies(report: Report, bench: Bench) -> None:
 
 
 def _events(report: Report, bench: Bench) -> None:
-    """The time between two events is the kernel's between them, and the host's clock agrees."""
+    """Checks that the time between two events is the kernel's between them, and that the host's clock agrees."""
     cuda, launcher = bench.machine.cuda, bench.machine.launcher
     stream, start, end, plain = bench.stream(), bench.event(timed=True), bench.event(timed=True), bench.event()
     launcher.launch("spin", (1,), stream)  # the first launch of a kernel loads it
@@ -146,7 +146,7 @@ def _events(report: Report, bench: Bench) -> None:
 
 
 def _ordering(report: Report, bench: Bench) -> None:
-    """What waits for an event sees what was written before it; what does not wait sees the past."""
+    """Checks that what waits for an event sees what was written before it, and what does not wait sees the past."""
     cuda, launcher, words = bench.machine.cuda, bench.machine.launcher, bench.sizes.words
     writer, reader = bench.stream(), bench.stream()
     written, done = bench.event(), bench.event()
@@ -180,7 +180,7 @@ def _ordering(report: Report, bench: Bench) -> None:
 
 
 def _graphs(report: Report, bench: Bench) -> None:
-    """Two graphs in turns, each on new input every time."""
+    """Replays two graphs alternately, each on new input every time."""
     cuda, words = bench.machine.cuda, bench.sizes.words
     stream, done = bench.stream(), bench.event()
     hashing = Hashing(bench, stream)

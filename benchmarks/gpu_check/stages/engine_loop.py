@@ -28,7 +28,7 @@ _LEAST_S = 10.0  # for what is still to come
 
 @dataclass(frozen=True)
 class _Sizes:
-    """Of the work, by device.
+    """Sets the sizes of the work, by device.
 
     Attributes:
         config: of the model.
@@ -95,7 +95,7 @@ def measure(report: Report, options: StageOptions) -> None:
 
 
 class _Guard:
-    """What fails in the block is a problem of the stage, which goes on."""
+    """Makes what fails in the block a problem of the stage, which goes on."""
 
     def __init__(self, report: Report, name: str) -> None:
         self._report = report
@@ -115,7 +115,7 @@ class _Guard:
 def _whole(
     report: Report, bench: LoopBench, loop: Loop, cuda_graph: bool, clips: Any, wanted: dict[str, Words]
 ) -> dict[str, Words]:
-    """All clips, two calls under way."""
+    """Runs all clips, with two calls under way."""
     counted, calls, name = bench.machine.counted, alternating(len(clips)), _name(loop, cuda_graph)
     backend = bench.open(loop, cuda_graph=cuda_graph)
     try:
@@ -144,7 +144,7 @@ def _whole(
 
 
 def _traced(report: Report, bench: LoopBench, loop: Loop, cuda_graph: bool, clips: Any) -> None:
-    """The spans that `--trace` would write."""
+    """Checks the spans that `--trace` would write."""
     recorder, name, calls = Recorder(), _name(loop, cuda_graph), alternating(len(clips))
     backend = bench.open(loop, cuda_graph=cuda_graph, tracer=recorder)
     try:
@@ -161,7 +161,7 @@ def _traced(report: Report, bench: LoopBench, loop: Loop, cuda_graph: bool, clip
 
 
 def _halves(report: Report, bench: LoopBench, cuda_graph: bool, clips: Any, wanted: dict[str, Words]) -> None:
-    """Features to the host and back."""
+    """Runs with features to the host and back."""
     name = f"{_name('steps', cuda_graph)}, in halves"
     backend = bench.open("steps", cuda_graph=cuda_graph)
     try:

@@ -12,7 +12,7 @@ PATHS = ("tests/runtime/backends/test_gpu.py", "tests/runtime/backends/test_back
 
 
 def measure(report: Report, options: StageOptions) -> None:
-    """Which libraries run here, and every GPU test outside of the plugins'.
+    """Finds which libraries run here, and runs every GPU test outside of the plugins'.
 
     Raises:
         StageSkippedError: neither library runs here, and why.
@@ -27,7 +27,7 @@ def measure(report: Report, options: StageOptions) -> None:
 
 
 def _problem(flavour: Flavour) -> str | None:
-    """Why a library does not run here."""
+    """Says why a library does not run here."""
     try:
         load_flavour(flavour)
         gpu = find_gpu("auto")

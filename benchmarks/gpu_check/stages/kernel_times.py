@@ -28,7 +28,7 @@ _METRICS = ("gpu__time_duration.sum", "dram__bytes_read.sum", "dram__bytes_write
 
 
 def measure(report: Report, options: StageOptions) -> None:
-    """Ceilings, kernels, hardware counters, convolutions: in this order, as far as the time goes.
+    """Measures ceilings, kernels, convolutions, hardware counters: in this order, as far as the time goes.
 
     Raises:
         StepError: the ceilings cannot be measured.
@@ -74,7 +74,7 @@ def _kernels(report: Report, options: StageOptions, peaks: Peaks | None) -> None
 
 
 def _convolutions(report: Report, options: StageOptions, peaks: Peaks | None) -> None:
-    """Contiguous and channels last, with cuDNN's fastest algorithm of each."""
+    """Times contiguous and channels last, with cuDNN's fastest algorithm of each."""
     is_cuda = options.device == "cuda"
     size = {"frames": 36, "image_size_px": 400} if is_cuda else {"frames": 8, "image_size_px": 32, "width": 0.06}
     torch.backends.cudnn.benchmark = True
@@ -109,7 +109,7 @@ def _convolutions(report: Report, options: StageOptions, peaks: Peaks | None) ->
 
 
 def _counters(report: Report, options: StageOptions) -> None:
-    """What the hardware counted while each variant ran once, with empty caches; many machines do not let a user ask."""
+    """Reads what the hardware counted in one run of each variant with empty caches, where a user may ask."""
     ncu, table = shutil.which("ncu"), "hardware counters (ncu), one run each, empty caches"
     if ncu is None or options.left_s < _NEEDS_S:
         report.figure("ncu", "not on the PATH" if ncu is None else "left out: no time", "found", table=table)
@@ -137,7 +137,7 @@ def _counters(report: Report, options: StageOptions) -> None:
 
 
 def read_counters(text: str) -> list[dict[str, float]]:
-    """Metrics of every launch, in order, from ncu's CSV.
+    """Reads the metrics of every launch, in order, from ncu's CSV.
 
     Args:
         text: standard output of `ncu --csv`; the program's own lines and ncu's messages stand before the header.

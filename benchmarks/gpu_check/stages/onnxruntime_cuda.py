@@ -32,10 +32,10 @@ from step.parity.tolerances import TOLERANCES, detections_apart
 _RUNS: dict[Device, int] = {"cuda": 30, "none": 2}
 _WARM_UP_RUNS = 3
 _SCORE_THRESHOLD, _NMS_IOU = 0.01, 0.4  # the export's defaults
-_NEEDS_S = 12.0  # a way that cannot be done in this time is not begun: the first call tries cuDNN's algorithms
+_NEEDS_S = 12.0  # what cannot be done in this time is not begun: the first call tries cuDNN's algorithms
 _MAP_NEEDS_S = 40.0
 # The most telling first; (precision, loop, TF32, clips a call).
-_WAYS: tuple[tuple[Precision, Loop, bool, int], ...] = (
+_CONFIGURATIONS: tuple[tuple[Precision, Loop, bool, int], ...] = (
     ("fp16", "fused", True, 1),
     ("fp32", "fused", False, 1),
     ("fp32", "fused", True, 1),
@@ -47,7 +47,7 @@ _WAYS: tuple[tuple[Precision, Loop, bool, int], ...] = (
 
 
 def measure(report: Report, options: StageOptions) -> None:
-    """Every way of running the full-size model that there is time for, with mAP parity on toy data in between.
+    """Times every configuration of the full-size model that there is time for, with mAP parity on toy data in between.
 
     Raises:
         StepError: the provider cannot be used; the library's own reason is in the message.
@@ -65,10 +65,10 @@ def measure(report: Report, options: StageOptions) -> None:
     report.figure("reference: 2 clips on the CPU in fp32", time.perf_counter() - start_s, "seconds", table="library")
     where = "cuda" if options.device == "cuda" else "cpu"
     _placement(report, bundles["fp16"], where, clips[:1])
-    for number, way in enumerate(_WAYS):
+    for number, configuration in enumerate(_CONFIGURATIONS):
         if number == 2:
             _map_parity(report, options)
-        precision, loop, tf32, batch = way
+        precision, loop, tf32, batch = configuration
         name = f"{precision} {loop}{' TF32' if tf32 and precision == 'fp32' else ''}, batch {batch}"
         if options.left_s < _NEEDS_S:
             report.figure(name, "left out: no time", "median ms", table="full size")
@@ -97,7 +97,7 @@ def _open(bundle: Path, loop: Loop, *, device: str, tf32: bool) -> Iterator[Onnx
 
 
 def _time(report: Report, name: str, backend: OnnxRuntimeBackend, clips: NDArray[np.uint8], runs: int) -> None:
-    """A call takes frames from the host and gives detections back there."""
+    """Times calls that take frames from the host and give detections back there."""
     start_s = time.perf_counter()
     backend.submit(clips).result()
     report.figure(name, time.perf_counter() - start_s, "first call s", table="full size")
@@ -124,7 +124,7 @@ def _compare(
     expected: list[Detections[Array]],
     precision: Precision,
 ) -> None:
-    """With the CPU in float32: tubes, and which detections only one side has."""
+    """Compares with the CPU in float32: tubes, and which detections only one side has."""
     tolerance = TOLERANCES[precision]
     pairs = list(zip(found, expected, strict=True))
     boxes_px = max(float(np.abs(np.subtract(one.tubes_px, two.tubes_px)).max()) for one, two in pairs)
@@ -150,7 +150,7 @@ def _compare(
 
 
 def _placement(report: Report, bundle: Path, device: str, clips: NDArray[np.uint8]) -> None:
-    """How many nodes of the fused graph each provider runs, and how long they take, by the library's own profile."""
+    """Counts the nodes of the fused graph that each provider runs, by the library's own profile."""
     manifest = read_bundle(bundle)
     options = session_options(None)
     options.enable_profiling = True
@@ -174,7 +174,7 @@ def _placement(report: Report, bundle: Path, device: str, clips: NDArray[np.uint
 
 
 def _map_parity(report: Report, options: StageOptions) -> None:
-    """The packaged model on toy data, beside PyTorch on the same device without TF32."""
+    """Scores the packaged model on toy data, beside PyTorch on the same device without TF32."""
     table = "mAP parity on toy data"
     if options.left_s < _MAP_NEEDS_S and options.device == "cuda":
         report.figure("ONNX Runtime", "left out: no time", "mAP", table=table)

@@ -38,7 +38,7 @@ Call = Callable[[], Detections[NDArray[np.generic]]]
 
 @dataclass(frozen=True)
 class Mode:
-    """One way of running the detector.
+    """Describes one configuration of the detector.
 
     Attributes:
         name: as docs/benchmarks.md has it, where it has it.
@@ -73,7 +73,7 @@ _COMPILED = (Mode("torch-compile fp16 weights", "fp16", how="compile"), Mode("to
 
 
 def measure(report: Report, options: StageOptions) -> None:
-    """Without the two kernels, with them, as a CUDA graph, several clips a call, compiled: in this order.
+    """Times modes without the two kernels, with them, as a CUDA graph, of several clips, compiled: in this order.
 
     Raises:
         StepError: the model cannot be made.
@@ -166,7 +166,7 @@ class _Bench:
         return call
 
     def _compare(self, name: str, found: Detections[NDArray[np.generic]]) -> None:
-        """With the first mode's, float32 without TF32; half's tolerance is what all others are held to."""
+        """Compares with the first mode's, float32 without TF32; all others are held to half's tolerance."""
         if self._expected is None:
             self._expected = found
             return
@@ -185,7 +185,7 @@ class _Bench:
 
 
 def _parts(report: Report, options: StageOptions, checkpoint: Path) -> None:
-    """Where a clip's time goes: each part by itself on the device, fp16, channels last, with the kernels."""
+    """Measures where a clip's time goes: each part by itself on the device, fp16, channels last, with the kernels."""
     device = "cuda" if options.device == "cuda" else "cpu"
     mode = Mode("", "fp16", channels_last=True)
     detector = _detector(checkpoint, mode).to(device)
@@ -222,7 +222,7 @@ def _detector(checkpoint: Path, mode: Mode) -> StepDetector:
 
 
 def _times_ms(call: Call, runs: int) -> list[float]:
-    """Each until its results are on the host."""
+    """Times each call until its results are on the host."""
     for _ in range(_WARM_UP_RUNS):
         call()
     times_ms = []

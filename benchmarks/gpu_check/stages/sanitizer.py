@@ -14,7 +14,7 @@ _LAST_LINES = 3
 
 
 def measure(report: Report, options: StageOptions) -> None:
-    """One row for each tool: errors found, seconds.
+    """Adds one row for each tool: errors found, seconds.
 
     Raises:
         StageSkippedError: no GPU, one that it cannot watch, or no compute-sanitizer, which comes with the CUDA toolkit.

@@ -24,7 +24,7 @@ _BUNDLES: tuple[tuple[Precision, Loop], ...] = (("fp32", "fused"), ("fp32", "ste
 
 
 def measure(report: Report, options: StageOptions) -> None:
-    """The packaged model in ONNX Runtime and PyTorch, 8 threads of 60 calls each."""
+    """Shares the packaged model in ONNX Runtime and PyTorch among 8 threads of 60 calls each."""
     need_cuda(options.device)
     where = "cuda" if options.device == "cuda" else "cpu"
     for precision, loop in _BUNDLES:

@@ -25,7 +25,7 @@ _MOST_WORKERS = 12
 
 
 def measure(report: Report, options: StageOptions) -> None:
-    """Rows of updates, then the toy model with its clips in memory, then with clips that other processes load.
+    """Measures updates, then the toy model with its clips in memory, then with clips that other processes load.
 
     Raises:
         StageSkippedError: a library of training is not here, or torchvision is one for another PyTorch.

@@ -32,7 +32,7 @@ _MOST_APART = 2  # of 255; the decoders are exact, the conversion between their 
 
 
 def measure(report: Report, options: StageOptions) -> None:
-    """Frames a second of each way to decode, and whether the GPU's frames are the CPU's.
+    """Measures frames a second of each decoder, and whether the GPU's frames are the CPU's.
 
     Raises:
         StageSkippedError: PyAV is not here.
@@ -55,7 +55,7 @@ def measure(report: Report, options: StageOptions) -> None:
 
 
 def _presence(report: Report) -> None:
-    """What else might decode; these are not used."""
+    """Reports what else might decode; these are not used."""
     table = "what is here"
     has_ffmpeg = any("FFMPEG:" in line and "YES" in line for line in cv2.getBuildInformation().splitlines())
     report.figure("OpenCV", f"{cv2.__version__}, {'with' if has_ffmpeg else 'without'} FFmpeg", "found", table=table)
@@ -69,7 +69,7 @@ def _presence(report: Report) -> None:
 
 
 def _decode_on_gpu(report: Report, video: Path) -> None:
-    """NVDEC, which a machine need not have: why it does not work is a figure, and a problem only are wrong frames."""
+    """Tries NVDEC, which a machine need not have: why it does not work is a figure, only wrong frames are a problem."""
     import av
     import av.logging
     from av.codec.hwaccel import HWAccel, hwdevices_available
@@ -95,7 +95,7 @@ def _decode_on_gpu(report: Report, video: Path) -> None:
 def _time(
     report: Report, row: str, video: Path, *, threads: int | None = None, acceleration: "HWAccel | None" = None
 ) -> list[NDArray[np.uint8]]:
-    """Adds frames a second, decoding alone and with RGB pictures made of them; returns the first frames, YUV."""
+    """Adds frames a second, decoding alone and with RGB images made of them; returns the first frames, YUV."""
     for column, with_rgb in (("frames/s", False), ("frames/s as RGB", True)):
         count, start_s = 0, time.perf_counter()
         for frame in _decode(video, threads, acceleration):
@@ -108,7 +108,7 @@ def _time(
 
 
 def _first_frames(video: Path, acceleration: "HWAccel | None" = None) -> list[NDArray[np.uint8]]:
-    """uint8 [H * 3 / 2, W] each: luma, then chroma, whatever the decoder's layout is."""
+    """Decodes frames, uint8 [H * 3 / 2, W] each: luma, then chroma, whatever the decoder's layout is."""
     frames: list[NDArray[np.uint8]] = []
     for frame in _decode(video, None, acceleration):
         # To the end: a decoder that is closed with frames under way has hung on an H200 (NVDEC, several threads).
@@ -135,7 +135,7 @@ def _decode(video: Path, threads: int | None, acceleration: "HWAccel | None") ->
 
 
 def _write_video(path: Path, count: int, report: Report) -> Path:
-    """A video whose parts move at different speeds, so that there is something to predict."""
+    """Writes a video whose parts move at different speeds, so that there is something to predict."""
     import av
     import av.video
 
@@ -144,8 +144,8 @@ def _write_video(path: Path, count: int, report: Report) -> Path:
         stream = container.add_stream(encoder, rate=_RATE, options=_ENCODERS[encoder])
         assert isinstance(stream, av.video.VideoStream)
         stream.width, stream.height, stream.pix_fmt = _WIDTH_PX, _HEIGHT_PX, "yuv420p"
-        for index, picture in enumerate(_pictures(count)):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        for index, image in enumerate(_images(count)):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = index, Fraction(1, _RATE)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -153,14 +153,14 @@ def _write_video(path: Path, count: int, report: Report) -> Path:
     return path
 
 
-def _pictures(count: int) -> Iterator[NDArray[np.uint8]]:
+def _images(count: int) -> Iterator[NDArray[np.uint8]]:
     noise = np.random.RandomState(0).randint(0, 256, (_HEIGHT_PX // 16, 2 * _WIDTH_PX // 16, 3)).astype(np.uint8)
     wide = np.asarray(cv2.resize(noise, (2 * _WIDTH_PX, _HEIGHT_PX), interpolation=cv2.INTER_CUBIC), np.uint8)
     for index in range(count):
-        picture = np.ascontiguousarray(wide[:, (4 * index) % _WIDTH_PX :][:, :_WIDTH_PX])
+        image = np.ascontiguousarray(wide[:, (4 * index) % _WIDTH_PX :][:, :_WIDTH_PX])
         left_px, top_px = (9 * index) % (_WIDTH_PX - 200), (5 * index) % (_HEIGHT_PX - 200)
-        picture[top_px : top_px + 200, left_px : left_px + 200] = wide[:200, :200]
-        yield picture
+        image[top_px : top_px + 200, left_px : left_px + 200] = wide[:200, :200]
+        yield image
 
 
 if __name__ == "__main__":

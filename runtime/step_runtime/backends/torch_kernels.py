@@ -26,19 +26,21 @@ def use_kernels(device: str) -> str | None:
             load(any_kernel, device=torch.cuda.current_device())
     except PluginError as error:
         return str(error)
-    torch.library.register_kernel(tube_roi_align_op, "cuda", _roi_align)
-    torch.library.register_kernel(class_nms_op, "cuda", _class_nms)
+    torch.library.register_kernel(tube_roi_align_op, "cuda", roi_align_on_gpu)
+    torch.library.register_kernel(class_nms_op, "cuda", class_nms_on_gpu)
     return None
 
 
-def _roi_align(features: Tensor, tubes_px: Tensor, pool_size: int) -> Tensor:
+def roi_align_on_gpu(features: Tensor, tubes_px: Tensor, pool_size: int) -> Tensor:
+    """Runs the kernel where it is made for the features, else the matrix products; see `tube_roi_align_op`."""
     if torch_ops.takes_roi_align(features, pool_size):
         pooled: Tensor = torch_ops.tube_roi_align_cuda(features, tubes_px, pool_size)
         return pooled
     return matrix_roi_align(features, tubes_px, pool_size)
 
 
-def _class_nms(boxes_xyxy: Tensor, scores: Tensor, score_threshold: float, iou_threshold: float) -> Tensor:
+def class_nms_on_gpu(boxes_xyxy: Tensor, scores: Tensor, score_threshold: float, iou_threshold: float) -> Tensor:
+    """Runs the kernel where it is made for the scores, else the matrix products; see `class_nms_op`."""
     if torch_ops.takes_class_nms(scores):
         kept: Tensor = torch_ops.class_nms_cuda(boxes_xyxy, scores, score_threshold, iou_threshold)
         return kept

@@ -24,7 +24,7 @@ _SMALLEST_SHARE = 0.1  # of a background box's side in the frame's
 
 
 class ClassificationTask(nn.Module):
-    """A one-step detector whose forward pass is its classification loss; see `DetectionTask`.
+    """Wraps a one-step detector whose forward pass is its classification loss; see `DetectionTask`.
 
     Args:
         detector: with one step that looks at the whole clip. Its local branch is frozen.
@@ -42,7 +42,7 @@ class ClassificationTask(nn.Module):
                 parameter.requires_grad_(False)
 
     def forward(self, batch: Batch, epoch: int) -> list[StepLosses]:
-        """The loss, as that of one step that regresses nothing."""
+        """Returns the loss, as that of one step that regresses nothing."""
         tubes_px, labels, valid = classification_tubes(
             batch, image_size_px=self.detector.config.image_size_px, seed=f"{self.seed} {epoch}"
         )
@@ -54,14 +54,14 @@ class ClassificationTask(nn.Module):
 
 
 def classify(detector: StepDetector, frames: Tensor, boxes_px: Tensor) -> Tensor:
-    """Logits [B, S, K] of boxes [B, S, 4] that stay where they are through the clip."""
+    """Returns the logits [B, S, K] of boxes [B, S, 4] that stay where they are through the clip."""
     clip = detector.extract(frames)
     tubes_px = boxes_px[:, :, None].expand(-1, -1, detector.config.step_frames(0), -1)
     return detector.run_head(clip, tubes_px, step=0).logits
 
 
 def classification_tubes(batch: Batch, *, image_size_px: int, seed: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes to classify: each person's, moved a little, and background.
+    """Draws the boxes to classify: each person's, moved a little, and background.
 
     Returns:
         [B, S, 4] px, their labels [B, S, K] (0 for background), and bool [B, S], false for rows that fill up.
@@ -81,7 +81,7 @@ def classification_tubes(batch: Batch, *, image_size_px: int, seed: str) -> tupl
 
 
 def _boxes_of(people: People, image_size_px: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Of one clip, on the CPU: people first."""
+    """Draws the boxes of one clip on the CPU, people first: boxes [S, 4] px and labels [S, K]."""
     true_px, labels = people.boxes_px.cpu(), people.labels.cpu()
     positives = [_jittered(true_px, person, image_size_px, generator) for person in range(len(true_px))]
     background = _background(true_px, BACKGROUND_PER_PERSON * len(true_px), image_size_px, generator)
@@ -90,7 +90,7 @@ def _boxes_of(people: People, image_size_px: int, generator: torch.Generator) ->
 
 
 def _jittered(true_px: Tensor, person: int, image_size_px: int, generator: torch.Generator) -> Tensor:
-    """A box near a person's that nobody else's overlaps much, [1, 4]; their own where none of the tries is one."""
+    """Draws a box [1, 4] near a person's that nobody else's overlaps much; their own where no try is one."""
     own = true_px[person]
     sides = (own[2:] - own[:2]).repeat(2)
     tries = (own + _JITTER * sides * torch.randn(_TRIES, 4, generator=generator)).clamp(0, image_size_px)
@@ -102,7 +102,7 @@ def _jittered(true_px: Tensor, person: int, image_size_px: int, generator: torch
 
 
 def _background(true_px: Tensor, count: int, image_size_px: int, generator: torch.Generator) -> Tensor:
-    """Boxes that overlap nobody much, [at most count, 4]."""
+    """Draws boxes that overlap nobody much, [at most count, 4]."""
     corners = torch.rand(_TRIES * max(count, 1), 2, 2, generator=generator)
     low, high = corners.amin(1), corners.amax(1)
     tries = torch.cat((low, high), dim=1) * image_size_px
@@ -113,7 +113,7 @@ def _background(true_px: Tensor, count: int, image_size_px: int, generator: torc
 
 
 def classified_rows(detector: StepDetector, clips: Batch) -> list[list[Row]]:
-    """Rows of AVA's csv: every class's score at every box of the ground truth; one step."""
+    """Returns rows of AVA's csv: every class's score at every box of the ground truth; one step."""
     rows: list[Row] = []
     size = max(len(people.boxes_px) for people in clips.people)
     boxes_px = torch.zeros(len(clips.people), max(size, 1), 4, device=clips.frames.device)

@@ -19,7 +19,7 @@ from step.training.samples.batch import Batch, People
 
 @dataclass(frozen=True)
 class SelectionOptions:
-    """How tubes are selected, for each step.
+    """Says how tubes are selected, for each step.
 
     Attributes:
         positive_iou: overlap above which a candidate may be positive.
@@ -38,14 +38,14 @@ class SelectionOptions:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Input tubes of one step for one clip: tubes_px [N, T', 4], scores [N] of the step before (None for the first)."""
+    """Holds one step's input tubes for a clip: tubes_px [N, T', 4], scores [N] of the step before (None if first)."""
 
     tubes_px: Tensor
     scores: Tensor | None
 
 
 class DetectionTask(nn.Module):
-    """A detector whose forward pass is its losses, which is what distributed training wraps.
+    """Wraps a detector: its forward pass is the losses, which is what distributed training needs.
 
     Args:
         detector: what is trained.
@@ -64,7 +64,7 @@ class DetectionTask(nn.Module):
         self.mean_counts = mean_counts
 
     def forward(self, batch: Batch, epoch: int) -> list[StepLosses]:
-        """Losses of every step."""
+        """Returns the losses of every step."""
         return detection_losses(
             self.detector, batch, self.options, seed=f"{self.seed} {epoch}", mean_counts=self.mean_counts
         )
@@ -78,7 +78,7 @@ def detection_losses(
     seed: str = "",
     mean_counts: MeanCounts = lambda counts: counts,
 ) -> list[StepLosses]:
-    """Losses of every step.
+    """Returns the losses of every step.
 
     Args:
         detector: in training mode, or not; candidates are collected in eval mode in any case.
@@ -111,7 +111,7 @@ def _generator(text: str) -> torch.Generator:
 def collect_candidates(
     detector: StepDetector, clip: ClipFeatures, *, max_candidates: int = 300
 ) -> list[list[Candidates]]:
-    """Of every step, the candidates of each clip; gradients are off and the networks in eval mode meanwhile."""
+    """Collects every step's candidates of each clip; gradients are off and the networks in eval mode meanwhile."""
     anchors = detector.initial_tubes(len(clip.features))
     found = [[Candidates(tubes_px, None) for tubes_px in anchors]]
     training = [module for module in detector.modules() if module.training]
@@ -173,7 +173,7 @@ def step_targets(
 def _targets_of(
     candidates: Candidates, people: People, selection: Selection, *, size: int, has_neighbours: bool
 ) -> StepTargets:
-    """Of one clip, filled up to `size` rows."""
+    """Makes the targets of one clip, filled up to `size` rows."""
     count = len(selection.tube)
     tubes_px = _filled(candidates.tubes_px[selection.tube], size, fill=candidates.tubes_px[:1])
     valid = torch.arange(size, device=tubes_px.device) < count
@@ -207,12 +207,12 @@ def _targets_of(
 
 
 def _filled(rows: Tensor, size: int, *, fill: Tensor) -> Tensor:
-    """[S, ...] -> [size, ...], with copies of `fill` [1, ...] behind."""
+    """Lengthens [S, ...] to [size, ...] with copies of `fill` [1, ...] behind."""
     return torch.cat((rows, fill.expand(size - len(rows), *rows.shape[1:])))
 
 
 def _has_neighbours(detector: StepDetector, step: int) -> bool:
-    """Before a tube is grown by its own predictions, these are trained."""
+    """Says whether neighbours are trained: where a tube is then grown by its own predictions, they are."""
     config = detector.config
     grows = step + 1 < config.num_steps and config.grows_after(step)
     return config.temporal_mode == "predict" and grows

@@ -22,7 +22,7 @@ MeanCounts = Callable[[Tensor], Tensor]
 
 
 class StepTargets(NamedTuple):
-    """What a step's tubes are to become.
+    """Says what a step's tubes are to become.
 
     Attributes:
         tubes_px: [B, S, T', 4] the step's input tubes.
@@ -44,7 +44,7 @@ class StepTargets(NamedTuple):
 
 
 class StepLosses(NamedTuple):
-    """Of one step; the total is weighted.
+    """Holds the losses of one step; the total is weighted.
 
     Attributes:
         classification: mean binary cross-entropy over all selected tubes and classes.
@@ -58,14 +58,14 @@ class StepLosses(NamedTuple):
 
     @property
     def total(self) -> Tensor:
-        """The weighted sum."""
+        """Returns the weighted sum."""
         return self.classification + BOX_WEIGHT * self.box + NEIGHBOUR_WEIGHT * self.neighbour
 
 
 def step_losses(
     output: HeadOutput, targets: StepTargets, *, mean_counts: MeanCounts = lambda counts: counts
 ) -> StepLosses:
-    """Losses of a step.
+    """Returns the losses of a step.
 
     Args:
         output: of the head on `targets.tubes_px`: logits [B, S, K], deltas [B, S, T', 4], neighbours' [B, S, T, 4].
@@ -92,6 +92,6 @@ def step_losses(
 
 
 def _box_loss(deltas: Tensor, boxes_px: Tensor, references_px: Tensor, counts: Tensor) -> Tensor:
-    """Smooth-L1 of deltas [..., 4], the sum over those that count; 0, with a gradient of 0, where none does."""
+    """Sums the smooth-L1 loss of the deltas [..., 4] that count; 0, with a gradient of 0, where none does."""
     wanted = encode_boxes(boxes_px[counts], references_px[counts])
     return F.smooth_l1_loss(deltas[counts], wanted, reduction="sum")

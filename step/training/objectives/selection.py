@@ -13,7 +13,7 @@ NOBODY = -1
 
 
 class Selection(NamedTuple):
-    """The selected tubes of one clip: positives first, then negatives.
+    """Holds the selected tubes of one clip: positives first, then negatives.
 
     Attributes:
         tube: int64 [S], place among the candidates; none twice.
@@ -29,7 +29,7 @@ class Selection(NamedTuple):
 
 
 def box_iou(first_xyxy: Tensor, second_xyxy: Tensor) -> Tensor:
-    """IoU of every pair, [N, 4] and [M, 4] px -> [N, M]; plain areas, no "+1"."""
+    """Returns the IoU of every pair, [N, 4] and [M, 4] px -> [N, M]; areas are plain, without "+1"."""
     low = torch.maximum(first_xyxy[:, None, :2], second_xyxy[None, :, :2])
     high = torch.minimum(first_xyxy[:, None, 2:], second_xyxy[None, :, 2:])
     inter = (high - low).clamp(min=0).prod(2)
@@ -91,7 +91,7 @@ def select_tubes(
 
 
 def _best(iou: Tensor) -> tuple[Tensor, Tensor]:
-    """Largest IoU [N] of each tube and with whom; nobody where there is nobody."""
+    """Returns the largest IoU [N] of each tube and with whom; nobody where there is nobody."""
     if not iou.shape[1]:
         return iou.new_full((len(iou),), -1.0), torch.full((len(iou),), NOBODY, device=iou.device)
     values, indices = iou.max(dim=1)
@@ -99,7 +99,7 @@ def _best(iou: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rank_candidates(scores: Tensor, *, max_candidates: int = 300) -> Tensor:
-    """Candidates of a later step: of each class the best, then the best of those, each tube once.
+    """Ranks the candidates of a later step: of each class the best, then the best of those, each tube once.
 
     Args:
         scores: [N, K] class scores of the previous step's tubes.

@@ -9,29 +9,27 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torchvision import tv_tensors
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as F
 
 from step.data.ava_dataset import Sample
 from step.data.frame_store import CLIP_FRAMES
+from step.data.torchvision import F, tv_tensors, v2
 from step.errors import StepError
-from step.training.samples.photometric import Recolouring, draw_distortion, draw_erased
+from step.training.samples.photometric import PhotometricChange, draw_distortion, draw_erased
 
 
 class AugmentedSample(Sample):
-    """A sample at the model's input size.
+    """Holds a sample at the model's input size.
 
     Attributes:
-        recolouring: what is still to be done to it, by `step.training.samples.photometric.recolour`.
+        photometric: what is still to be done to it, by `step.training.samples.photometric.change_colours`.
     """
 
-    recolouring: Recolouring
+    photometric: PhotometricChange
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationOptions:
-    """What is done to a clip, each with its own chance.
+    """Says what is done to a clip, each with its own chance.
 
     Attributes:
         photometric, crop, flip, erase: whether at all.
@@ -44,7 +42,7 @@ class AugmentationOptions:
 
 
 class Augmentation:
-    """A transform for `AvaDataset`: the release's augmentation, at the model's input size.
+    """Transforms samples of `AvaDataset`: the release's augmentation, at the model's input size.
 
     Args:
         image_size_px: side of the square that comes out; the aspect ratio is not kept.
@@ -66,13 +64,13 @@ class Augmentation:
         self._crop = v2.RandomIoUCrop(min_scale=0.3, max_scale=1.0, min_aspect_ratio=0.5, max_aspect_ratio=2.0)
 
     def __call__(self, sample: Sample) -> AugmentedSample:
-        """Frames and boxes together; people outside the crop are dropped."""
+        """Augments frames and boxes together; people outside the crop are dropped."""
         margin = (len(sample["frames"]) - self.clip_frames) // 2
         middle = sample["frames"][margin : margin + self.clip_frames]
         sample["frames"] = tv_tensors.wrap(middle, like=sample["frames"])
         options = self.options
         if options is None:
-            return {**_mapped(sample, self._resized), "recolouring": Recolouring()}
+            return {**_mapped(sample, self._resized), "photometric": PhotometricChange()}
         if options.crop:
             sample = self._cropped(sample)
         if options.flip and float(torch.rand(())) < 0.5:
@@ -81,14 +79,14 @@ class Augmentation:
         distortion = draw_distortion(sample["frames"]) if options.photometric else None
         erases = options.erase and float(torch.rand(())) < 0.5
         erased = draw_erased(sample["boxes"], image_size_px=self.size[0]) if erases else ()
-        return {**sample, "recolouring": Recolouring(distortion, erased)}
+        return {**sample, "photometric": PhotometricChange(distortion, erased)}
 
     def _resized(self, value: Tensor) -> Tensor:
         # as cv2.INTER_LINEAR, which knows no antialiasing
         return cast(Tensor, F.resize(value, self.size, antialias=False))
 
     def _cropped(self, sample: Sample) -> Sample:
-        """A crop that keeps enough of somebody: chosen by the people's boxes alone."""
+        """Crops so that enough of somebody is kept, which the people's boxes alone decide."""
         if not len(sample["boxes"]):
             return sample
         params = self._crop.make_params([sample["frames"], sample["boxes"]])
@@ -111,7 +109,7 @@ class Augmentation:
 
 
 def _mapped(sample: Sample, function: Callable[[Tensor], Any]) -> Sample:
-    """Frames and all boxes through one function of torchvision's, which keeps their kinds."""
+    """Calls one function of torchvision's, which keeps their kinds, with the frames and with all boxes."""
     sample["frames"] = function(sample["frames"])
     sample["boxes"] = function(sample["boxes"])
     sample["neighbour_boxes"] = function(sample["neighbour_boxes"])

@@ -14,7 +14,7 @@ _LOADING_THREADS = 2
 
 
 class TrainingClips(Dataset[AugmentedSample]):
-    """Key frames of a data set, augmented; the same sample in the same epoch is augmented the same way.
+    """Augments key frames of a data set; the same sample in the same epoch is augmented the same way.
 
     Args:
         dataset: without a transform.
@@ -44,7 +44,7 @@ class TrainingClips(Dataset[AugmentedSample]):
         self._kept = kept
 
     def __getitem__(self, index: int) -> AugmentedSample:
-        """One augmented sample."""
+        """Returns one augmented sample."""
         sample = self.dataset[index] if self._kept is None else self._kept[index].copy()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(zlib.crc32(f"{self.seed} {self.epoch} {index}".encode()))
@@ -52,7 +52,7 @@ class TrainingClips(Dataset[AugmentedSample]):
 
 
 class EpochBatches(Sampler[list[int]]):
-    """Batches of one epoch for one of several processes; together they are the batches of one process, split.
+    """Yields the batches of one epoch for one of several processes, which together split those of one process.
 
     Args:
         count: samples of the data set; an incomplete batch at the end is left out.
@@ -79,5 +79,5 @@ class EpochBatches(Sampler[list[int]]):
 
 
 def batches_of_epoch(count: int, *, batch: int, world: int) -> int:
-    """Whole batches that the processes together make of so many samples."""
+    """Counts the whole batches that the processes together make of so many samples."""
     return count // (batch * world)

@@ -14,7 +14,7 @@ from step.training.samples.batch import Batch, collate
 
 
 class _ErrorsAsValues(Dataset["AugmentedSample | StepError"]):
-    """A data set that returns what goes wrong: a worker would wrap what it raises in a traceback."""
+    """Returns what goes wrong as a value: a worker would wrap what it raises in a traceback."""
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         self.dataset = dataset
@@ -29,7 +29,7 @@ class _ErrorsAsValues(Dataset["AugmentedSample | StepError"]):
 def load_batches(
     dataset: Dataset[Any], order: Sampler[list[int]] | list[list[int]], *, workers: int, pin_memory: bool = False
 ) -> Iterator[Batch]:
-    """Batches in the order of their samples' places.
+    """Yields batches in the order of their samples' places.
 
     Args:
         dataset: of augmented samples.

@@ -12,8 +12,8 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as F
+
+from step.data.torchvision import F, v2
 
 _ERASED_SHARE = (0.02, 0.2)
 _ERASED_ASPECT = (0.3, 1 / 0.3)
@@ -21,7 +21,7 @@ _ERASED_ASPECT = (0.3, 1 / 0.3)
 
 @dataclass(frozen=True)
 class Erased:
-    """A rectangle of one colour, at the same place in every frame: pixels of the model's input, uint8 [3, 1, 1]."""
+    """Describes a rectangle of one colour, uint8 [3, 1, 1], at the same input pixels in every frame."""
 
     top: int
     left: int
@@ -31,8 +31,8 @@ class Erased:
 
 
 @dataclass(frozen=True)
-class Recolouring:
-    """What is to be done to a clip.
+class PhotometricChange:
+    """Says what is to be done to the colours of a clip.
 
     Attributes:
         distortion: parameters of v2.RandomPhotometricDistort; None for none.
@@ -54,12 +54,12 @@ def _distort() -> v2.RandomPhotometricDistort:
 
 
 def draw_distortion(frames: Tensor) -> dict[str, Any]:
-    """Random parameters for frames [F, 3, H, W]."""
+    """Draws random parameters for frames [F, 3, H, W]."""
     return cast(dict[str, Any], _distort().make_params([frames]))
 
 
 def draw_erased(boxes_px: Tensor, *, image_size_px: int) -> tuple[Erased, ...]:
-    """2 to 20 % of every person's box [M, 4], in one random colour."""
+    """Draws what hides 2 to 20 % of every person's box [M, 4] behind one random colour."""
     erased = []
     for x1, y1, x2, y2 in boxes_px.tolist():
         share = float(torch.empty(()).uniform_(*_ERASED_SHARE))
@@ -74,22 +74,22 @@ def draw_erased(boxes_px: Tensor, *, image_size_px: int) -> tuple[Erased, ...]:
     return tuple(erased)
 
 
-def recolour(frames: Tensor, recolouring: Recolouring) -> Tensor:
-    """Does it to a clip.
+def change_colours(frames: Tensor, change: PhotometricChange) -> Tensor:
+    """Distorts the colours of a clip and erases what is to be erased.
 
     Args:
         frames: uint8 [F, H, W, 3] RGB, on any device.
-        recolouring: see there.
+        change: what is to be done.
 
     Returns:
         The same shape; `frames` itself where there is nothing to do.
     """
-    if recolouring == Recolouring():
+    if change == PhotometricChange():
         return frames
-    pictures = frames.permute(0, 3, 1, 2)  # [F, H, W, 3] -> [F, 3, H, W]
-    if recolouring.distortion is not None:
-        pictures = _distort().transform(pictures, recolouring.distortion)
-    for each in recolouring.erased:
-        colour = each.colour.to(pictures.device)
-        pictures = F.erase(pictures, each.top, each.left, each.height, each.width, colour)
-    return pictures.permute(0, 2, 3, 1)
+    images = frames.permute(0, 3, 1, 2)  # [F, H, W, 3] -> [F, 3, H, W]
+    if change.distortion is not None:
+        images = _distort().transform(images, change.distortion)
+    for each in change.erased:
+        colour = each.colour.to(images.device)
+        images = F.erase(images, each.top, each.left, each.height, each.width, colour)
+    return images.permute(0, 2, 3, 1)

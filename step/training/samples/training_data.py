@@ -15,7 +15,7 @@ from step.video.files import read_folder
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Training clips, validation clips and the csv of the latter."""
+    """Holds training clips, validation clips and the csv of the latter."""
 
     train: TrainingClips
     val: AvaDataset
@@ -25,7 +25,7 @@ class TrainingData:
 def open_data(
     config: TrainingConfig, *, progress: Callable[[int, int], None] = lambda _done, _total: None
 ) -> TrainingData:
-    """The clips of a config's data set.
+    """Opens the clips of a config's data set.
 
     Raises:
         StepError: no such folder, no csv of a split or one without a box of the classes.
@@ -50,7 +50,7 @@ def open_data(
 
 
 def _check_videos(dataset: AvaDataset, csv: Path, folder: Path) -> None:
-    """Before hours of training, that there is something of every video."""
+    """Checks, before hours of training, that there is something of every video."""
     content = read_folder(folder)
     there = {path.stem for path in content.videos} | {path.name for path in content.folders}
     missing = sorted({video for video, _ in dataset.key_frames} - there)

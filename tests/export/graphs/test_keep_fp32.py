@@ -44,7 +44,7 @@ def test_matching_modules_stay_float32(pattern, islands):
 
 
 def test_a_pattern_that_matches_nothing():
-    with pytest.raises(StepError, match="--keep-fp32 'backbone.mixed_5b' matches no module; near it are .*mixed_3b"):
+    with pytest.raises(StepError, match="`keep_fp32` 'backbone.mixed_5b' matches no module; near it are .*mixed_3b"):
         make_detector(ONE_STEP).half_networks(["backbone.mixed_5b"])
 
 

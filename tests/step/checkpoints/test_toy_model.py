@@ -1,4 +1,4 @@
-"""The packaged toy model: its size, its record, what it finds, and the same mAP in every form."""
+"""The packaged toy model: its size, what it finds, as its log says, and the same mAP in every form."""
 
 import json
 
@@ -14,12 +14,9 @@ from step.training.config import read_config
 WANTED = 0.80
 
 
-def _mean_ap(path):
-    return json.loads(path.read_text())["mAP"]["0.5"]
-
-
-def _log():
-    return [json.loads(line) for line in (FOLDER / "log.jsonl").read_text().splitlines()]
+def _last_logged_scores():
+    lines = [json.loads(line) for line in (FOLDER / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if "mAP" in line][-1]["mAP"]
 
 
 def test_what_is_shipped():
@@ -31,13 +28,6 @@ def test_what_is_shipped():
     )
 
 
-def test_its_log_says_that_it_is_good():
-    last = [line for line in _log() if "mAP" in line][-1]
-    assert last["mAP"]["3"] >= WANTED
-    assert last["mAP"]["3"] >= last["mAP"]["1"]
-    assert last["time_s"] <= 30 * 60
-
-
 @pytest.fixture
 def few_videos(tmp_path, monkeypatch):
     monkeypatch.setenv("STEP_DATA_CACHE", str(tmp_path / "cache"))
@@ -47,7 +37,7 @@ def few_videos(tmp_path, monkeypatch):
 
 
 def test_parity_and_quality_on_a_few_videos(few_videos, toy_bundle, capsys):
-    """Every way of running it on a CPU gives PyTorch's mAP, which is high."""
+    """Every configuration on a CPU gives PyTorch's mAP, which is high."""
     words = ("parity", toy_bundle, "--checkpoint", "toy", "--data", "toy", "--steps", "3")
     code, printed, error = run_command(step_eval, capsys, *words)
     assert code == 0, printed + error
@@ -58,11 +48,16 @@ def test_parity_and_quality_on_a_few_videos(few_videos, toy_bundle, capsys):
 
 @pytest.mark.slow
 def test_the_whole_validation_set(tmp_path, monkeypatch, capsys):
-    """What the log says, from the committed weights, by the command of the README."""
+    """The committed weights find what the log says, after one step and after all, by the command of the README."""
     monkeypatch.setenv("STEP_DATA_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    code, _, error = run_command(step_eval, capsys, "--model", "toy", "--data", "toy", "--json", tmp_path / "s.json")
-    assert code == 0, error
-    assert _mean_ap(tmp_path / "s.json") >= WANTED
-    last = [line for line in _log() if "mAP" in line][-1]
-    assert _mean_ap(tmp_path / "s.json") == pytest.approx(last["mAP"]["3"], abs=0.02)
+    logged = _last_logged_scores()
+    found = {}
+    for step in (1, 3):
+        words = ("--model", "toy", "--data", "toy", "--steps", step, "--json", tmp_path / "s.json")
+        code, _, error = run_command(step_eval, capsys, *words)
+        assert code == 0, error
+        found[step] = json.loads((tmp_path / "s.json").read_text())["mAP"]["0.5"]
+        assert found[step] == pytest.approx(logged[str(step)], abs=0.02)
+    assert found[3] >= WANTED
+    assert found[3] > found[1]

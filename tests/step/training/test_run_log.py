@@ -14,7 +14,7 @@ def shown(tmp_path):
 
     def text():
         with console.capture() as capture:
-            console.print(log._shown())
+            console.print(log.table())
         return capture.get()
 
     return log, text

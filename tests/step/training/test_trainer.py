@@ -197,7 +197,7 @@ def test_too_little_memory(train, monkeypatch):
         (("--resume", "best"), {}, "--resume best: no such checkpoint"),
         (("--resume", "other.pth"), {}, "--resume other.pth: no such checkpoint"),
         (("--set", "optimizer.batch"), {}, "--set optimizer.batch: give KEY=VALUE"),
-        ((), {"precision": "fp16"}, "precision fp16: a CPU trains in fp32 or bf16; give --set precision=bf16"),
+        ((), {"precision": "fp16"}, "precision fp16: a CPU trains in fp32 or bf16; set precision to bf16"),
         (("--set", "data.classes=[7,10"), {}, r"--set data.classes=\[7,10: '\[7,10' is no YAML value"),
         (("--accelerator", "tpus"), {}, "--accelerator tpus --devices 1, precision fp32: .*tpus"),
         (("--devices", "x"), {}, "--accelerator cpu --devices x, precision fp32: "),

@@ -94,7 +94,7 @@ def test_processes_average_to_one_with_all_clips():
 
 
 def test_the_golden_curve(golden_ops):
-    """Of the release: 20,000 iterations, 1,000 of them warm-up, rate 7.5e-4."""
+    """The release's curve has 20,000 iterations, 1,000 of them warm-up, and a rate of 7.5e-4."""
     for iteration, rate in golden_ops["cosine_lr"]:
         found = 7.5e-4 * cosine_factor(int(iteration), warmup=1000, total=20000)
         assert found == pytest.approx(rate, rel=1e-6, abs=1e-12)

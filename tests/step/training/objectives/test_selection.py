@@ -103,7 +103,7 @@ def test_nobody():
 
 
 def test_ranking_takes_the_best_of_every_class():
-    """Of 40 tubes and 60 classes with room for 10: each class gives one tube, each tube once, the ten best stay."""
+    """With 40 tubes, 60 classes and room for 10, each class gives one tube, each tube once, and the ten best stay."""
     scores = torch.from_numpy(np.random.RandomState(3).rand(40, 60)).float()
     expected = sorted({int(column.argmax()) for column in scores.T}, key=lambda tube: -float(scores[tube].max()))
     assert rank_candidates(scores, max_candidates=10).tolist() == expected[:10]

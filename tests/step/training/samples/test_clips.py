@@ -13,8 +13,8 @@ from step.evaluation.box_table import BoxTable
 from step.training.samples.augmentation import Augmentation, AugmentationOptions
 from step.training.samples.batch import collate
 from step.training.samples.clips import EpochBatches, TrainingClips, batches_of_epoch
-from step.training.samples.photometric import Recolouring, recolour
-from step.training.validation_images import sample_pictures
+from step.training.samples.photometric import PhotometricChange, change_colours
+from step.training.validation_images import sample_images
 
 NOTHING = {"photometric": False, "crop": False, "flip": False, "erase": False}
 
@@ -66,9 +66,9 @@ def _sample(people=2):
     }
 
 
-def _seen(picture, box):
-    """Share of white inside a box and of all white that is inside, of one picture [3, H, W]."""
-    white = picture[0] > 127
+def _seen(image, box):
+    """Share of white inside a box and of all white that is inside, of one image [3, H, W]."""
+    white = image[0] > 127
     x1, y1, x2, y2 = (round(float(value)) for value in box)
     return float(white[y1:y2, x1:x2].float().mean())
 
@@ -114,19 +114,19 @@ def test_a_flip():
     pytest.fail("never flipped in 20 tries")
 
 
-def _recoloured(sample, **options):
+def _with_colours_changed(sample, **options):
     """Augmented [F, H, W, 3], and the augmented sample."""
     done = Augmentation(image_size_px=120, clip_frames=36, options=AugmentationOptions(**NOTHING | options))(sample)
-    return recolour(done["frames"].as_subclass(torch.Tensor).permute(0, 2, 3, 1), done["recolouring"]), done
+    return change_colours(done["frames"].as_subclass(torch.Tensor).permute(0, 2, 3, 1), done["photometric"]), done
 
 
 def test_erasing_takes_a_part_of_each_person():
     shares = []
     before = Augmentation(image_size_px=120, clip_frames=36, options=None)(_sample(1))
-    assert before["recolouring"] == Recolouring()
+    assert before["photometric"] == PhotometricChange()
     for seed in range(40):
         torch.manual_seed(seed)
-        frames, _ = _recoloured(_sample(1), erase=True)
+        frames, _ = _with_colours_changed(_sample(1), erase=True)
         assert torch.equal(frames[0], frames[35])
         changed = (frames[17].permute(2, 0, 1) != before["frames"][17]).any(0)
         x1, y1, x2, y2 = before["boxes"][0].int().tolist()
@@ -141,7 +141,7 @@ def test_colours_change_and_boxes_stay():
     torch.manual_seed(0)
     sample = _sample()
     sample["frames"] = tv_tensors.Video(torch.full_like(sample["frames"], 100))
-    frames, done = _recoloured(sample, photometric=True)
+    frames, done = _with_colours_changed(sample, photometric=True)
     assert (done["frames"] == 100).all()
     assert (frames != 100).any()
     assert torch.equal(frames[0], frames[35])
@@ -149,17 +149,17 @@ def test_colours_change_and_boxes_stay():
     assert torch.equal(done["boxes"], plain["boxes"])
 
 
-def test_a_batch_is_recoloured_clip_by_clip():
+def test_the_colours_of_a_batch_change_clip_by_clip():
     torch.manual_seed(1)
     options = AugmentationOptions(**NOTHING | {"photometric": True, "erase": True})
     samples = [Augmentation(image_size_px=120, clip_frames=36, options=options)(_sample(1)) for _ in range(3)]
     batch = collate([*samples, Augmentation(image_size_px=120, clip_frames=36, options=None)(_sample(1))])
-    done = batch.recoloured()
-    for index, each in enumerate(batch.recolourings):
-        assert torch.equal(done.frames[index], recolour(batch.frames[index], each))
+    done = batch.with_colours_changed()
+    for index, each in enumerate(batch.photometric):
+        assert torch.equal(done.frames[index], change_colours(batch.frames[index], each))
     assert torch.equal(done.frames[3], batch.frames[3])
     assert not torch.equal(done.frames[0], done.frames[1])
-    assert torch.equal(done.recoloured().frames, done.frames)
+    assert torch.equal(done.with_colours_changed().frames, done.frames)
 
 
 class _Fixed:
@@ -187,7 +187,7 @@ def test_a_clip_of_an_epoch_is_always_augmented_the_same_way():
     )
 
 
-def test_sample_pictures():
+def test_sample_images():
     """Four key frames; the person's box is green, the detection's orange."""
     table = BoxTable(
         path=Path("r.csv"),
@@ -205,11 +205,11 @@ def test_sample_pictures():
         def __getitem__(self, index):
             return plain(_sample(1))
 
-    picture = sample_pictures(Plain(), table, {12: "stand", 14: "walk"})
-    assert picture.shape == (240, 3 * 240, 3)
-    assert np.abs(picture[120, 30].astype(int) - (0, 200, 90)).max() < 40  # 20 / 160 of 240; edges are blended
-    assert np.abs(picture[120, 120].astype(int) - (255, 170, 30)).max() < 40
-    assert picture[24:48, 24, 0].max() < 40  # where the box below the score would be
+    image = sample_images(Plain(), table, {12: "stand", 14: "walk"})
+    assert image.shape == (240, 3 * 240, 3)
+    assert np.abs(image[120, 30].astype(int) - (0, 200, 90)).max() < 40  # 20 / 160 of 240; edges are blended
+    assert np.abs(image[120, 120].astype(int) - (255, 170, 30)).max() < 40
+    assert image[24:48, 24, 0].max() < 40  # where the box below the score would be
 
 
 def test_kept_clips_are_not_changed_by_augmentation():
