@@ -72,27 +72,27 @@ def main() -> None:
     table = Table(title="measured: ms a clip, two clips under configuration")
     for column in ("engines", "loop", "CUDA graph", "median", "p95", "device"):
         table.add_column(column)
-    for flavour in manifest.engines:
+    for library in manifest.engines:
         for loop in ("fused", "steps"):
             for cuda_graph in (True, False):
                 try:
                     backend = TensorRTBackend.open(
                         arguments.bundle,
                         manifest,
-                        flavour=flavour,
+                        library=library,
                         loop=loop,
                         num_steps=manifest.num_steps,
                         device="auto",
                         cuda_graph=cuda_graph,
                     )
                 except StepError as error:
-                    console.print(f"{flavour}, {loop}: not measured: {error}", markup=False)
+                    console.print(f"{library}, {loop}: not measured: {error}", markup=False)
                     break
                 times_ms = [1e3 * value for value in measure(backend, frames, arguments.runs)]
                 p95 = float(np.percentile(times_ms, 95))
                 median = statistics.median(times_ms)
                 table.add_row(
-                    flavour, loop, "yes" if cuda_graph else "no", f"{median:.2f}", f"{p95:.2f}", backend.device
+                    library, loop, "yes" if cuda_graph else "no", f"{median:.2f}", f"{p95:.2f}", backend.device
                 )
                 backend.close()
     if table.row_count:

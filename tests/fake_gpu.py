@@ -338,10 +338,10 @@ class FakeContext:
         return np.frombuffer(memory, dtype=dtype).reshape(shape)
 
 
-def add_fake_engines(bundle: Path, flavour="tensorrt", **changes) -> None:
+def add_fake_engines(bundle: Path, library="tensorrt", **changes) -> None:
     """Enters engines into a bundle's manifest whose files name the bundle's own graphs."""
     manifest = read_bundle(bundle)
-    folder = bundle / "engines" / f"{flavour}-00000000"
+    folder = bundle / "engines" / f"{library}-00000000"
     folder.mkdir(parents=True, exist_ok=True)
     records = {}
     for name, graph in manifest.graphs.items():
@@ -361,7 +361,7 @@ def add_fake_engines(bundle: Path, flavour="tensorrt", **changes) -> None:
             scratch_bytes=1000,
             weights_bytes=0,
         )
-    options = {"flavour": flavour} | {k: v for k, v in changes.items() if k in BuildOptions.model_fields}
+    options = {"library": library} | {k: v for k, v in changes.items() if k in BuildOptions.model_fields}
     engines = EngineSet(
         options=BuildOptions.model_validate(options),
         engines=records,
@@ -374,4 +374,4 @@ def add_fake_engines(bundle: Path, flavour="tensorrt", **changes) -> None:
         }
         | {k: v for k, v in changes.items() if k in EngineSet.model_fields},
     )
-    write_manifest(manifest.model_copy(update={"engines": {**manifest.engines, flavour: engines}}), bundle)
+    write_manifest(manifest.model_copy(update={"engines": {**manifest.engines, library: engines}}), bundle)

@@ -63,7 +63,7 @@ class LoopBench:
             gpu=self.machine.gpu,
             folder=self.folder,
             manifest=self.manifest,
-            flavour="tensorrt",
+            library="tensorrt",
             loop=loop,
             num_steps=self.manifest.num_steps,
             cuda_graph=cuda_graph,

@@ -70,7 +70,7 @@ def make_bundle(folder: Path, config: StepConfig, *, scratch_words: int) -> Mani
     specs = graph_specs(config, options)
     plans = {name: SpinPlan(spec, scratch_words + 100 * index) for index, (name, spec) in enumerate(specs.items())}
     engines = EngineSet(
-        options=BuildOptions(flavour="tensorrt", min_batch=1, opt_batch=MOST_CLIPS, max_batch=MOST_CLIPS),
+        options=BuildOptions(library="tensorrt", min_batch=1, opt_batch=MOST_CLIPS, max_batch=MOST_CLIPS),
         version=VERSION,
         platform=this_platform(),
         gpu=None,

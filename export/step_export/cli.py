@@ -1,6 +1,5 @@
 """`step-export CHECKPOINT -o BUNDLE`."""
 
-import dataclasses
 from pathlib import Path
 from typing import cast
 
@@ -11,14 +10,14 @@ from rich.table import Table
 
 from step.bundles.engines import BuildOptions
 from step.bundles.graph_spec import Precision
-from step.bundles.libraries import FLAVOURS, Flavour
+from step.bundles.libraries import LIBRARIES, Library
 from step.bundles.manifest import Manifest, ParityRow
 from step.cli import OneLineCommand
 from step.errors import StepError
 from step.shown import make_console
 from step_export.engines.cli import build_with_bar
 from step_export.engines.options import BuildChoices, with_build_options
-from step_export.engines.writer import load_library
+from step_export.engines.writer import load_for_build
 
 _GRAPHS = ("fused", "steps", "all")
 _KINDS = ("features", "scores", "boxes (px)", "detections")
@@ -61,7 +60,7 @@ def _parse_batch(_ctx: click.Context, _param: click.Parameter, value: str) -> in
 )
 @click.option(
     "--engine",
-    type=click.Choice([*FLAVOURS, "none"]),
+    type=click.Choice([*LIBRARIES, "none"]),
     default="none",
     help="Build TensorRT engines too, for --batch clips a call (1 if it is dynamic); see step-build.",
 )
@@ -87,10 +86,10 @@ def main(
     if engine != "none":
         # What is wrong here is said now, not after minutes of exporting.
         # --plugins is about the graphs, too: tensorrt-rtx then builds their bodies.
-        of_engine = dataclasses.replace(choices, plugins=None) if engine == "tensorrt-rtx" else choices
-        build_options = of_engine.options(cast(Flavour, engine), batch=batch)
-        load_library(build_options)
-    elif dataclasses.replace(choices, plugins=None) != BuildChoices():
+        of_engine = choices.without_plugins() if engine == "tensorrt-rtx" else choices
+        build_options = of_engine.options(cast(Library, engine), batch=batch)
+        load_for_build(build_options)
+    elif choices.without_plugins() != BuildChoices():
         raise StepError("options of an engine build, but no --engine; give --engine tensorrt or tensorrt-rtx")
     try:
         from step_export.bundle_writer import ExportSettings, GraphChoice, export_bundle

@@ -139,7 +139,7 @@ def _listen(
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        process.stdin.write(request.model_dump_json() + "\n")
+        process.stdin.write(request.model_dump_json(by_alias=True) + "\n")
         process.stdin.flush()  # and left open: its end is the wish to stop
     except BrokenPipeError:
         return None
@@ -193,7 +193,7 @@ def _callback_errors(said: list[str]) -> str:
 def _crash(returncode: int, request: BuildRequest, said: list[str]) -> StepError:
     how = f"was ended by {_signal_name(-returncode)}" if returncode < 0 else f"ended with exit code {returncode}"
     last_words = _callback_errors(said) or (said[-1].strip() if said else "")
-    what = f"the build process of {Path(request.onnx_file).name} with {request.options.flavour} {how}"
+    what = f"the build process of {Path(request.onnx_file).name} with {request.options.library} {how}"
     what += f": {last_words}" if last_words else ""
     if -returncode in (signal.SIGINT, signal.SIGTERM):
         return BuildStoppedError(f"{what}; the bundle is as it was; build again")

@@ -10,13 +10,14 @@ import re
 import secrets
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import model_validator
+from pydantic import AliasChoices, Field, model_validator
 
 from step.bundles.graph_spec import Precision, is_graph_name
-from step.bundles.libraries import Flavour
+from step.bundles.libraries import Library
 from step.bundles.records import Record
 from step.errors import StepError
 from step.files.atomic import sha256
@@ -32,9 +33,9 @@ _FOLDER = re.compile(r"tensorrt(-rtx)?-[0-9a-f]{8}")
 _FILE = re.compile(r"(?P<graph>[a-z0-9]+)\.(engine|log|layers\.json|sm[0-9]+\.cache)")
 
 
-def new_engines_name(flavour: Flavour) -> str:
+def new_engines_name(library: Library) -> str:
     """For the folder of a build, one of many in the bundle's folder of engines."""
-    return f"{flavour}-{secrets.token_hex(4)}"
+    return f"{library}-{secrets.token_hex(4)}"
 
 
 def is_engines_name(name: str) -> bool:
@@ -55,11 +56,45 @@ def is_engine_path(text: str) -> bool:
     return place == ENGINES and is_engines_name(folder) and is_engine_file_name(file)
 
 
+@dataclass(frozen=True)
+class Typed:
+    """How a build option is typed on the command line, and what it takes.
+
+    Attributes:
+        flag: "--workspace", or "--tf32/--no-tf32" for a switch that is on by default.
+        help: one line.
+        metavar: what stands for its value in the help.
+        least, most: bounds of a number.
+        unit: of the number.
+        only: the one library that takes it; None for both.
+        instead: what to do with the other.
+    """
+
+    flag: str
+    help: str
+    metavar: str | None = None
+    least: int | None = None
+    most: int | None = None
+    unit: str = ""
+    only: Library | None = None
+    instead: str = ""
+
+    def words(self, value: object) -> list[str]:
+        """The words that give a value which is not the default."""
+        on, _, off = self.flag.partition("/")
+        if isinstance(value, bool):
+            return [on if value else off]
+        return [on, ",".join(value) if isinstance(value, tuple) else str(value)]
+
+
 class BuildOptions(Record):
     """What an engine build can be told; the same object travels to the build process and into the manifest.
 
+    A new option is one more field here with its `Typed`, and a line in `step_export.engines.builder` that heeds it:
+    the commands' options, the checks, the manifest's record and `command` follow from the fields.
+
     Attributes:
-        flavour: which library builds and runs the engines.
+        library: which library builds and runs the engines; "flavour" in the manifest.
         min_batch, opt_batch, max_batch: clips a call; all the same is a static batch.
         workspace_mb: most scratch memory that a layer may take, MiB; None lets the library choose.
         optimization_level: 0 to 5; None for the library's default (3).
@@ -71,44 +106,88 @@ class BuildOptions(Record):
         profile_layers: keep what an inspector or profiler wants to know about every layer.
     """
 
-    flavour: Flavour
+    library: Library = Field(validation_alias=AliasChoices("library", "flavour"), serialization_alias="flavour")
     min_batch: int = 1
     opt_batch: int = 1
     max_batch: int = 1
-    workspace_mb: int | None = None
-    optimization_level: int | None = None
-    hardware_compatible: bool = False
-    version_compatible: bool = False
-    targets: tuple[str, ...] = ()
-    tf32: bool = True
-    plugins: bool = True
-    profile_layers: bool = False
+    workspace_mb: Annotated[
+        int | None, Typed("--workspace", "Most scratch memory of a layer.", metavar="MIB", least=1, unit=" (MiB)")
+    ] = None
+    optimization_level: Annotated[
+        int | None,
+        Typed("--optimization-level", "How long to look for faster kernels.", metavar="0-5", least=0, most=5),
+    ] = None
+    hardware_compatible: Annotated[
+        bool,
+        Typed(
+            "--hardware-compatible",
+            "tensorrt: for every Ampere or later GPU.",
+            only="tensorrt",
+            instead="name GPUs for tensorrt-rtx with `targets` sm86,sm89",
+        ),
+    ] = False
+    version_compatible: Annotated[
+        bool,
+        Typed(
+            "--version-compatible",
+            "tensorrt: for later versions of it too.",
+            only="tensorrt",
+            instead="build tensorrt-rtx engines again for every version",
+        ),
+    ] = False
+    targets: Annotated[
+        tuple[str, ...],
+        Typed(
+            "--target",
+            "tensorrt-rtx: GPUs to build for, as sm86,sm89,sm120.",
+            metavar="SM,...",
+            only="tensorrt-rtx",
+            instead="tensorrt builds for the GPU that it builds on (`hardware_compatible` widens)",
+        ),
+    ] = ()
+    tf32: Annotated[bool, Typed("--tf32/--no-tf32", "TF32 in float32 layers.  [default: tf32]")] = True
+    plugins: Annotated[
+        bool,
+        Typed(
+            "--plugins/--no-plugins",
+            "tensorrt: the custom operators as plugins, or as their bodies of standard operators.  [default: plugins]",
+            only="tensorrt",
+            instead="tensorrt-rtx takes none and runs the operators' function bodies",
+        ),
+    ] = True
+    profile_layers: Annotated[
+        bool, Typed("--profile-layers", "Keep every layer's details for inspectors and profilers.")
+    ] = False
 
     @model_validator(mode="before")
     @classmethod
     def _no_plugins_in_rtx(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("flavour") == "tensorrt-rtx":
+        if isinstance(values, dict) and "tensorrt-rtx" in (values.get("flavour"), values.get("library")):
             return {"plugins": False, **values}
         return values
 
     def command(self, bundle: Path) -> str:
         """The `step-build` call that builds with these options."""
-        words = ["step-build", str(bundle), "--engine", self.flavour]
+        words = ["step-build", str(bundle), "--engine", self.library]
         if self.min_batch == self.opt_batch == self.max_batch:
             words += ["--batch", str(self.opt_batch)] if self.opt_batch != 1 else []
         else:
             for name in ("min", "opt", "max"):
                 words += [f"--{name}-batch", str(getattr(self, f"{name}_batch"))]
-        words += ["--workspace", str(self.workspace_mb)] if self.workspace_mb is not None else []
-        if self.optimization_level is not None:
-            words += ["--optimization-level", str(self.optimization_level)]
-        words += ["--hardware-compatible"] if self.hardware_compatible else []
-        words += ["--version-compatible"] if self.version_compatible else []
-        words += ["--target", ",".join(self.targets)] if self.targets else []
-        words += [] if self.tf32 else ["--no-tf32"]
-        words += ["--no-plugins"] if self.flavour == "tensorrt" and not self.plugins else []
-        words += ["--profile-layers"] if self.profile_layers else []
+        defaults = BuildOptions(library=self.library)
+        for name, typed in typed_options().items():
+            value = getattr(self, name)
+            words += [] if value == getattr(defaults, name) else typed.words(value)
         return shlex.join(words)
+
+
+def typed_options() -> dict[str, Typed]:
+    """The options that are typed as they are, by field of `BuildOptions`, in the order of the help."""
+    found = {
+        name: next((part for part in field.metadata if isinstance(part, Typed)), None)
+        for name, field in BuildOptions.model_fields.items()
+    }
+    return {name: typed for name, typed in found.items() if typed is not None}
 
 
 class EngineRecord(Record):
@@ -177,7 +256,7 @@ def check_batch(engines: EngineSet, bundle: Path, batch: int) -> None:
         smallest, largest = min(batch, options.min_batch), max(batch, options.max_batch)
         wider = options.model_copy(update={"min_batch": smallest, "max_batch": largest})
         raise StepError(
-            f"the {options.flavour} engines of {bundle} take {options.min_batch} to {options.max_batch} clips a call, "
+            f"the {options.library} engines of {bundle} take {options.min_batch} to {options.max_batch} clips a call, "
             f"not {batch}; build wider ones: {wider.command(bundle)}"
         )
 
@@ -199,7 +278,7 @@ def check_engines(
         StepError: with the command that rebuilds them.
     """
     options = engines.options
-    if options.flavour == "tensorrt-rtx" and not _rtx_runs_on(capability):
+    if options.library == "tensorrt-rtx" and not _rtx_runs_on(capability):
         raise StepError(
             f"tensorrt-rtx does not run on this machine's GPU ({capability}), which is for tensorrt: "
             f"step-build {bundle} --engine tensorrt"
@@ -210,9 +289,9 @@ def check_engines(
     if problem is not None:
         if options.targets and capability not in options.targets:
             options = options.model_copy(update={"targets": (*options.targets, capability)})
-        where = f" --build-device cuda:{device}" if device and options.flavour == "tensorrt" else ""
+        where = f" --build-device cuda:{device}" if device and options.library == "tensorrt" else ""
         raise StepError(
-            f"the {options.flavour} engines of {bundle} {problem}; build them again: {options.command(bundle)}{where}"
+            f"the {options.library} engines of {bundle} {problem}; build them again: {options.command(bundle)}{where}"
         )
 
 
@@ -224,7 +303,7 @@ def _misfit(engines: EngineSet, *, onnx_sha256: dict[str, str], version: str, ca
             return f"were built from another {name}.onnx"
     if not _version_fits(engines, version):
         return f"were built with version {engines.version}, this machine has {version}"
-    if engines.options.flavour == "tensorrt" and engines.platform != this_platform():
+    if engines.options.library == "tensorrt" and engines.platform != this_platform():
         return f"were built on {engines.platform}, this machine is {this_platform()}"
     if not _capability_fits(engines, capability):
         return f"are for {', '.join(engines.compute_capabilities) or 'no GPU'}, this machine's GPU is {capability}"
@@ -242,7 +321,7 @@ def _capability_fits(engines: EngineSet, capability: str) -> bool:
     if capability in engines.compute_capabilities:
         return True
     number = int(capability.removeprefix("sm"))
-    if engines.options.flavour == "tensorrt-rtx":
+    if engines.options.library == "tensorrt-rtx":
         return not engines.options.targets and number >= _RTX_ONWARDS
     return engines.options.hardware_compatible and number >= _OLDEST_COMPATIBLE
 

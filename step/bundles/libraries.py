@@ -13,32 +13,32 @@ from typing import Any, Literal
 
 from step.errors import StepError
 
-Flavour = Literal["tensorrt", "tensorrt-rtx"]
-FLAVOURS: tuple[Flavour, ...] = ("tensorrt", "tensorrt-rtx")
+Library = Literal["tensorrt", "tensorrt-rtx"]
+LIBRARIES: tuple[Library, ...] = ("tensorrt", "tensorrt-rtx")
 
-_MODULES: dict[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-_EXTRAS: dict[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
+_MODULES: dict[Library, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+_EXTRAS: dict[Library, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
 
 
-def load_flavour(flavour: Flavour) -> Any:
+def load_library(library: Library) -> Any:
     """Imports a TensorRT library.
 
     Raises:
         StepError: it is not installed, or its shared libraries do not load.
     """
-    install = f"pip install 'step-trt[{_EXTRAS[flavour]}]'"
+    install = f"pip install 'step-trt[{_EXTRAS[library]}]'"
     try:
-        module: ModuleType = importlib.import_module(_MODULES[flavour])
+        module: ModuleType = importlib.import_module(_MODULES[library])
     except ModuleNotFoundError as error:
-        raise StepError(f"{flavour} is not installed (no module {error.name}); {install}") from error
+        raise StepError(f"{library} is not installed (no module {error.name}); {install}") from error
     except (ImportError, OSError) as error:
-        raise StepError(f"{flavour} is installed but does not load: {error}; reinstall it: {install}") from error
+        raise StepError(f"{library} is installed but does not load: {error}; reinstall it: {install}") from error
     return module
 
 
-def needs_typing_flag(flavour: Flavour, version: str) -> bool:
+def needs_typing_flag(library: Library, version: str) -> bool:
     """Whether a network has to be told to be strongly typed: TensorRT 10; later ones and RTX always are."""
-    return flavour == "tensorrt" and int(version.split(".")[0]) < 11
+    return library == "tensorrt" and int(version.split(".")[0]) < 11
 
 
 Listener = Callable[[str, str], None]

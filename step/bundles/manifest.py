@@ -20,7 +20,7 @@ from step.bundles.graph_spec import (
     graph_specs,
     is_graph_name,
 )
-from step.bundles.libraries import Flavour
+from step.bundles.libraries import Library
 from step.bundles.records import Record
 from step.config import CLIP_FPS, StepConfig
 from step.errors import StepError
@@ -154,7 +154,7 @@ class Manifest(Record):
     tools: dict[str, str]
     graphs: dict[str, GraphRecord]
     parity: tuple[ParityRow, ...] | None
-    engines: dict[Flavour, EngineSet] = Field(default_factory=dict)
+    engines: dict[Library, EngineSet] = Field(default_factory=dict)
     keep_fp32: tuple[str, ...] = ()  # patterns of modules that an fp16 export kept float32
 
     @property
@@ -181,7 +181,7 @@ class Manifest(Record):
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Writes `manifest.json`, in one step where an older one is replaced."""
     with atomic_path(folder / MANIFEST) as path:
-        path.write_text(manifest.model_dump_json(indent=1) + "\n")
+        path.write_text(manifest.model_dump_json(indent=1, by_alias=True) + "\n")
 
 
 def read_bundle(folder: Path) -> Manifest:

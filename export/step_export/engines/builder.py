@@ -1,4 +1,4 @@
-"""One ONNX graph to one TensorRT engine, with either flavour of the library; runs in the build process.
+"""One ONNX graph to one TensorRT engine, with either library of the library; runs in the build process.
 
 Sources: https://docs.nvidia.com/deeplearning/tensorrt/latest/_static/python-api/infer/Core/BuilderConfig.html,
 https://docs.nvidia.com/deeplearning/tensorrt/latest/_static/python-api/parsers/Onnx/pyOnnx.html and the RTX pages of
@@ -100,7 +100,7 @@ def build_engine(
     """Parses and builds.
 
     Args:
-        trt: the library of `options.flavour`.
+        trt: the library of `options.library`.
         onnx_file: a graph of a bundle.
         options: how to build.
         log: receives the library's messages.
@@ -157,7 +157,7 @@ def _build(
         if cancelled():
             return None
         why = _last_error(log)
-        raise StepError(f"{options.flavour} {trt.__version__} could not build {onnx_file.name}: {why}{_advice(why)}")
+        raise StepError(f"{options.library} {trt.__version__} could not build {onnx_file.name}: {why}{_advice(why)}")
     if timing_cache is not None and cache is not None:
         with atomic_path(timing_cache) as path:
             path.write_bytes(memoryview(cache.serialize()))
@@ -183,7 +183,7 @@ def _make_builder(trt: Any, options: BuildOptions, log: Log) -> Any:
         return trt.Builder(library_logger(trt))
     except (TypeError, RuntimeError) as error:  # the bindings' word for a builder that the library did not make
         raise StepError(
-            f"{options.flavour} {trt.__version__} cannot build here ({_last_error(log)}); it needs an NVIDIA GPU and "
+            f"{options.library} {trt.__version__} cannot build here ({_last_error(log)}); it needs an NVIDIA GPU and "
             "driver, tensorrt-rtx builds without: --engine tensorrt-rtx"
         ) from error
 
@@ -198,15 +198,15 @@ def _register_plugins(trt: Any) -> None:
 
 def _parse(trt: Any, builder: Any, logger: Any, onnx_file: Path, options: BuildOptions) -> Any:
     flags = 0
-    if needs_typing_flag(options.flavour, trt.__version__):
+    if needs_typing_flag(options.library, trt.__version__):
         flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(flags)
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(onnx_file)):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
         if options.plugins and errors and errors[0].node_operator() in step_plugins.OPERATORS:
-            raise PluginsRefusedError(_plugin_message(f"{options.flavour} {trt.__version__}", errors[0]))
-        raise StepError(_parser_message(f"{options.flavour} {trt.__version__}", onnx_file, errors))
+            raise PluginsRefusedError(_plugin_message(f"{options.library} {trt.__version__}", errors[0]))
+        raise StepError(_parser_message(f"{options.library} {trt.__version__}", onnx_file, errors))
     return network
 
 

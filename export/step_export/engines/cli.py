@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from step.bundles.engines import BuildOptions, EngineSet
-from step.bundles.libraries import FLAVOURS, Flavour
+from step.bundles.libraries import LIBRARIES, Library
 from step.cli import OneLineCommand
 from step.shown import make_console
 from step_export.engines.options import BuildChoices, with_build_options
@@ -19,7 +19,7 @@ from step_export.engines.writer import build_engines
 
 @click.command(cls=OneLineCommand, context_settings={"show_default": True})
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--engine", required=True, type=click.Choice(FLAVOURS), help="Which library builds and runs them.")
+@click.option("--engine", required=True, type=click.Choice(LIBRARIES), help="Which library builds and runs them.")
 @click.option("--batch", type=int, help="Clips a call, fixed.  [default: 1]")
 @with_build_options
 @click.option("--force", is_flag=True, help="Build even what is already there.")
@@ -34,7 +34,7 @@ def main(
 
     tensorrt builds for the GPU of this machine, tensorrt-rtx on any machine for RTX GPUs since Ampere.
     """
-    options = choices.options(cast(Flavour, engine), batch=batch)
+    options = choices.options(cast(Library, engine), batch=batch)
     build_with_bar(bundle, options, timing_cache=choices.timing_cache, device=choices.device, force=force)
 
 
@@ -66,7 +66,7 @@ def build_with_bar(bundle: Path, options: BuildOptions, *, timing_cache: Path | 
         console.print(f"Function bodies instead of plugins: {engines.plugin_problem}", soft_wrap=True, markup=False)
     console.print(_engine_table(engines))
     console.print(
-        f"Run them: step-run VIDEO --model {bundle} --backend {options.flavour}", soft_wrap=True, markup=False
+        f"Run them: step-run VIDEO --model {bundle} --backend {options.library}", soft_wrap=True, markup=False
     )
 
 
@@ -78,7 +78,7 @@ def _engine_table(engines: EngineSet) -> Table:
         else f"{options.min_batch} to {options.max_batch}, tuned for {options.opt_batch}"
     )
     table = Table(
-        title=f"{options.flavour} {engines.version}, {engines.precision}, batch {batch}\n"
+        title=f"{options.library} {engines.version}, {engines.precision}, batch {batch}\n"
         f"for {', '.join(engines.compute_capabilities) or 'an unknown GPU'}",
         title_justify="left",
         box=box.SIMPLE_HEAD,

@@ -3,61 +3,60 @@
 import dataclasses
 import functools
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
-from step.bundles.engines import BuildOptions
-from step.bundles.libraries import Flavour
+from step.bundles.engines import BuildOptions, Typed, typed_options
+from step.bundles.libraries import Library
 from step.errors import StepError
 from step_export.engines.writer import check_options
 
 _TARGET = re.compile(r"sm\d{2,3}")
 _DEVICE = re.compile(r"cuda:(\d{1,3})")
 
-_OPTIONS = (
+# What is no field of `BuildOptions` of its own: sizes that depend on each other, and where and with what it is built.
+_OTHERS = (
     click.option("--min-batch", type=int, help="Fewest clips a call (a profile instead of one batch size)."),
     click.option("--opt-batch", type=int, help="The batch size to tune for.  [default: --max-batch]"),
     click.option("--max-batch", type=int, help="Most clips a call."),
-    click.option("--workspace", type=int, metavar="MIB", help="Most scratch memory of a layer."),
-    click.option("--optimization-level", type=int, metavar="0-5", help="How long to look for faster kernels."),
     click.option(
         "--timing-cache", type=click.Path(path_type=Path), help="tensorrt: file of layer timings to use and extend."
     ),
-    click.option("--hardware-compatible", is_flag=True, help="tensorrt: for every Ampere or later GPU."),
-    click.option("--version-compatible", is_flag=True, help="tensorrt: for later versions of it too."),
-    click.option("--target", default="", metavar="SM,...", help="tensorrt-rtx: GPUs to build for, as sm86,sm89,sm120."),
-    click.option("--tf32/--no-tf32", default=True, help="TF32 in float32 layers."),
     click.option("--build-device", default="cuda:0", metavar="cuda:N", help="tensorrt: the GPU to build on and for."),
-    click.option(
-        "--plugins/--no-plugins",
-        default=None,
-        help="tensorrt: the custom operators as plugins, or as their bodies of standard operators.  [default: plugins]",
-    ),
-    click.option("--profile-layers", is_flag=True, help="Keep every layer's details for inspectors and profilers."),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildChoices:
-    """What was said on the command line; see `step.bundles.engines.BuildOptions`, which `options` makes of it."""
+    """What was said on the command line; `options` makes `BuildOptions` of it.
+
+    Attributes:
+        min_batch, opt_batch, max_batch: clips a call, where a profile was asked for.
+        timing_cache: file of layer timings.
+        build_device: the GPU to build on, "cuda:N".
+        given: values of the fields of `BuildOptions` that were given.
+    """
 
     min_batch: int | None = None
     opt_batch: int | None = None
     max_batch: int | None = None
-    workspace: int | None = None
-    optimization_level: int | None = None
     timing_cache: Path | None = None
-    hardware_compatible: bool = False
-    version_compatible: bool = False
-    target: str = ""
-    tf32: bool = True
-    plugins: bool | None = None
-    profile_layers: bool = False
     build_device: str = "cuda:0"
+    given: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def plugins(self) -> bool | None:
+        """Whether plugins were asked for, or refused; None where nothing was said."""
+        value = self.given.get("plugins")
+        return None if value is None else bool(value)
+
+    def without_plugins(self) -> "BuildChoices":
+        """The same, as if nothing had been said of plugins."""
+        return dataclasses.replace(self, given={name: value for name, value in self.given.items() if name != "plugins"})
 
     @property
     def device(self) -> int:
@@ -67,11 +66,11 @@ class BuildChoices:
             raise StepError(f"--build-device is {self.build_device!r}; give cuda:N")
         return int(found[1])
 
-    def options(self, flavour: Flavour, *, batch: int | None) -> BuildOptions:
+    def options(self, library: Library, *, batch: int | None) -> BuildOptions:
         """The options, checked.
 
         Args:
-            flavour: which library.
+            library: which library.
             batch: a static batch; None takes the profile, or 1.
 
         Raises:
@@ -84,37 +83,59 @@ class BuildChoices:
             raise StepError("--min-batch and --opt-batch need --max-batch beside them")
         largest = self.max_batch if self.max_batch is not None else batch if batch is not None else 1
         smallest = largest if self.max_batch is None else 1 if self.min_batch is None else self.min_batch
-        targets = tuple(part.strip().lower() for part in self.target.split(",") if part.strip())
-        for name in targets:
+        for name in cast(tuple[str, ...], self.given.get("targets", ())):
             if not _TARGET.fullmatch(name):
                 raise StepError(f"--target {name!r} is no compute capability; give names such as sm86,sm89,sm120")
         options = BuildOptions(
-            flavour=flavour,
+            library=library,
             min_batch=smallest,
             opt_batch=largest if self.opt_batch is None else self.opt_batch,
             max_batch=largest,
-            workspace_mb=self.workspace,
-            optimization_level=self.optimization_level,
-            hardware_compatible=self.hardware_compatible,
-            version_compatible=self.version_compatible,
-            targets=targets,
-            tf32=self.tf32,
-            plugins=flavour == "tensorrt" if self.plugins is None else self.plugins,
-            profile_layers=self.profile_layers,
+            **cast("dict[str, Any]", self.given),
         )
         check_options(options, timing_cache=self.timing_cache)
-        if self.device and flavour == "tensorrt-rtx":
+        if self.device and library == "tensorrt-rtx":
             raise StepError("--build-device is for tensorrt; tensorrt-rtx builds without a GPU")
         return options
 
 
+ClickOption = Callable[[Callable[..., None]], Callable[..., None]]
+
+
 def with_build_options(command: Callable[..., None]) -> Callable[..., None]:
     """Adds the options to a click command, which receives them as `choices: BuildChoices`."""
-    names = {field.name for field in dataclasses.fields(BuildChoices)}
+    typed = typed_options()
+    others = {each.name for each in dataclasses.fields(BuildChoices)} - {"given"}
 
     @functools.wraps(command)
     def gathered(**values: Any) -> None:
-        choices = BuildChoices(**{name: values.pop(name) for name in names})
+        said = {name: values.pop(name) for name in typed}
+        choices = BuildChoices(
+            **{name: values.pop(name) for name in others},
+            given={name: value for name, value in said.items() if value is not None},
+        )
         command(choices=choices, **values)
 
-    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(_OPTIONS), gathered)
+    options: list[ClickOption] = [*_OTHERS, *(_click_option(name, each) for name, each in typed.items())]
+    wrapped: Callable[..., None] = gathered
+    for option in reversed(options):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+def _click_option(name: str, typed: Typed) -> ClickOption:
+    """An option of click for a field of `BuildOptions`; its value is None where it was not given."""
+    annotation = BuildOptions.model_fields[name].annotation
+    if annotation is bool:
+        is_flag = "/" not in typed.flag  # one that can only be turned on
+        return click.option(
+            typed.flag, name, is_flag=is_flag or None, default=None, help=typed.help, show_default=False
+        )
+    if annotation == int | None:
+        return click.option(typed.flag, name, type=int, metavar=typed.metavar, help=typed.help)
+    return click.option(typed.flag, name, callback=_parse_names, metavar=typed.metavar, help=typed.help)
+
+
+def _parse_names(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    names = tuple(part.strip().lower() for part in (value or "").split(",") if part.strip())
+    return names or None

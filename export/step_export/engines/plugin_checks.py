@@ -42,7 +42,7 @@ def find_missing_plugins(engines: EngineSet, manifest: Manifest) -> str | None:
         found = sum(count for kind, count in record.layers.items() if kind.startswith("PLUGIN"))
         if found < wanted[graph]:
             return (
-                f"{engines.options.flavour} {engines.version} took {found} of the {wanted[graph]} operators of {graph} "
+                f"{engines.options.library} {engines.version} took {found} of the {wanted[graph]} operators of {graph} "
                 "as plugins; a bundle exported with --no-plugins has none to take"
             )
     return None

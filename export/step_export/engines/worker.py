@@ -14,7 +14,7 @@ import time
 from typing import IO, Any
 
 from step.bundles.build_process import BuildRequest, BuildResult, PluginsRefusedError
-from step.bundles.libraries import load_flavour
+from step.bundles.libraries import load_library
 from step.errors import StepError
 from step.files.atomic import cannot_write
 from step_export.engines.builder import Log, build_engine, count_layers
@@ -23,7 +23,7 @@ _REPORT_EVERY_S = 0.1
 
 
 def _build(request: BuildRequest, events: IO[str], cancelled: threading.Event) -> None:
-    trt = load_flavour(request.options.flavour)
+    trt = load_library(request.options.library)
     gpu, capability = _current_gpu(request)
     log: Log = []
     last_report_s = 0.0
@@ -69,7 +69,7 @@ def _current_gpu(request: BuildRequest) -> tuple[str | None, str | None]:
     try:
         from cuda.bindings import runtime as cudart
     except ImportError as error:
-        if request.options.flavour == "tensorrt-rtx":
+        if request.options.library == "tensorrt-rtx":
             return None, None  # which builds for GPUs that are not here
         raise StepError(f"cuda-bindings is not installed ({error}); pip install 'step-trt[tensorrt]'") from error
     status, properties = cudart.cudaGetDeviceProperties(0)

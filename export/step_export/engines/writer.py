@@ -1,6 +1,6 @@
 """Builds the engines of a bundle and enters them into its manifest.
 
-Every build has a folder of its own, `engines/<flavour>-<token>`; it becomes visible when the manifest, replaced in one
+Every build has a folder of its own, `engines/<library>-<token>`; it becomes visible when the manifest, replaced in one
 step, names that folder. Until then the bundle is as it was.
 """
 
@@ -20,14 +20,16 @@ from step.bundles.engines import (
     BuildOptions,
     EngineRecord,
     EngineSet,
+    Typed,
     find_damage,
     new_engines_name,
     remove_engines,
     this_platform,
+    typed_options,
 )
-from step.bundles.libraries import load_flavour
+from step.bundles.libraries import load_library
 from step.bundles.manifest import ENGINES_LOCK, Manifest, read_bundle, write_manifest
-from step.errors import StepError
+from step.errors import ArgumentError, StepError
 from step.files.atomic import atomic_path, cannot_write, sha256
 from step.files.scratch import sweep
 from step_export.engines.plugin_checks import check_plugin_limits, find_missing_plugins
@@ -50,42 +52,43 @@ def check_options(options: BuildOptions, *, timing_cache: Path | None = None) ->
             f"batch sizes are {options.min_batch}, {options.opt_batch}, {options.max_batch} (min, opt, max); "
             f"they must be 1 to {_LARGEST_BATCH} and in that order"
         )
-    if options.workspace_mb is not None and options.workspace_mb < 1:
-        raise StepError(f"--workspace is {options.workspace_mb}; it must be at least 1 (MiB)")
-    if options.optimization_level is not None and not 0 <= options.optimization_level <= 5:
-        raise StepError(f"--optimization-level is {options.optimization_level}; it must be 0 to 5")
     if timing_cache is not None and timing_cache.is_dir():
-        raise StepError(f"--timing-cache {timing_cache} is a folder; name a file")
+        raise ArgumentError(f"`timing_cache` {timing_cache} is a folder; name a file")
     if len(set(options.targets)) != len(options.targets):
-        raise StepError(f"--target {','.join(options.targets)} names one twice")
-    rtx = options.flavour == "tensorrt-rtx"
-    if options.targets and not rtx:
-        raise StepError(
-            "--target is for tensorrt-rtx; tensorrt builds for the GPU that it builds on (--hardware-compatible widens)"
-        )
-    if options.hardware_compatible and rtx:
-        raise StepError("--hardware-compatible is for tensorrt; name GPUs for tensorrt-rtx with --target sm86,sm89")
-    if options.version_compatible and rtx:
-        raise StepError("--version-compatible is for tensorrt; build tensorrt-rtx engines again for every version")
-    if options.plugins and rtx:
-        raise StepError("--plugins is for tensorrt; tensorrt-rtx takes none and runs the operators' function bodies")
-    if timing_cache is not None and rtx:
-        raise StepError("--timing-cache is for tensorrt; tensorrt-rtx times nothing when it builds")
+        raise ArgumentError(f"`targets` {','.join(options.targets)} names one twice")
+    defaults = BuildOptions(library=options.library)
+    for name, typed in typed_options().items():
+        value = getattr(options, name)
+        if value == getattr(defaults, name):
+            continue
+        if typed.only not in (None, options.library):
+            raise ArgumentError(f"`{name}` is for {typed.only}; {typed.instead}")
+        _check_bounds(name, typed, value)
+    if timing_cache is not None and options.library == "tensorrt-rtx":
+        raise ArgumentError("`timing_cache` is for tensorrt; tensorrt-rtx times nothing when it builds")
 
 
-def load_library(options: BuildOptions) -> Any:
+def _check_bounds(name: str, typed: Typed, value: object) -> None:
+    if typed.least is None or not isinstance(value, int):
+        return
+    if value < typed.least or (typed.most is not None and value > typed.most):
+        bounds = f"at least {typed.least}" if typed.most is None else f"{typed.least} to {typed.most}"
+        raise ArgumentError(f"`{name}` is {value}; it must be {bounds}{typed.unit}")
+
+
+def load_for_build(options: BuildOptions) -> Any:
     """The TensorRT library that is to build.
 
     Raises:
         StepError: it is not installed, or it cannot build for the GPUs that `options` name.
     """
-    trt = load_flavour(options.flavour)
+    trt = load_library(options.library)
     if options.targets:
         known = [name.lower() for name in trt.ComputeCapability.__members__ if "SM" in name and name != _TURING]
         for target in options.targets:
             if target not in known:
                 raise StepError(
-                    f"--target {target}: {options.flavour} {trt.__version__} builds this model for {', '.join(known)}"
+                    f"--target {target}: {options.library} {trt.__version__} builds this model for {', '.join(known)}"
                 )
     return trt
 
@@ -100,7 +103,7 @@ def build_engines(
     progress: Progress = lambda _graph, _phase, _fraction: None,
     waiting: Callable[[], None] = lambda: None,
 ) -> tuple[EngineSet, bool]:
-    """Builds an engine of every graph of a bundle; older engines of the same flavour are replaced.
+    """Builds an engine of every graph of a bundle; older engines of the same library are replaced.
 
     Args:
         bundle: the folder that `step-export` wrote.
@@ -118,7 +121,7 @@ def build_engines(
         StepError: bad options or bundle, a graph that cannot be built, or nowhere to write.
     """
     check_options(options, timing_cache=timing_cache)
-    trt = load_library(options)
+    trt = load_for_build(options)
     version = trt.__version__
     problem = step_plugins.find_problem(trt) if options.plugins else None
     if timing_cache is not None and not timing_cache.exists():
@@ -127,7 +130,7 @@ def build_engines(
     try:
         with _locked(bundle / ENGINES_LOCK, waiting):
             manifest = read_bundle(bundle)  # another process may have built meanwhile
-            present = manifest.engines.get(options.flavour)
+            present = manifest.engines.get(options.library)
             if present is not None and not force and _is_current(present, manifest, bundle, options, version, problem):
                 return present, False
             try:
@@ -135,7 +138,7 @@ def build_engines(
                     bundle=bundle, manifest=manifest, timing_cache=timing_cache, device=device, progress=progress
                 )
                 engines = _build(job, options, problem)
-                all_engines = {**manifest.engines, options.flavour: engines}
+                all_engines = {**manifest.engines, options.library: engines}
                 write_manifest(manifest.model_copy(update={"engines": all_engines}), bundle)
             finally:
                 _remove_unnamed(bundle)
@@ -192,7 +195,7 @@ class _Job:
 
 def _build(job: _Job, options: BuildOptions, plugin_problem: str | None) -> EngineSet:
     """With the operators' function bodies where there is a problem with the plugins, or a build with them fails."""
-    with atomic_path(job.bundle / ENGINES / new_engines_name(options.flavour)) as folder:
+    with atomic_path(job.bundle / ENGINES / new_engines_name(options.library)) as folder:
         folder.mkdir()
         if not options.plugins:
             return _build_graphs(job, options, folder)
@@ -279,7 +282,7 @@ def _record(request: BuildRequest, result: BuildResult, place: str, onnx_sha256:
 
 
 def _capabilities(options: BuildOptions, own: str | None) -> tuple[str, ...]:
-    if options.flavour == "tensorrt-rtx":
+    if options.library == "tensorrt-rtx":
         return options.targets or RTX_DEFAULT_TARGETS
     return () if own is None else (own,)
 

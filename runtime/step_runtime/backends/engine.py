@@ -1,4 +1,4 @@
-"""One TensorRT engine with its one execution context; the same code for both flavours.
+"""One TensorRT engine with its one execution context; the same code for both libraries.
 
 Sources: https://docs.nvidia.com/deeplearning/tensorrt/latest/_static/python-api/infer/Core/ExecutionContext.html,
 https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/inference-library/work-with-cuda-graphs.html and
@@ -12,7 +12,7 @@ from typing import Any
 
 from step.bundles.engines import BuildOptions
 from step.bundles.graph_spec import DType, GraphSpec, TensorSpec
-from step.bundles.libraries import Flavour, library_logger, listening
+from step.bundles.libraries import Library, library_logger, listening
 from step.bundles.manifest import Manifest
 from step.errors import StepError
 from step.files.atomic import atomic_path
@@ -61,7 +61,7 @@ def make_runtime(trt: Any, messages: Messages, options: BuildOptions) -> Any:
         with messages.listening():
             runtime = trt.Runtime(library_logger(trt))
     except (TypeError, RuntimeError) as error:  # the bindings' word for an object that the library did not make
-        raise StepError(f"{options.flavour} {trt.__version__} cannot run here: {messages.why()}") from error
+        raise StepError(f"{options.library} {trt.__version__} cannot run here: {messages.why()}") from error
     runtime.engine_host_code_allowed = options.version_compatible
     return runtime
 
@@ -106,7 +106,7 @@ class Engine:
         self._cache: Any = None
         self._config: Any = None
         self._is_dynamic = options.min_batch != options.max_batch
-        self._name = f"{path}: {options.flavour}"
+        self._name = f"{path}: {options.library}"
         self._scratch: tuple[int, int] | None = None
         self._addresses: dict[str, int] = {}
         self._contexts: dict[int, Any] = {}
@@ -114,11 +114,11 @@ class Engine:
         with messages.listening():
             self._engine = runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
-            raise StepError(f"{path}: {options.flavour} {trt.__version__} cannot load it: {messages.why()}")
+            raise StepError(f"{path}: {options.library} {trt.__version__} cannot load it: {messages.why()}")
         _check_tensors(trt, self._engine, spec, path)
         # The scratch memory is given by the caller: engines that run one after the other share it.
         self._made_with = trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        if options.flavour == "tensorrt-rtx":
+        if options.library == "tensorrt-rtx":
             self._made_with = self._config = self._rtx_config(trt, self._made_with, cuda_graph)
         self._batch = options.opt_batch
         self._context = self._make_context()
@@ -259,13 +259,13 @@ def load_engines(
     trt: Any,
     folder: Path,
     manifest: Manifest,
-    flavour: Flavour,
+    library: Library,
     names: Sequence[str],
     gpu: Gpu,
     cuda_graph: bool,
 ) -> list[Engine]:
     """Engines by graph name, in order; the stack closes them."""
-    engine_set = manifest.engines[flavour]
+    engine_set = manifest.engines[library]
     messages = Messages(trt)
     runtime = make_runtime(trt, messages, engine_set.options)
     engines: list[Engine] = []

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from step.bundles.engines import check_engines
-from step.bundles.libraries import Flavour, load_flavour
+from step.bundles.libraries import Library, load_library
 from step.bundles.manifest import Manifest
 from step.errors import StepError
 from step_runtime.backends.gpus import Gpu, find_gpu
 
 
-def check_present(folder: Path, manifest: Manifest, flavour: Flavour, device: str) -> None:
+def check_present(folder: Path, manifest: Manifest, library: Library, device: str) -> None:
     """Whether there is a GPU, the library and engines.
 
     Raises:
@@ -18,8 +18,8 @@ def check_present(folder: Path, manifest: Manifest, flavour: Flavour, device: st
     missing: list[str] = []
     for check in (
         lambda: find_gpu(device),
-        lambda: load_flavour(flavour),
-        lambda: _check_built(folder, manifest, flavour),
+        lambda: load_library(library),
+        lambda: _check_built(folder, manifest, library),
     ):
         try:
             check()
@@ -29,20 +29,20 @@ def check_present(folder: Path, manifest: Manifest, flavour: Flavour, device: st
         raise StepError("; ".join(missing))
 
 
-def _check_built(folder: Path, manifest: Manifest, flavour: Flavour) -> None:
-    if flavour not in manifest.engines:
-        raise StepError(f"{folder} has no {flavour} engines; build them: step-build {folder} --engine {flavour}")
+def _check_built(folder: Path, manifest: Manifest, library: Library) -> None:
+    if library not in manifest.engines:
+        raise StepError(f"{folder} has no {library} engines; build them: step-build {folder} --engine {library}")
 
 
-def check_runnable(folder: Path, manifest: Manifest, flavour: Flavour, *, version: str, gpu: Gpu) -> None:
+def check_runnable(folder: Path, manifest: Manifest, library: Library, *, version: str, gpu: Gpu) -> None:
     """Whether a bundle has engines that this library and this GPU run.
 
     Raises:
         StepError: with the command that builds them.
     """
-    _check_built(folder, manifest, flavour)
+    _check_built(folder, manifest, library)
     check_engines(
-        manifest.engines[flavour],
+        manifest.engines[library],
         folder,
         onnx_sha256={name: record.sha256 for name, record in manifest.graphs.items()},
         version=version,

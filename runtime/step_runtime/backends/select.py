@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from step.bundles.graph_spec import FUSED
-from step.bundles.libraries import FLAVOURS
+from step.bundles.libraries import LIBRARIES
 from step.bundles.manifest import DEFAULT_THRESHOLDS, Manifest, Thresholds, read_bundle
 from step.checkpoints.toy_model import find_model
 from step.errors import ArgumentError, StepError
@@ -77,7 +77,7 @@ def open_backend(
     try:
         return attempt(last[0], device=last[1])
     except StepError as error:
-        if last[0] in FLAVOURS and "`backend` onnxruntime" not in str(error):
+        if last[0] in LIBRARIES and "`backend` onnxruntime" not in str(error):
             raise ArgumentError(f"`backend` {last[0]}: {error}; `backend` onnxruntime runs without") from error
         raise
 
@@ -99,7 +99,7 @@ def _candidates(backend: BackendName, device: str) -> list[tuple[BackendName, st
     elif backend == "auto":
         candidates = [("onnxruntime", device)]
     if backend == "auto" and device != "cpu":
-        candidates = [*((flavour, device) for flavour in FLAVOURS), *candidates]
+        candidates = [*((library, device) for library in LIBRARIES), *candidates]
     return candidates
 
 
@@ -118,7 +118,7 @@ def _open(
         from step_runtime.backends.tensorrt import TensorRTBackend
 
         return TensorRTBackend.open(
-            model, manifest, flavour=name, loop=loop, num_steps=num_steps, device=device, tracer=tracer
+            model, manifest, library=name, loop=loop, num_steps=num_steps, device=device, tracer=tracer
         )
     if name == "openvino":
         from step_runtime.backends.openvino import OpenVinoBackend

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from step.anchors import anchor_tubes
 from step.bundles.engines import check_batch
 from step.bundles.graph_spec import FUSED, RESULTS, Precision
-from step.bundles.libraries import Flavour, load_flavour
+from step.bundles.libraries import Library, load_library
 from step.bundles.manifest import Manifest
 from step.bundles.step_loop import loop_graphs
 from step.detections import Detections
@@ -78,12 +78,12 @@ class TensorRTBackend:
     """A bundle's engines on a GPU; `open` finds both. See `Backend` for the attributes.
 
     Args:
-        trt: the library of `flavour`.
+        trt: the library of `library`.
         cuda: the GPU's memory and streams.
         gpu: the GPU.
         folder: the bundle.
         manifest: what `read_bundle` returned for it.
-        flavour: which engines.
+        library: which engines.
         loop: the fused engine, or those of the step loop.
         num_steps: progressive steps to run; fewer than exported only in the step loop.
         cuda_graph: replay a recorded CUDA graph instead of launching kernel by kernel.
@@ -103,19 +103,19 @@ class TensorRTBackend:
         gpu: Gpu,
         folder: Path,
         manifest: Manifest,
-        flavour: Flavour,
+        library: Library,
         loop: Loop,
         num_steps: int,
         cuda_graph: bool = True,
         tracer: Tracer = SILENT,
     ) -> None:
         self._tracer = tracer
-        self.name: str = flavour
+        self.name: str = library
         self.loop: Loop = loop
         self._gpu = gpu
         self.config = manifest.config
         self._bundle = folder
-        self._engine_set = manifest.engines[flavour]
+        self._engine_set = manifest.engines[library]
         self.min_batch = self._engine_set.options.min_batch
         self.max_batch: int | None = self._engine_set.options.max_batch
         self._cuda = cuda
@@ -128,7 +128,7 @@ class TensorRTBackend:
                 trt=trt,
                 folder=folder,
                 manifest=manifest,
-                flavour=flavour,
+                library=library,
                 names=[FUSED] if loop == "fused" else list(loop_graphs(num_steps)),
                 gpu=gpu,
                 cuda_graph=cuda_graph,
@@ -141,7 +141,7 @@ class TensorRTBackend:
                     self.config.anchor_mode, frames=self.config.chunk_frames, image_size_px=self.config.image_size_px
                 ),
                 results=RESULTS,
-                capture=cuda_graph and flavour == "tensorrt",  # tensorrt-rtx records its own
+                capture=cuda_graph and library == "tensorrt",  # tensorrt-rtx records its own
             )
             stack.callback(self._loop.close)
             self._upload_stream = give_back_later(stack, cuda.destroy_stream, cuda.create_stream())
@@ -157,7 +157,7 @@ class TensorRTBackend:
         folder: Path,
         manifest: Manifest,
         *,
-        flavour: Flavour,
+        library: Library,
         loop: Loop,
         num_steps: int,
         device: str,
@@ -167,7 +167,7 @@ class TensorRTBackend:
         """Finds the GPU and the library, and checks that the engines are for both.
 
         Args:
-            folder, manifest, flavour, loop, num_steps, cuda_graph, tracer: see the class.
+            folder, manifest, library, loop, num_steps, cuda_graph, tracer: see the class.
             device: "auto", "cuda" or "cuda:N".
 
         Raises:
@@ -175,19 +175,19 @@ class TensorRTBackend:
         """
         if device == "cpu":
             raise ArgumentError(
-                f"`device` cpu with `backend` {flavour}, which runs on a GPU; `backend` onnxruntime can"
+                f"`device` cpu with `backend` {library}, which runs on a GPU; `backend` onnxruntime can"
             )
-        check_present(folder, manifest, flavour, device)
+        check_present(folder, manifest, library, device)
         gpu = find_gpu(device)
-        trt = load_flavour(flavour)
-        check_runnable(folder, manifest, flavour, version=trt.__version__, gpu=gpu)
+        trt = load_library(library)
+        check_runnable(folder, manifest, library, version=trt.__version__, gpu=gpu)
         return cls(
             trt=trt,
             cuda=CudaRuntime(gpu.index),
             gpu=gpu,
             folder=folder,
             manifest=manifest,
-            flavour=flavour,
+            library=library,
             loop=loop,
             num_steps=num_steps,
             cuda_graph=cuda_graph,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from step.bundles.graph_spec import FUSED
-from step.bundles.libraries import FLAVOURS, Flavour
+from step.bundles.libraries import LIBRARIES, Library
 from step.bundles.manifest import Manifest, read_bundle
 from step.errors import ArgumentError, StepError
 from step_runtime.backends.base import Loop
@@ -79,15 +79,15 @@ class Configuration:
         return replace(self, batch=1, backend="torch" if self.backend == "torch-plain" else self.backend)
 
     @property
-    def flavour(self) -> Flavour | None:
+    def library(self) -> Library | None:
         """Of the engines that it runs; None where it runs none."""
         name = self.backend.removesuffix(_NO_GRAPH)
-        return next((flavour for flavour in FLAVOURS if flavour == name), None)
+        return next((library for library in LIBRARIES if library == name), None)
 
     @property
     def uses_gpu(self) -> bool:
         """Whether it needs one; PyTorch does not."""
-        return self.flavour is not None or self.backend.endswith("-cuda")
+        return self.library is not None or self.backend.endswith("-cuda")
 
     @property
     def has_cuda_graph(self) -> bool:

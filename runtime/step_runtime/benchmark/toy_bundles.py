@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from step.bundles.graph_spec import Precision
-from step.bundles.libraries import FLAVOURS
+from step.bundles.libraries import LIBRARIES
 from step.checkpoints.toy_model import NAME
 from step.parent import child_command
 from step_runtime.benchmark.model_export import export_model
@@ -29,26 +29,26 @@ def toy_bundles(folder: Path, backends: list[str], console: Console) -> list[Pat
     Raises:
         StepError: the model cannot be exported, as where torch is not installed.
     """
-    flavours = [flavour for flavour in FLAVOURS if flavour in (name.removesuffix("-no-graph") for name in backends)]
+    libraries = [library for library in LIBRARIES if library in (name.removesuffix("-no-graph") for name in backends)]
     options: dict[Path, list[str]] = {}
     for precision in _PRECISIONS:
         options[folder / f"toy-{precision}"] = ["--precision", precision]
-        if "tensorrt" in flavours:
+        if "tensorrt" in libraries:
             options[folder / f"toy-{precision}-no-plugins"] = ["--precision", precision, "--no-plugins"]
     # Tracing takes one core each.
     with console.status("exporting the toy model"), ThreadPoolExecutor(_EXPORTS_AT_ONCE) as pool:
         list(pool.map(lambda path: export_model(NAME, path, *options[path]), options))
     for path in options:
-        for flavour in flavours:
-            with console.status(f"building engines: {path.name}, {flavour}"):
-                problem = _build(path, flavour)
+        for library in libraries:
+            with console.status(f"building engines: {path.name}, {library}"):
+                problem = _build(path, library)
             if problem is not None:
-                console.print(f"{path.name}: no {flavour} engines: {problem}", soft_wrap=True, markup=False)
+                console.print(f"{path.name}: no {library} engines: {problem}", soft_wrap=True, markup=False)
     return list(options)
 
 
-def _build(bundle: Path, flavour: str) -> str | None:
+def _build(bundle: Path, library: str) -> str | None:
     """The last line of what went wrong; None where nothing did."""
-    command = child_command("step_export.engines.cli", str(bundle), "--engine", flavour)
+    command = child_command("step_export.engines.cli", str(bundle), "--engine", library)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return None if done.returncode == 0 else (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]

@@ -126,8 +126,8 @@ def _load(request: Load) -> tuple[_Loaded, Loaded]:
 
 
 def _open(configuration: Configuration) -> Backend:
-    flavour = configuration.flavour
-    if flavour is not None and not configuration.has_cuda_graph:
+    library = configuration.library
+    if library is not None and not configuration.has_cuda_graph:
         from step_runtime.backends.tensorrt import TensorRTBackend
 
         manifest = read_bundle(Path(configuration.model))
@@ -135,7 +135,7 @@ def _open(configuration: Configuration) -> Backend:
         return TensorRTBackend.open(
             Path(configuration.model),
             manifest,
-            flavour=flavour,
+            library=library,
             loop=configuration.loop,
             num_steps=steps,
             device=configuration.device,
@@ -167,9 +167,9 @@ def _files(configuration: Configuration) -> tuple[int, float | None]:
         return folder.stat().st_size, None
     manifest = read_bundle(folder)
     names = (FUSED,) if configuration.loop == "fused" else loop_graphs(configuration.num_steps or manifest.num_steps)
-    if configuration.flavour is None:
+    if configuration.library is None:
         return sum((folder / manifest.graphs[name].file).stat().st_size for name in names), None
-    engines = [manifest.engines[configuration.flavour].engines[name] for name in names]
+    engines = [manifest.engines[configuration.library].engines[name] for name in names]
     return sum(engine.size_bytes for engine in engines), sum(engine.build_s for engine in engines)
 
 

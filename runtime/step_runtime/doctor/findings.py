@@ -16,7 +16,7 @@ from step_plugins import PluginError, find_problem
 from step_plugins.nvrtc import nvrtc_version
 
 from step.bundles.engines import EngineSet, find_damage
-from step.bundles.libraries import FLAVOURS, load_flavour
+from step.bundles.libraries import LIBRARIES, load_library
 from step.bundles.manifest import Manifest, read_bundle
 from step.errors import StepError
 from step.revision import project_version
@@ -90,16 +90,16 @@ def _machine() -> Iterator[Finding]:
 
 
 def _libraries() -> Iterator[Finding]:
-    for flavour in FLAVOURS:
+    for library in LIBRARIES:
         try:
-            trt = load_flavour(flavour)
-            yield Finding("libraries", flavour, "ok", trt.__version__)
-            if flavour == "tensorrt":
+            trt = load_library(library)
+            yield Finding("libraries", library, "ok", trt.__version__)
+            if library == "tensorrt":
                 problem = find_problem(trt)
                 status: Status = "ok" if problem is None else "absent"
                 yield Finding("libraries", "plugins", status, problem or "can be compiled for TensorRT's engines")
         except StepError as error:
-            yield Finding("libraries", flavour, "absent", str(error))
+            yield Finding("libraries", library, "absent", str(error))
     yield Finding(
         "libraries", "onnxruntime", "ok", f"{ort.__version__}, providers that load: {', '.join(_providers())}"
     )
@@ -142,13 +142,13 @@ def _bundle(bundle: Path) -> Iterator[Finding]:
         return
     yield Finding("bundle", "integrity", "ok", f"{bundle}: every graph is as it was exported")
     yield from _describe(bundle, manifest)
-    for flavour, engines in manifest.engines.items():
+    for library, engines in manifest.engines.items():
         damage = find_damage(engines, bundle)
         if damage is not None:
             command = engines.options.command(bundle)
-            yield Finding("bundle", f"{flavour} engines", "absent", f"they {damage}; build them again: {command}")
+            yield Finding("bundle", f"{library} engines", "absent", f"they {damage}; build them again: {command}")
             continue
-        yield Finding("bundle", f"{flavour} engines", "ok", _describe_engines(engines))
+        yield Finding("bundle", f"{library} engines", "ok", _describe_engines(engines))
         yield _engine_fit(bundle, manifest, engines)
     skipped: list[Finding] = []
     try:
@@ -189,7 +189,7 @@ def _describe_engines(engines: EngineSet) -> str:
     batch = f"batch {options.opt_batch}" if one_batch else f"batch {options.min_batch} to {options.max_batch}"
     size_mb = sum(record.size_bytes for record in engines.engines.values()) / 1e6
     scratch = [record.scratch_bytes for record in engines.engines.values() if record.scratch_bytes is not None]
-    later = ", and later" if not options.targets and options.flavour == "tensorrt-rtx" else ""
+    later = ", and later" if not options.targets and options.library == "tensorrt-rtx" else ""
     memory = f", {max(scratch) / 1e6:.0f} MB scratch" if scratch else ""
     plugins = sorted({name for record in engines.engines.values() for name in record.plugins})
     without = "none" if engines.plugin_problem is None else f"none ({engines.plugin_problem})"
@@ -201,13 +201,13 @@ def _describe_engines(engines: EngineSet) -> str:
 
 
 def _engine_fit(bundle: Path, manifest: Manifest, engines: EngineSet) -> Finding:
-    flavour = engines.options.flavour
+    library = engines.options.library
     try:
         gpu = find_gpu("auto")
-        check_runnable(bundle, manifest, flavour, version=load_flavour(flavour).__version__, gpu=gpu)
+        check_runnable(bundle, manifest, library, version=load_library(library).__version__, gpu=gpu)
     except StepError as error:
-        return Finding("bundle", f"{flavour} here", "absent", str(error))
-    return Finding("bundle", f"{flavour} here", "ok", f"they are for this machine ({gpu.name})")
+        return Finding("bundle", f"{library} here", "absent", str(error))
+    return Finding("bundle", f"{library} here", "ok", f"they are for this machine ({gpu.name})")
 
 
 def _video(location: str) -> Finding:

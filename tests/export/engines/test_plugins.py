@@ -32,7 +32,7 @@ from step.bundles.graph_spec import FUSED
 from step.bundles.manifest import read_bundle
 from step.files.atomic import sha256
 
-TENSORRT = BuildOptions(flavour="tensorrt")
+TENSORRT = BuildOptions(library="tensorrt")
 REFUSAL = PluginsRefusedError("tensorrt 11.4.0.106 does not take step::TubeRoIAlign as a plugin (it cannot)")
 PARSE = """
 import json, sys
@@ -395,8 +395,8 @@ def test_nodes_for_plugins_and_rtx_engines_in_one_call(tiny_checkpoint, tmp_path
 
 
 def test_rtx_takes_none(own_bundle):
-    assert not BuildOptions(flavour="tensorrt-rtx").plugins
+    assert not BuildOptions(library="tensorrt-rtx").plugins
     done = CliRunner().invoke(step_build, [str(own_bundle), "--engine", "tensorrt-rtx", "--plugins"])
     assert done.exit_code == 1
     with pytest.raises(StepError, match="--plugins is for tensorrt; tensorrt-rtx takes none"):
-        engine_writer.check_options(BuildOptions(flavour="tensorrt-rtx", plugins=True))
+        engine_writer.check_options(BuildOptions(library="tensorrt-rtx", plugins=True))

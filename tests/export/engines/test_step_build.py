@@ -32,7 +32,7 @@ from step.bundles.manifest import MANIFEST, read_bundle, write_manifest
 from step.files.atomic import sha256
 
 pytest.importorskip("tensorrt_rtx")
-RTX = BuildOptions(flavour="tensorrt-rtx")
+RTX = BuildOptions(library="tensorrt-rtx")
 STEP_BUILD = Path(sys.executable).with_name("step-build")
 
 
@@ -361,7 +361,7 @@ def test_tensorrt_11_hardware_compatible(fused_bundle):
 
 
 @pytest.mark.parametrize(
-    ("flavour", "version", "needed"),
+    ("library", "version", "needed"),
     [
         ("tensorrt", "10.8.0.43", True),
         ("tensorrt", "10.16.1.11", True),
@@ -369,5 +369,5 @@ def test_tensorrt_11_hardware_compatible(fused_bundle):
         ("tensorrt-rtx", "1.7.1.116", False),
     ],
 )
-def test_tensorrt_10_is_told_to_be_strongly_typed(flavour, version, needed):
-    assert needs_typing_flag(flavour, version) is needed
+def test_tensorrt_10_is_told_to_be_strongly_typed(library, version, needed):
+    assert needs_typing_flag(library, version) is needed

@@ -113,8 +113,8 @@ def rtx_bundles(golden_bundles):
     """Engines of every graph: fp32 for batches of 1 to 4, fp16 for one clip on three kinds of GPU."""
     pytest.importorskip("tensorrt_rtx")
     options = {
-        "fp32": BuildOptions(flavour="tensorrt-rtx", opt_batch=2, max_batch=4),
-        "fp16": BuildOptions(flavour="tensorrt-rtx", targets=("sm86", "sm89", "sm120")),
+        "fp32": BuildOptions(library="tensorrt-rtx", opt_batch=2, max_batch=4),
+        "fp16": BuildOptions(library="tensorrt-rtx", targets=("sm86", "sm89", "sm120")),
     }
     for precision, bundle in golden_bundles.items():
         build_engines(bundle, options[precision])
@@ -148,7 +148,7 @@ run_build(
         engine_file=folder / "x.engine",
         log_file=folder / "x.log",
         layers_file=folder / "x.json",
-        options=BuildOptions(flavour="tensorrt-rtx"),
+        options=BuildOptions(library="tensorrt-rtx"),
     ),
     lambda *_: None,
 )

@@ -13,7 +13,7 @@ from step.bundles.engines import BuildOptions, is_engines_name, new_engines_name
 from step.bundles.manifest import find_foreign, read_bundle
 from step.training import run_checkpoints as checkpoint
 
-RTX = BuildOptions(flavour="tensorrt-rtx")
+RTX = BuildOptions(library="tensorrt-rtx")
 STALE = "tensorrt-rtx-0123abcd"
 
 

@@ -30,7 +30,7 @@ def test_engines_of_another_machine(changes, message, tiny_bundle, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flavour", "changes"),
+    ("library", "changes"),
     [
         ("tensorrt", {"hardware_compatible": True, "compute_capabilities": ("sm80",)}),
         ("tensorrt", {"version_compatible": True, "version": "11.2.0.1"}),
@@ -38,10 +38,10 @@ def test_engines_of_another_machine(changes, message, tiny_bundle, tmp_path):
         ("tensorrt-rtx", {"platform": "win32-amd64"}),
     ],
 )
-def test_engines_that_travel(flavour, changes, tiny_bundle, tmp_path):
+def test_engines_that_travel(library, changes, tiny_bundle, tmp_path):
     shutil.copytree(tiny_bundle, tmp_path / "b")
-    add_fake_engines(tmp_path / "b", flavour, **changes)
-    check_runnable(tmp_path / "b", read_bundle(tmp_path / "b"), flavour, version=VERSION, gpu=GPU)
+    add_fake_engines(tmp_path / "b", library, **changes)
+    check_runnable(tmp_path / "b", read_bundle(tmp_path / "b"), library, version=VERSION, gpu=GPU)
 
 
 def test_rtx_engines_without_this_gpu_among_their_targets(tiny_bundle, tmp_path):

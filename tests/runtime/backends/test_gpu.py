@@ -23,7 +23,7 @@ from step_runtime.verification.graph_tensors import read_tensors
 
 from step import load_checkpoint
 from step.bundles.engines import RTX_DEFAULT_TARGETS, BuildOptions
-from step.bundles.libraries import FLAVOURS, load_flavour
+from step.bundles.libraries import LIBRARIES, load_library
 from step.bundles.manifest import read_bundle
 from step.data.dataset_folder import DatasetFolder
 from step.errors import StepError
@@ -50,10 +50,10 @@ def frames(request, checkpoint) -> NDArray[np.uint8]:
     return random_clips(load_checkpoint(checkpoint).config, 1)
 
 
-@pytest.fixture(scope="module", params=FLAVOURS)
-def flavour(request):
+@pytest.fixture(scope="module", params=LIBRARIES)
+def library(request):
     try:
-        load_flavour(request.param)
+        load_library(request.param)
         gpu = find_gpu("auto")
     except StepError as error:
         pytest.skip(str(error))
@@ -63,15 +63,15 @@ def flavour(request):
 
 
 @pytest.fixture(scope="module", params=["fp32 plugins", "fp16 plugins", "fp32 bodies", "fp16 bodies"])
-def engine_bundle(request, flavour, checkpoint, tmp_path_factory) -> Path:
+def engine_bundle(request, library, checkpoint, tmp_path_factory) -> Path:
     """The full-size model with engines for 1 to 2 clips; without TF32, whose ten bits are half's."""
     precision, operators = request.param.split()
     plugins = operators == "plugins"
-    if plugins and flavour == "tensorrt-rtx":
+    if plugins and library == "tensorrt-rtx":
         pytest.skip("tensorrt-rtx takes no plugins")
-    bundle = tmp_path_factory.mktemp("gpu") / f"{flavour}-{precision}-{operators}"
+    bundle = tmp_path_factory.mktemp("gpu") / f"{library}-{precision}-{operators}"
     export_bundle(checkpoint, bundle, ExportSettings(precision=precision, verify=False))
-    options = BuildOptions(flavour=flavour, opt_batch=1, max_batch=2, tf32=False, plugins=plugins)
+    options = BuildOptions(library=library, opt_batch=1, max_batch=2, tf32=False, plugins=plugins)
     engines, _ = build_engines(bundle, options)
     assert engines.plugin_problem is None
     assert bool(engines.engines["fused"].plugins) == plugins
@@ -79,10 +79,10 @@ def engine_bundle(request, flavour, checkpoint, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def static_bundle(flavour, checkpoint, tmp_path_factory) -> Path:
-    bundle = tmp_path_factory.mktemp("gpu") / f"{flavour}-static"
+def static_bundle(library, checkpoint, tmp_path_factory) -> Path:
+    bundle = tmp_path_factory.mktemp("gpu") / f"{library}-static"
     export_bundle(checkpoint, bundle, ExportSettings(precision="fp16", verify=False))
-    build_engines(bundle, BuildOptions(flavour=flavour))
+    build_engines(bundle, BuildOptions(library=library))
     return bundle
 
 
@@ -107,17 +107,17 @@ def _random_clips(count: int, size_px: int = 400) -> Iterator[np.ndarray]:
         yield state.randint(0, 256, (1, 36, size_px, size_px, 3), np.uint8)
 
 
-def _open(bundle: Path, flavour: str, *, loop: str, cuda_graph: bool = True) -> TensorRTBackend:
+def _open(bundle: Path, library: str, *, loop: str, cuda_graph: bool = True) -> TensorRTBackend:
     manifest = read_bundle(bundle)
     return TensorRTBackend.open(
-        bundle, manifest, flavour=flavour, loop=loop, num_steps=3, device="cuda", cuda_graph=cuda_graph
+        bundle, manifest, library=library, loop=loop, num_steps=3, device="cuda", cuda_graph=cuda_graph
     )
 
 
 @pytest.mark.parametrize("loop", ["fused", "steps"])
-def test_parity_with_torch(loop, engine_bundle, flavour, frames, expected):
+def test_parity_with_torch(loop, engine_bundle, library, frames, expected):
     tolerance = TOLERANCES[read_bundle(engine_bundle).precision]
-    with Detector.open(engine_bundle, flavour, loop=loop) as detector:
+    with Detector.open(engine_bundle, library, loop=loop) as detector:
         found = detector.detect(frames)
     assert np.abs(found.tubes_px - expected.tubes_px.numpy()).max() <= tolerance.boxes_px
     names = ("boxes", "scores", "labels", "tube_indices")
@@ -132,11 +132,11 @@ def test_parity_with_torch(loop, engine_bundle, flavour, frames, expected):
 
 
 @pytest.mark.parametrize("loop", ["fused", "steps"])
-def test_map_parity(loop, engine_bundle, flavour, checkpoint, ucf24_data):
+def test_map_parity(loop, engine_bundle, library, checkpoint, ucf24_data):
     """On six real clips, after every step; the same gate as `step-eval parity`'s."""
     reference = Configuration(model=checkpoint, backend="torch", loop=None, precision="fp32")
     precision = read_bundle(engine_bundle).precision
-    configuration = Configuration(model=engine_bundle, backend=flavour, loop=loop, precision=precision)
+    configuration = Configuration(model=engine_bundle, backend=library, loop=loop, precision=precision)
     _, row = compare_map(
         [reference, configuration],
         DatasetFolder.open(ucf24_data, "val"),
@@ -148,11 +148,11 @@ def test_map_parity(loop, engine_bundle, flavour, checkpoint, ucf24_data):
     assert row.matched >= TOLERANCES[precision].rows_matched
 
 
-def test_fused_against_steps(engine_bundle, flavour):
+def test_fused_against_steps(engine_bundle, library):
     tolerance = TOLERANCES[read_bundle(engine_bundle).precision]
     with (
-        Detector.open(engine_bundle, flavour, loop="fused") as fused,
-        Detector.open(engine_bundle, flavour, loop="steps") as steps,
+        Detector.open(engine_bundle, library, loop="fused") as fused,
+        Detector.open(engine_bundle, library, loop="steps") as steps,
     ):
         for clip in _random_clips(4):
             one, other = fused.detect(clip), steps.detect(clip)
@@ -161,10 +161,10 @@ def test_fused_against_steps(engine_bundle, flavour):
 
 
 @pytest.mark.parametrize("loop", ["fused", "steps"])
-def test_a_replayed_graph_equals_eager_launches(loop, static_bundle, flavour):
+def test_a_replayed_graph_equals_eager_launches(loop, static_bundle, library):
     """The same kernels on the same buffers: not a bit may differ."""
-    replayed = _open(static_bundle, flavour, loop=loop)
-    eager = _open(static_bundle, flavour, loop=loop, cuda_graph=False)
+    replayed = _open(static_bundle, library, loop=loop)
+    eager = _open(static_bundle, library, loop=loop, cuda_graph=False)
     try:
         assert replayed._loop.capture_problem is None
         for clip in _random_clips(100):
@@ -177,16 +177,16 @@ def test_a_replayed_graph_equals_eager_launches(loop, static_bundle, flavour):
 
 
 @pytest.mark.parametrize("loop", ["fused", "steps"])
-def test_no_allocation_after_warm_up_and_none_kept(loop, static_bundle, flavour):
+def test_no_allocation_after_warm_up_and_none_kept(loop, static_bundle, library):
     from cuda.bindings import runtime as cudart
 
     def free_bytes() -> int:
         return cudart.cudaMemGetInfo()[1]
 
     clips = list(_random_clips(3))
-    _open(static_bundle, flavour, loop=loop).close()  # the context of the process itself
+    _open(static_bundle, library, loop=loop).close()  # the context of the process itself
     before = free_bytes()
-    backend = _open(static_bundle, flavour, loop=loop)
+    backend = _open(static_bundle, library, loop=loop)
     backend.submit(clips[0]).result()
     warm = free_bytes()
     for clip in clips * 5:
@@ -196,8 +196,8 @@ def test_no_allocation_after_warm_up_and_none_kept(loop, static_bundle, flavour)
     assert before - free_bytes() < 64e6  # kernels stay loaded
 
 
-def test_two_clips_under_way(static_bundle, flavour):
-    backend = _open(static_bundle, flavour, loop="fused")
+def test_two_clips_under_way(static_bundle, library):
+    backend = _open(static_bundle, library, loop="fused")
     clips = list(_random_clips(6))
     alone = [backend.submit(clip).result() for clip in clips]
     pending = [backend.submit(clips[0])]
@@ -207,34 +207,34 @@ def test_two_clips_under_way(static_bundle, flavour):
     backend.close()
 
 
-def test_batches_of_a_profile(engine_bundle, flavour):
+def test_batches_of_a_profile(engine_bundle, library):
     clips = np.concatenate(list(_random_clips(3)))
     tolerance = TOLERANCES[read_bundle(engine_bundle).precision]
-    with Detector.open(engine_bundle, flavour) as detector:
+    with Detector.open(engine_bundle, library) as detector:
         together = detector.detect(clips)
         for index in range(3):
             alone = detector.detect(clips[index : index + 1])
             assert np.abs(together.tubes_px[index] - alone.tubes_px[0]).max() <= 2 * tolerance.boxes_px
 
 
-def test_auto_takes_the_engines(static_bundle, flavour):
+def test_auto_takes_the_engines(static_bundle, library):
     backend = open_backend(static_bundle)
-    assert backend.name == flavour
+    assert backend.name == library
     backend.close()
 
 
-def test_every_graph_against_onnx_runtime(engine_bundle, flavour, frames):
+def test_every_graph_against_onnx_runtime(engine_bundle, library, frames):
     manifest = read_bundle(engine_bundle)
     graphs = OnnxRuntimeRunner(engine_bundle, manifest, device="cpu")
-    engines = TensorRTRunner.open(engine_bundle, manifest, flavour=flavour, device="cuda")
+    engines = TensorRTRunner.open(engine_bundle, manifest, library=library, device="cuda")
     rows = list(compare(graphs, engines, manifest, [("golden", frames)]))
     assert [row for row in rows if not row.passed] == []
     engines.close()
 
 
-def test_marked_outputs(static_bundle, flavour, frames):
+def test_marked_outputs(static_bundle, library, frames):
     manifest = read_bundle(static_bundle)
-    engines = TensorRTRunner.open(static_bundle, manifest, flavour=flavour, device="cuda")
+    engines = TensorRTRunner.open(static_bundle, manifest, library=library, device="cuda")
     tensor = read_tensors(static_bundle / "backbone.onnx")[4]
     found = engines.run("backbone", {"frames": frames}, [tensor.name])
     assert np.isfinite(found[tensor.name].astype(np.float32)).all()
@@ -242,25 +242,25 @@ def test_marked_outputs(static_bundle, flavour, frames):
     engines.close()
 
 
-def test_the_runtime_cache_is_kept(static_bundle, flavour):
-    if flavour != "tensorrt-rtx":
+def test_the_runtime_cache_is_kept(static_bundle, library):
+    if library != "tensorrt-rtx":
         pytest.skip("tensorrt compiles when it builds")
-    backend = _open(static_bundle, flavour, loop="fused")
+    backend = _open(static_bundle, library, loop="fused")
     backend.submit(next(_random_clips(1))).result()
     backend.close()
     assert list((static_bundle / "engines").rglob("fused.sm*.cache"))
 
 
-def test_engines_of_another_gpu_are_refused(static_bundle, flavour, tmp_path):
+def test_engines_of_another_gpu_are_refused(static_bundle, library, tmp_path):
     shutil.copytree(static_bundle, tmp_path / "b")
     manifest = read_bundle(tmp_path / "b")
-    engines = manifest.engines[flavour].model_copy(update={"compute_capabilities": ("sm75",)})
-    options = engines.options.model_copy(update={"targets": ("sm75",) if flavour == "tensorrt-rtx" else ()})
-    changed = manifest.model_copy(update={"engines": {flavour: engines.model_copy(update={"options": options})}})
+    engines = manifest.engines[library].model_copy(update={"compute_capabilities": ("sm75",)})
+    options = engines.options.model_copy(update={"targets": ("sm75",) if library == "tensorrt-rtx" else ()})
+    changed = manifest.model_copy(update={"engines": {library: engines.model_copy(update={"options": options})}})
     with pytest.raises(StepError, match="are for sm75, this machine's GPU is sm"):
-        TensorRTBackend.open(tmp_path / "b", changed, flavour=flavour, loop="fused", num_steps=3, device="cuda")
+        TensorRTBackend.open(tmp_path / "b", changed, library=library, loop="fused", num_steps=3, device="cuda")
 
 
-def test_a_gpu_that_is_not_there(static_bundle, flavour):
+def test_a_gpu_that_is_not_there(static_bundle, library):
     with pytest.raises(StepError, match="`device` is cuda:99; this machine has cuda:0"):
-        Detector.open(static_bundle, flavour, device="cuda:99")
+        Detector.open(static_bundle, library, device="cuda:99")

@@ -41,7 +41,7 @@ def expected(lively_bundle, tiny_clips):
     return results
 
 
-def _open(bundle, cuda, *, flavour="tensorrt", loop="fused", num_steps=3, refuse_capture=False, cuda_graph=True):
+def _open(bundle, cuda, *, library="tensorrt", loop="fused", num_steps=3, refuse_capture=False, cuda_graph=True):
     trt = FakeTensorRT(cuda, refuse_capture=refuse_capture)
     backend = TensorRTBackend(
         trt=trt,
@@ -49,7 +49,7 @@ def _open(bundle, cuda, *, flavour="tensorrt", loop="fused", num_steps=3, refuse
         gpu=GPU,
         folder=bundle,
         manifest=read_bundle(bundle),
-        flavour=flavour,
+        library=library,
         loop=loop,
         num_steps=num_steps,
         cuda_graph=cuda_graph,
@@ -63,11 +63,11 @@ def _assert_same(found, expected):
 
 
 @pytest.mark.parametrize("cuda_graph", [True, False])
-@pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt-rtx"])
+@pytest.mark.parametrize("library", ["tensorrt", "tensorrt-rtx"])
 @pytest.mark.parametrize("loop", ["fused", "steps"])
-def test_gives_what_the_graphs_give(loop, flavour, cuda_graph, bundle, tiny_clips, expected):
+def test_gives_what_the_graphs_give(loop, library, cuda_graph, bundle, tiny_clips, expected):
     cuda = FakeCuda()
-    backend, _ = _open(bundle, cuda, flavour=flavour, loop=loop, cuda_graph=cuda_graph)
+    backend, _ = _open(bundle, cuda, library=library, loop=loop, cuda_graph=cuda_graph)
     for index in (0, 1, 0):
         _assert_same(backend.submit(tiny_clips[index : index + 1]).result(), expected[index])
     backend.close()
@@ -121,7 +121,7 @@ def test_the_graph_is_recorded_once_after_a_warm_up(loop, names, bundle, tiny_cl
 def test_rtx_records_its_own_graph(bundle, tiny_clips):
     """Every engine is launched by itself, with the library's strategy set, and nothing waits in between."""
     cuda = FakeCuda()
-    backend, trt = _open(bundle, cuda, flavour="tensorrt-rtx", loop="steps")
+    backend, trt = _open(bundle, cuda, library="tensorrt-rtx", loop="steps")
     backend.submit(tiny_clips[:1]).result()
     config = backend._loop._engines[0]._context.made_with
     assert isinstance(config, FakeRuntimeConfig)
@@ -136,12 +136,12 @@ def test_rtx_records_its_own_graph(bundle, tiny_clips):
 
 
 def test_rtx_keeps_what_it_compiled_in_the_bundle(bundle, tiny_clips):
-    backend, trt = _open(bundle, FakeCuda(), flavour="tensorrt-rtx")
+    backend, trt = _open(bundle, FakeCuda(), library="tensorrt-rtx")
     backend.submit(tiny_clips[:1]).result()
     backend.close()
     file = bundle / "engines/tensorrt-rtx-00000000/fused.sm89.cache"
     assert file.read_bytes() == b"compiled kernels"
-    _, trt = _open(bundle, FakeCuda(), flavour="tensorrt-rtx")
+    _, trt = _open(bundle, FakeCuda(), library="tensorrt-rtx")
     assert trt.loaded_caches == [b"compiled kernels"]
 
 
@@ -342,10 +342,10 @@ def test_a_run_keeps_two_clips_under_way(bundle, make_video):
 
 
 @pytest.mark.parametrize("cuda_graph", [True, False])
-@pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt-rtx"])
-def test_the_loop_in_two_halves(flavour, cuda_graph, bundle, tiny_clips, expected):
+@pytest.mark.parametrize("library", ["tensorrt", "tensorrt-rtx"])
+def test_the_loop_in_two_halves(library, cuda_graph, bundle, tiny_clips, expected):
     cuda = FakeCuda()
-    backend, _ = _open(bundle, cuda, flavour=flavour, loop="steps", cuda_graph=cuda_graph)
+    backend, _ = _open(bundle, cuda, library=library, loop="steps", cuda_graph=cuda_graph)
     first = backend.extract(tiny_clips[:1])
     pending = backend.submit_features(first)
     second = backend.extract(tiny_clips[1:])  # while the first is under way
@@ -353,12 +353,12 @@ def test_the_loop_in_two_halves(flavour, cuda_graph, bundle, tiny_clips, expecte
     _assert_same(pending.result(), expected[0])
     _assert_same(other.result(), expected[1])
     _assert_same(backend.submit(tiny_clips[1:]).result(), expected[1])  # the whole loop is still there
-    assert len(cuda.graphs) == (3 if cuda_graph and flavour == "tensorrt" else 0)
+    assert len(cuda.graphs) == (3 if cuda_graph and library == "tensorrt" else 0)
     cuda.calls.clear()
     backend.submit_features(backend.extract(tiny_clips[:1])).result()
     assert not {"allocate", "allocate_pinned", "begin_capture"} & set(cuda.calls)
     assert [call for call in cuda.calls if call.startswith("synchronize")] == ["synchronize_event"] * 2
-    if cuda_graph and flavour == "tensorrt":
+    if cuda_graph and library == "tensorrt":
         assert cuda.calls.count("launch") == 2
     else:
         assert [call for call in cuda.calls if call.startswith("run ")] == [f"run {name}" for name in STEP_LOOP]
@@ -380,10 +380,10 @@ def test_a_run_that_shares_features(bundle, make_video):
     assert cuda.leaks == 0
 
 
-@pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt-rtx"])
-def test_everything_is_freed_wherever_the_gpu_fails(flavour, bundle, tiny_clips):
+@pytest.mark.parametrize("library", ["tensorrt", "tensorrt-rtx"])
+def test_everything_is_freed_wherever_the_gpu_fails(library, bundle, tiny_clips):
     def use(cuda):
-        backend, _ = _open(bundle, cuda, flavour=flavour, loop="steps")
+        backend, _ = _open(bundle, cuda, library=library, loop="steps")
         try:
             backend.submit(tiny_clips[:1])
             backend.submit(tiny_clips[:1]).result()
@@ -456,7 +456,7 @@ def test_a_library_that_does_not_start(bundle):
             gpu=GPU,
             folder=bundle,
             manifest=read_bundle(bundle),
-            flavour="tensorrt",
+            library="tensorrt",
             loop="fused",
             num_steps=3,
         )

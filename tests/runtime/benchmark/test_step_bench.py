@@ -228,7 +228,7 @@ def test_bundles_of_one_precision_have_names(tiny_bundle, tmp_path):
         [tiny_bundle], None, backends=["onnxruntime", "onnxruntime-cuda", "tensorrt-rtx-no-graph"], **common
     )
     assert [
-        (configuration.device, configuration.uses_gpu, configuration.flavour, configuration.has_cuda_graph)
+        (configuration.device, configuration.uses_gpu, configuration.library, configuration.has_cuda_graph)
         for configuration in configurations[::2]
     ] == [
         ("cpu", False, None, True),

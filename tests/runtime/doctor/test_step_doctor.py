@@ -23,7 +23,7 @@ def with_fake_gpu(monkeypatch):
     cuda = FakeCuda()
     for module in (doctor, engine_checks, tensorrt):
         monkeypatch.setattr(module, "find_gpu", lambda _device: GPU)
-        monkeypatch.setattr(module, "load_flavour", lambda _flavour: FakeTensorRT(cuda))
+        monkeypatch.setattr(module, "load_library", lambda _library: FakeTensorRT(cuda))
     monkeypatch.setattr(doctor, "list_gpus", lambda: [GPU])
     monkeypatch.setattr(tensorrt, "CudaRuntime", lambda _index: cuda)
     return cuda

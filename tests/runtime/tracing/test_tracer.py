@@ -131,14 +131,14 @@ def engine_bundle(lively_bundle, tmp_path_factory):
     return copy
 
 
-def _open(bundle, cuda, tracer, *, flavour="tensorrt", loop="fused", cuda_graph=True):
+def _open(bundle, cuda, tracer, *, library="tensorrt", loop="fused", cuda_graph=True):
     return TensorRTBackend(
         trt=FakeTensorRT(cuda),
         cuda=cuda,
         gpu=GPU,
         folder=bundle,
         manifest=read_bundle(bundle),
-        flavour=flavour,
+        library=library,
         loop=loop,
         num_steps=3,
         cuda_graph=cuda_graph,
@@ -147,7 +147,7 @@ def _open(bundle, cuda, tracer, *, flavour="tensorrt", loop="fused", cuda_graph=
 
 
 @pytest.mark.parametrize(
-    ("flavour", "loop", "cuda_graph", "engines"),
+    ("library", "loop", "cuda_graph", "engines"),
     [
         ("tensorrt", "fused", False, ["fused"]),
         ("tensorrt", "fused", True, ["fused"]),
@@ -156,9 +156,9 @@ def _open(bundle, cuda, tracer, *, flavour="tensorrt", loop="fused", cuda_graph=
         ("tensorrt-rtx", "steps", True, STEP_LOOP),  # a graph inside each engine
     ],
 )
-def test_a_gpu_is_timed_with_events(flavour, loop, cuda_graph, engines, engine_bundle, tiny_clips):
+def test_a_gpu_is_timed_with_events(library, loop, cuda_graph, engines, engine_bundle, tiny_clips):
     cuda, recorder = FakeCuda(), Recorder()
-    backend = _open(engine_bundle, cuda, recorder, flavour=flavour, loop=loop, cuda_graph=cuda_graph)
+    backend = _open(engine_bundle, cuda, recorder, library=library, loop=loop, cuda_graph=cuda_graph)
     before_ns = time.perf_counter_ns()
     pending = [backend.submit(tiny_clips[:1]), backend.submit(tiny_clips[1:])]
     for call in pending:

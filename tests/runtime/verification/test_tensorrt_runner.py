@@ -24,7 +24,7 @@ def _engines(bundle, cuda):
         device=0,
         bundle=bundle,
         manifest=read_bundle(bundle),
-        flavour="tensorrt",
+        library="tensorrt",
     )
 
 
@@ -101,7 +101,7 @@ def test_a_search_builds_where_and_as_the_engines_were(runners, cuda, tiny_clips
             device=1,
             bundle=bundle,
             manifest=manifest.model_copy(update={"engines": {"tensorrt": engines}}),
-            flavour="tensorrt",
+            library="tensorrt",
         )
         options = engines.options.model_copy(update={"plugins": True})
         assert options.plugins

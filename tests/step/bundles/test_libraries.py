@@ -61,7 +61,7 @@ import gc
 import tensorrt_rtx as trt
 from step.bundles.engines import BuildOptions
 from step_runtime.backends.engine import Messages, make_runtime
-options = BuildOptions(flavour="tensorrt-rtx")
+options = BuildOptions(library="tensorrt-rtx")
 messages = [Messages(trt), Messages(trt)]
 runtimes = [make_runtime(trt, each, options) for each in messages]
 del messages[0], runtimes[0]

@@ -44,7 +44,7 @@ def open_runner(name: str, bundle: Path, manifest: Manifest, *, checkpoint: Path
             case "tensorrt" | "tensorrt-rtx":
                 from step_runtime.verification.graph_runners.tensorrt import TensorRTRunner
 
-                return TensorRTRunner.open(bundle, manifest, flavour=name, device="cuda" if device == "cpu" else device)
+                return TensorRTRunner.open(bundle, manifest, library=name, device="cuda" if device == "cpu" else device)
     except ModuleNotFoundError as error:
         raise ArgumentError(f"`backends` {name} needs {error.name}; pip install 'step-trt[export]'") from error
     raise ArgumentError(f"`backends`: no backend {name!r}; there are {', '.join(RUNNERS)}")

@@ -11,7 +11,7 @@ import numpy as np
 from step.bundles.build_process import BuildRequest, run_build
 from step.bundles.engines import check_batch
 from step.bundles.graph_spec import Arrays, Precision, TensorSpec
-from step.bundles.libraries import Flavour, load_flavour
+from step.bundles.libraries import Library, load_library
 from step.bundles.manifest import Manifest
 from step.parity.tolerances import held_to
 from step.turns import Turns
@@ -26,43 +26,43 @@ class TensorRTRunner:
     """See `GraphRunner`; `open` finds the GPU and the library.
 
     Args:
-        trt: the library of `flavour`.
+        trt: the library of `library`.
         cuda: the GPU's memory and streams.
         device: index of the GPU.
         bundle: folder.
         manifest: what `read_bundle` returned for it.
-        flavour: which engines.
+        library: which engines.
     """
 
     def __init__(
-        self, *, trt: Any, cuda: Cuda, device: int, bundle: Path, manifest: Manifest, flavour: Flavour
+        self, *, trt: Any, cuda: Cuda, device: int, bundle: Path, manifest: Manifest, library: Library
     ) -> None:
-        self.name = f"{flavour}:cuda:{device}"
-        self.precision: Precision = held_to(manifest.precision, tf32=manifest.engines[flavour].options.tf32)
+        self.name = f"{library}:cuda:{device}"
+        self.precision: Precision = held_to(manifest.precision, tf32=manifest.engines[library].options.tf32)
         self._trt = trt
         self._cuda = cuda
         self._device = device
         self._turns = Turns()
         self._bundle = bundle
         self._manifest = manifest
-        self._engine_set = manifest.engines[flavour]
+        self._engine_set = manifest.engines[library]
         self._messages = Messages(trt)
         self._runtime = make_runtime(trt, self._messages, self._engine_set.options)
         self._engines: dict[tuple[str, tuple[str, ...]], Engine] = {}
 
     @classmethod
-    def open(cls, bundle: Path, manifest: Manifest, *, flavour: Flavour, device: str) -> Self:
+    def open(cls, bundle: Path, manifest: Manifest, *, library: Library, device: str) -> Self:
         """See the class, and `TensorRTBackend.open` for `device` and what is raised."""
         gpu = find_gpu(device)
-        trt = load_flavour(flavour)
-        check_runnable(bundle, manifest, flavour, version=trt.__version__, gpu=gpu)
+        trt = load_library(library)
+        check_runnable(bundle, manifest, library, version=trt.__version__, gpu=gpu)
         return cls(
             trt=trt,
             cuda=CudaRuntime(gpu.index),
             device=gpu.index,
             bundle=bundle,
             manifest=manifest,
-            flavour=flavour,
+            library=library,
         )
 
     def run(self, graph: str, inputs: Arrays, extra_outputs: Sequence[str] = ()) -> Arrays:
