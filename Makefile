@@ -9,14 +9,18 @@ PYTHON_VERSION ?= 3.12
 GPU_KIT_ARGS ?=
 GPU_CHECK_ARGS ?=
 
-.PHONY: demo test check gpu-kit gpu-check clean
+.PHONY: demo test test-fast check gpu-kit gpu-check clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py --out build/demo
 
 # One thread each: two processes with two would wait for each other.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10
+
+# For everyday work: what neither exports nor trains.
+test-fast: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not gpu and not slow and not long' --durations=10
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -22,7 +22,7 @@ _SCORE_APART, _BOX_APART = 1e-3, 5e-3  # of the same detection in two results; b
 
 @dataclass(frozen=True)
 class RunFigures:
-    """Of one run over a video, the model being loaded.
+    """What one run over a video took, the model being loaded.
 
     Attributes:
         key_frames: how many were detected on.
@@ -75,7 +75,7 @@ def measure_in_rounds(
         everys_s: seconds between key frames.
         folder: for the programs' results.
         rounds: runs of each at each rate.
-        progress: is told how many runs are done, of how many, and which is next.
+        progress: is called with how many runs are done, of how many, and which is next.
     """
     rows = {(every_s, name): Measured(name, every_s) for every_s in everys_s for name in programs}
     total, done = len(programs) + rounds * len(rows), 0

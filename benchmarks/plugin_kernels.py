@@ -25,7 +25,7 @@ GB_PER_S = {"A10": 600, "L4": 300, "4090": 1008, "H100": 3350, "H200": 4800}
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of one call.
+    """The sizes of one call.
 
     Attributes:
         batch: clips.

@@ -128,7 +128,7 @@ def measure_points(
         threads: CPU threads; None for the library's choice.
         min_runs, min_s: calls and seconds of each, at least.
         scratch: folder for the clips.
-        progress: is told how many points are done, and which axis is next.
+        progress: is called with how many points are done, and which axis is next.
     """
     results: list[Measured] = []
     for axis in dict.fromkeys(point.axis for point in points):

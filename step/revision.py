@@ -14,7 +14,7 @@ def project_version() -> str:
 
 
 def git_revision() -> str | None:
-    """Of the working tree that the package lies in, with "-dirty" where it has changes; None where it lies in none."""
+    """The commit of the working tree that the package lies in, with "-dirty" where it has changes; None without one."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)

@@ -59,7 +59,7 @@ class VideoStream:
         timeouts_s: after which opening a URL, and waiting for its next data, are given up.
         shown: what messages call it; the location if None.
         by_arrival: whether frames are stamped with this machine's clock when they come, whatever the format says.
-        say: is told in one line what was chosen or bounded: one of several streams, a rate where none is stated, gaps.
+        say: is called with one line on what was chosen or bounded: a stream, a rate where none is stated, gaps.
 
     Attributes:
         rate: frames a second, as stated.
@@ -170,7 +170,7 @@ class VideoStream:
         self._judge_end(decoded, last_s + 1 / self.rate, stamps, hidden_s=self._hidden_s(timeline))
 
     def _decoded(self, stamps: StampReader) -> "Iterator[tuple[av.VideoFrame, Fraction | None]]":
-        """Frames and their stamps; what cannot be decoded is told to `stamps`."""
+        """Frames and their stamps; what cannot be decoded is reported to `stamps`."""
         import av
 
         for packet in self._container.demux(self._video):

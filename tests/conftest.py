@@ -37,14 +37,34 @@ _LONGEST_FILES = (
 )
 
 
+# Fixtures that export, and files that train, build or run commands in processes: `make test-fast` leaves them out.
+_EXPORTS = frozenset({"golden_bundles", "half_bundle", "lively_bundle", "tiny_bundle", "toy_bundle"})
+_LONG_FILES = frozenset(
+    {
+        *_LONGEST_FILES,
+        "test_step_export.py",
+        "test_bundle.py",
+        "test_plugins.py",
+        "test_function_bodies.py",
+        "test_keep_fp32.py",
+        "test_what_is_removed.py",
+        "test_graph_variants.py",
+    }
+)
+
+
 def pytest_configure() -> None:
     """Tests press Ctrl-C; a shell that started us in the background has us and our children ignore it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first; `make test` has xdist keep that order."""
+    """The longest files come first, an order that `make test` has xdist keep; what takes long is marked."""
     items.sort(key=lambda item: item.path.name not in _LONGEST_FILES)
+    for item in items:
+        wants_export = not _EXPORTS.isdisjoint(getattr(item, "fixturenames", ()))
+        if wants_export or item.path.name in _LONG_FILES:
+            item.add_marker("long")
 
 
 @pytest.fixture(scope="session")

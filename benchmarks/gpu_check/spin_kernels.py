@@ -8,7 +8,7 @@ from step_plugins.nvrtc import ARCHITECTURE, nvrtc_version
 from step.errors import StepError
 
 THREADS = 256
-"""Of a block."""
+"""Threads of a block."""
 
 SOURCE = r"""
 typedef unsigned int u32;

@@ -88,7 +88,7 @@ def export_bundle(
         checkpoint: see `step.load_checkpoint`.
         bundle: folder to write; an older bundle there is replaced, any other folder is left alone.
         settings: what to export.
-        progress: is told what is being done.
+        progress: is called with what is being done.
 
     Returns:
         The manifest, with the parity report in it.
@@ -146,7 +146,7 @@ def export_bundle(
 
 
 def tool_versions() -> dict[str, str]:
-    """Of what a bundle is made with, by distribution; those that cannot be told are left out."""
+    """Versions of what a bundle is made with, by distribution; those that are not known are left out."""
     versions = {"step-trt": project_version()}
     for name in ("torch", "onnx", "onnxscript"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # put there without being installed

@@ -12,7 +12,7 @@ from step_plugins.errors import PluginError
 from step_plugins.kernel import Kernel
 
 Argument = ctypes.c_void_p | ctypes.c_int
-"""Of a kernel: an address on the GPU, or a size."""
+"""A kernel's argument: an address on the GPU, or a size."""
 
 
 def launch(

@@ -97,7 +97,7 @@ class RunCommand:
         """How each source is run.
 
         Args:
-            say: is told what becomes of a live source's connection.
+            say: is called with what becomes of a live source's connection.
         """
         return RunOptions(
             every_s=self.every,

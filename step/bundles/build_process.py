@@ -83,7 +83,7 @@ def run_build(request: BuildRequest, progress: Callable[[str, float], None]) -> 
 
     Args:
         request: what to build and where to write it.
-        progress: is told the phase and the share of the build that is done, 0 to 1.
+        progress: is called with the phase and the share of the build that is done, 0 to 1.
 
     Raises:
         PluginsRefusedError: the library did not take a plugin.
@@ -169,7 +169,7 @@ def _stop(process: "subprocess.Popen[str]") -> None:
 def _add_to_log(log_file: Path, said: list[str]) -> None:
     """Standard error holds what the library's log has not: what its callbacks raised, and a crash's last words."""
     lines = [line if line.startswith(_ERROR) else f"[STDERR] {line}" for line in said]
-    with contextlib.suppress(OSError):  # the log is the lesser loss; the disk that is full is told of its own accord
+    with contextlib.suppress(OSError):  # the log is the lesser loss; the disk that is full is reported anyway
         if lines:
             with log_file.open("a", encoding="utf-8") as log:
                 log.write("\n".join(lines) + "\n")

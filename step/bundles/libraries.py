@@ -42,7 +42,7 @@ def needs_typing_flag(library: Library, version: str) -> bool:
 
 
 Listener = Callable[[str, str], None]
-"""Is told severity and text of a message."""
+"""Receives the severity and the text of a message."""
 
 
 class _Listeners:
@@ -68,7 +68,7 @@ class _Listeners:
                 if not self._by_thread[thread]:
                     del self._by_thread[thread]
 
-    def tell(self, severity: str, message: str) -> None:
+    def report(self, severity: str, message: str) -> None:
         with self._lock:
             own = self._by_thread.get(threading.get_ident())
             heard = [own[-1]] if own else [each[-1] for each in self._by_thread.values()]
@@ -102,16 +102,16 @@ def _logger_and_listeners(trt: Any) -> tuple[Any, _Listeners]:
     with _loggers_lock:
         if trt.ILogger not in _loggers:
             listeners = _Listeners()
-            _loggers[trt.ILogger] = _make_logger(trt, listeners.tell), listeners
+            _loggers[trt.ILogger] = _make_logger(trt, listeners.report), listeners
         return _loggers[trt.ILogger]
 
 
-def _make_logger(trt: Any, tell: Listener) -> Any:
-    class Logger(trt.ILogger):  # type: ignore[misc]  # the library's own way of being told where messages go
+def _make_logger(trt: Any, report: Listener) -> Any:
+    class Logger(trt.ILogger):  # type: ignore[misc]  # the library's own way to say where messages go
         def __init__(self) -> None:
             super().__init__()
 
         def log(self, severity: Any, message: str) -> None:
-            tell(severity.name, message)
+            report(severity.name, message)
 
     return Logger()

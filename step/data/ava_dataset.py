@@ -55,7 +55,7 @@ class Sample(TypedDict):
 
 @dataclass(frozen=True)
 class _People:
-    """Of one key frame: boxes [M, 4] in shares of the picture, labels [M, K], ids [M] (NaN where they tell nothing)."""
+    """A key frame's people: boxes [M, 4] in shares of the image, labels [M, K], ids [M] (NaN for none)."""
 
     boxes: NDArray[np.float32]
     labels: NDArray[np.float32]

@@ -41,7 +41,7 @@ def check(
         truth: the csv.
         frames: root of the extracted frames.
         label_map: pbtxt of the classes that there may be.
-        progress: is told the video that is being looked at.
+        progress: is called with the video that is being looked at.
 
     Yields:
         Problems, in order of file, then video.

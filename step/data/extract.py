@@ -95,7 +95,7 @@ def extract(path: Path, root: Path, *, name: str | None = None, seconds: frozens
 
 
 def _wanted(seconds: frozenset[int] | None, index: FrameIndex) -> frozenset[int] | None:
-    """Of the wanted seconds those that the video has, as far as that is known; None for all that it has."""
+    """The wanted seconds that the video has, as far as that is known; None for all that it has."""
     if seconds is None:
         return frozenset(index.counts) if index.is_whole else None
     last = index.last_second

@@ -20,7 +20,7 @@ _JPEG_END = b"\xff\xd9"
 _INDEX = "index.json"
 _HALF = CLIP_FPS // 2
 CLIP_FRAMES = 3 * CLIP_FPS
-"""Of a key frame's clip."""
+"""Frames of a key frame's clip."""
 CLIP_PARTS = ((-2, slice(_HALF, None)), (-1, slice(None)), (0, slice(None)), (1, slice(_HALF)))
 """Seconds from a key frame's, and which of their twelve frames are in its clip."""
 
@@ -129,7 +129,7 @@ class FrameIndex:
 
 
 def read_index(root: Path, video: str) -> FrameIndex:
-    """Of a video; empty where nothing is extracted yet.
+    """A video's index; empty where nothing is extracted yet.
 
     Raises:
         StepError: the file that says it is damaged.

@@ -13,7 +13,7 @@ from step.evaluation.label_map import read_label_map
 from step.files.atomic import atomic_path
 
 FIRST_SECOND, LAST_SECOND = 902, 1798
-"""Of a 15-minute AVA clip, the seconds that are annotated (SPEC.md, "Clip and preprocessing")."""
+"""The seconds of a 15-minute AVA clip that are annotated (SPEC.md, "Clip and preprocessing")."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ def videos_by_name(places: Iterable[Path], *, say: Callable[[str], None] = lambd
 
     Args:
         places: files and folders.
-        say: is told in one line what is left out of a folder.
+        say: is called with one line on what is left out of a folder.
 
     Raises:
         StepError: one that is missing or no regular file, a folder without videos, or two videos of one name.

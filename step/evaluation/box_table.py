@@ -148,13 +148,13 @@ def check_boxes(table: BoxTable, *, last: Last) -> None:
     for wrong, message in checks:
         if wrong.any():
             row = int(np.argmax(wrong))
-            told = message.format(
+            problem = message.format(
                 second=table.second[row],
                 box=[float(c) for c in boxes[row]],
                 label=table.label[row],
                 last=table.last[row],
             )
-            raise StepError(f"{table.where(row)}: {told}")
+            raise StepError(f"{table.where(row)}: {problem}")
 
 
 def _are_seconds(values: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -86,7 +86,7 @@ def scratch_folder(target: Path | None, *, place: Path) -> Iterator[Scratch]:
     finally:
         try:
             with contextlib.suppress(OSError):  # what cannot be removed stays for the next one to see to
-                _settle(folder, _told(descriptor))
+                _settle(folder, _read_note(descriptor))
         finally:
             os.close(descriptor)
 
@@ -173,12 +173,12 @@ def _visit(place: Path, target: Path | None, *, is_alone: bool) -> bool:
         except OSError:
             continue
         try:
-            answer, told = try_lock(descriptor), _told(descriptor)
-            if answer is Locked.TAKEN and told is not None and target is not None:
-                is_busy = is_busy or told["target"] == _name(target, place)
+            answer, note = try_lock(descriptor), _read_note(descriptor)
+            if answer is Locked.TAKEN and note is not None and target is not None:
+                is_busy = is_busy or note["target"] == _name(target, place)
             if answer is Locked.OURS and is_alone:
                 with contextlib.suppress(OSError):
-                    _settle(folder, told)
+                    _settle(folder, note)
         finally:
             os.close(descriptor)
     return is_busy
@@ -197,33 +197,33 @@ def _scratches(place: Path) -> list[Path]:
     return found
 
 
-def _told(descriptor: int) -> dict[str, Any] | None:
+def _read_note(descriptor: int) -> dict[str, Any] | None:
     """What a lock's file says; None for one that is not ours, or that was not written yet."""
     os.lseek(descriptor, 0, os.SEEK_SET)
     try:
-        told = json.loads(os.read(descriptor, 1 << 16))
+        note = json.loads(os.read(descriptor, 1 << 16))
     except (ValueError, RecursionError):
         return None
-    if not isinstance(told, dict) or told.get("by") != _MADE_BY:
+    if not isinstance(note, dict) or note.get("by") != _MADE_BY:
         return None
-    name = told.get("target")
-    return told if name is None or name == "." or _is_plain(name) else None
+    name = note.get("target")
+    return note if name is None or name == "." or _is_plain(name) else None
 
 
 def _is_plain(name: object) -> bool:
-    """Of something in a folder, not elsewhere."""
+    """Whether a name is that of something in a folder, not elsewhere."""
     return isinstance(name, str) and name not in ("", "..") and Path(name).name == name
 
 
-def _settle(folder: Path, told: dict[str, Any] | None) -> None:
+def _settle(folder: Path, note: dict[str, Any] | None) -> None:
     """Brings what was begun to its end, so that the target is whole, and removes the folder, its lock last."""
-    if told is None:  # killed before anything was written, or none of ours
+    if note is None:  # killed before anything was written, or none of ours
         if [path.name for path in folder.iterdir()] == [_LOCK] and not (folder / _LOCK).stat().st_size:
             (folder / _LOCK).unlink()
             folder.rmdir()
         return
-    if told["target"] is not None:
-        target = folder.parent / told["target"]
+    if note["target"] is not None:
+        target = folder.parent / note["target"]
         if (folder / _PREVIOUS).is_dir():
             # Under another name it is not taken for one that has to go back, should this be interrupted too.
             (folder / _PREVIOUS).rename(folder / _OLD if os.path.lexists(target) else target)

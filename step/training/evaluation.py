@@ -56,7 +56,7 @@ def evaluate(
         workers: processes that load.
         shard: where several processes share the work.
         rows_of: rows of AVA's csv after every step of a batch; None for detections.
-        progress: is told how many clips are done, of how many.
+        progress: is called with how many clips are done, of how many.
 
     Returns:
         The score after each step, from 1.
@@ -107,7 +107,7 @@ def _part(folder: Path, step: int, rank: int) -> Path:
 
 
 def _score(folder: Path, step: int, truth: Path, config: StepConfig, shard: Shard) -> Score:
-    """Of all processes' rows; the first one writes them to one file."""
+    """Scores all processes' rows, which the first one writes to one file."""
     parts = [_part(folder, step, rank) for rank in range(shard.world)]
     results = folder / f"results_step{step}.csv"
     if shard.rank == 0:

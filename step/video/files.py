@@ -17,13 +17,13 @@ _VIDEO_ENDINGS = """
     rm rmvb tod tp trp ts ty vc1 viv vob vro vvc webm wmv wtv xvid y4m
 """
 VIDEO_SUFFIXES = frozenset(f".{ending}" for ending in _VIDEO_ENDINGS.split())
-"""Endings by which videos in a folder are told; those of FFmpeg's demuxers and muxers that hold moving pictures, and
+"""Endings by which videos in a folder are recognised: those of FFmpeg's demuxers and muxers that hold moving images, and
 what cameras and programs call the same formats."""
 
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".dib", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
-"""Endings by which frames in a folder are told; all are read by OpenCV."""
+"""Endings by which frames in a folder are recognised; all are read by OpenCV."""
 
 _URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _FILE_URL = "file://"
@@ -56,8 +56,8 @@ def check_regular_file(path: Path, *, shown: str | None = None) -> None:
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
-        told = "is a link to nothing" if path.is_symlink() else "no such file"
-        raise StepError(f"{shown}: {told}") from error
+        problem = "is a link to nothing" if path.is_symlink() else "no such file"
+        raise StepError(f"{shown}: {problem}") from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise StepError(f"{shown}: cannot be read: {reason}") from error
@@ -68,16 +68,16 @@ def check_regular_file(path: Path, *, shown: str | None = None) -> None:
         return
     camera = _CAMERA.match(str(path))
     if stat.S_ISDIR(mode):
-        told = "is a folder, not a video; give one of its files"
+        problem = "is a folder, not a video; give one of its files"
     elif stat.S_ISFIFO(mode):
-        told = "is a pipe, which can be read once only; save it to a file, and give that"
+        problem = "is a pipe, which can be read once only; save it to a file, and give that"
     elif camera:
-        told = f"is a camera's device; step-run takes a camera by its number: {camera[1]}"
+        problem = f"is a camera's device; step-run takes a camera by its number: {camera[1]}"
     elif stat.S_ISSOCK(mode):
-        told = "is a socket, not a file; give a file or a URL"
+        problem = "is a socket, not a file; give a file or a URL"
     else:
-        told = "is a device, not a file; save what it gives to a file, and give that"
-    raise StepError(f"{shown}: {told}")
+        problem = "is a device, not a file; save what it gives to a file, and give that"
+    raise StepError(f"{shown}: {problem}")
 
 
 @dataclass(frozen=True)

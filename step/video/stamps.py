@@ -88,21 +88,21 @@ class StampReader:
         return self._latest_frame or any(self._latest)
 
     def sent(self, packet: "av.Packet[av.video.VideoStream]") -> None:
-        """Is told each packet before it is decoded."""
+        """Takes note of a packet before it is decoded."""
         if packet.size:
             self._latest.append(packet.is_corrupt)
             is_known = packet.dts is not None and packet.time_base is not None
             self._sent.append(packet.dts * packet.time_base if is_known else None)  # type: ignore[operator]
 
     def was_refused(self) -> None:
-        """Is told that a packet could not be decoded."""
+        """Takes note that a packet could not be decoded."""
         self.refused += self._has_decoded
         self._number += 1
         if self._sent:
             self._sent.popleft()
 
     def stamp_s(self, frame: "av.VideoFrame") -> Fraction | None:
-        """Of the next frame; None where there is none."""
+        """The stamp of the next frame; None where there is none."""
         self._has_decoded, self._latest_frame = True, frame.is_corrupt
         number, self._number = self._number, self._number + 1
         in_turn = self._sent.popleft() if self._sent else None

@@ -46,7 +46,7 @@ def make_monitor(trt: Any, report: Callable[[str, float], None], cancelled: Call
 
     Args:
         trt: the library.
-        report: is told the innermost phase and how much of the whole build is done, 0 to 1.
+        report: is called with the innermost phase and how much of the whole build is done, 0 to 1.
         cancelled: asked at every step; True ends the build.
     """
 

@@ -111,7 +111,7 @@ def build_engines(
         timing_cache: tensorrt: layer timings, read where the file exists, and written.
         device: index of the GPU to build on, for tensorrt.
         force: build even if the bundle has engines of these options, this version and these graphs.
-        progress: is told how far it is.
+        progress: is called with how far it is.
         waiting: is called if another process is building engines of this bundle.
 
     Returns:

@@ -49,7 +49,7 @@ class OnnxRuntimeBackend:
         num_steps: progressive steps to run; fewer than exported only in the step loop.
         device: "cpu", "cuda" or "cuda:N".
         threads: CPU threads; None lets the library choose.
-        tracer: is told of uploads, graphs and downloads.
+        tracer: records uploads, graphs and downloads.
         tf32: on a GPU, whether float32 products may be computed with TF32's ten bits, as PyTorch's convolutions are.
 
     Raises:
@@ -162,7 +162,7 @@ class OnnxRuntimeBackend:
         self._sessions.clear()
 
     def _buffers_of(self, batch: int) -> dict[str, ort.OrtValue]:
-        """Of a number of clips; those of the number that was not used for longest make room."""
+        """The buffers of a number of clips; those of the number that was not used for longest make room."""
         if batch not in self._buffers:
             while len(self._buffers) >= MOST_BATCHES:
                 self._buffers.popitem(last=False)
@@ -209,7 +209,7 @@ class OnnxRuntimeBackend:
         return outputs
 
     def _run_options(self, name: str, batch: int) -> ort.RunOptions | None:
-        """Of a graph's run with other shapes than its last: what the library kept for those is given back.
+        """Options of a graph's run with other shapes than its last: what the library kept for those is given back.
 
         Source: https://onnxruntime.ai/docs/get-started/with-c.html ("memory.enable_memory_arena_shrinkage").
         """
@@ -272,7 +272,7 @@ def open_session(
             raise StepError("this machine has no NVIDIA driver, which CUDA needs; run on the CPU")
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it misses
             ort.preload_dlls()  # finds CUDA and cuDNN inside their wheels, where the loader does not look
-        ort.set_default_logger_severity(_SILENT)  # what could not be loaded is told below, in one line
+        ort.set_default_logger_severity(_SILENT)  # what could not be loaded is reported below, in one line
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": memory_id, "use_tf32": int(tf32)}))
     try:
         session = ort.InferenceSession(model, options, providers=providers)

@@ -43,7 +43,7 @@ class OpenVinoBackend:
         num_steps: progressive steps to run; fewer than exported only in the step loop.
         device: "auto" or "cpu".
         threads: CPU threads; None lets the library choose.
-        tracer: is told of uploads, graphs and downloads; context is a graph of its own then.
+        tracer: records uploads, graphs and downloads.
 
     Raises:
         StepError: another device, the library is not there, or it cannot load a graph.

@@ -39,8 +39,8 @@ def open_backend(
         num_steps: stop after this many progressive steps; None for all.
         device: "auto", "cpu", "cuda" or "cuda:N".
         threads: CPU threads; None lets the library choose.
-        skipped: is told which backend "auto" did not take, and why.
-        tracer: is told of uploads, graphs and downloads.
+        skipped: is called with the backend that "auto" did not take, and why.
+        tracer: records uploads, graphs and downloads.
 
     Raises:
         StepError: no such model, backend, loop, step count or device.

@@ -87,7 +87,7 @@ class TensorRTBackend:
         loop: the fused engine, or those of the step loop.
         num_steps: progressive steps to run; fewer than exported only in the step loop.
         cuda_graph: replay a recorded CUDA graph instead of launching kernel by kernel.
-        tracer: is told what host and GPU do, and when; engines that are one CUDA graph are one span.
+        tracer: records what host and GPU do, and when; engines that are one CUDA graph are one span.
 
     Raises:
         StepError: the library refuses an engine, or the GPU's memory is full; nothing stays allocated.

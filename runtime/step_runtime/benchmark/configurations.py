@@ -80,7 +80,7 @@ class Configuration:
 
     @property
     def library(self) -> Library | None:
-        """Of the engines that it runs; None where it runs none."""
+        """The library of the engines that it runs; None where it runs none."""
         name = self.backend.removesuffix(_NO_GRAPH)
         return next((library for library in LIBRARIES if library == name), None)
 

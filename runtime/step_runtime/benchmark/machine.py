@@ -32,7 +32,7 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of the libraries that are there, and the revision of the working tree."""
+    """Versions of the libraries that are there, and the revision of the working tree."""
     found = {}
     for name in _LIBRARIES:
         try:

@@ -48,7 +48,7 @@ class Row:
 
     @property
     def times_s(self) -> list[float]:
-        """Of all rounds."""
+        """Seconds of the calls of all rounds."""
         return [time_s for round in self.rounds_s for time_s in round]
 
 
@@ -72,7 +72,7 @@ def measure(
         data: folder and split of a data set, for the mAP of every configuration that takes single clips; None for none.
         min_runs: calls of each, after the first one.
         min_s: seconds of each.
-        progress: is told how many rounds are done, of about how many, and what is going on.
+        progress: is called with how many rounds are done, of about how many, and what is going on.
     """
     rows = [Row(configuration) for configuration in configurations]
     files = [clips] * len(rows) if isinstance(clips, Path) else list(clips)

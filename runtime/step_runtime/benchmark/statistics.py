@@ -13,7 +13,7 @@ _RESAMPLES, _CONFIDENCE = 2000, 0.95
 
 @dataclass(frozen=True)
 class Ratio:
-    """Of two medians.
+    """How two medians relate.
 
     Attributes:
         value: the ratio.

@@ -63,7 +63,7 @@ class Channel(Generic[T]):
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """The consumer wants no more: what waits is dropped and the producer is told at its next `put`."""
+        """The consumer wants no more: what waits is dropped and the producer learns it at its next `put`."""
         with self._changed:
             self._stopped = True
             self._items.clear()

@@ -42,7 +42,7 @@ class ClipBuffer:
         every_s: seconds between key frames, or None to make every source frame one.
         interval_s: the source's nominal frame interval.
         slack_s: how far a timestamp may be off because the container rounds it; 0 for exact ones.
-        tracer: is told what it does, and when.
+        tracer: records what it does, and when.
 
     Holds at most the frames of one clip's span, whatever the video's length.
     """

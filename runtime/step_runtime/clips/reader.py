@@ -33,7 +33,7 @@ def start_reader(
         source: opened.
         buffer: makes items of frames.
         items: takes them, and the failure; full, it makes the thread wait.
-        state: is told how far the source is read and how long the thread worked.
+        state: notes how far the source is read and how long the thread worked.
         tracer: records what the thread does.
     """
     # Asked for here: whoever stops the source from now on stops this reading.

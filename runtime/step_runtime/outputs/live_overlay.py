@@ -73,7 +73,7 @@ class LiveOverlay:
         source: the live source; read it through `tapped`.
         config: of the model.
         score_threshold: of people that are drawn.
-        tracer: is told what the thread does, and when.
+        tracer: records what the thread does, and when.
     """
 
     def __init__(

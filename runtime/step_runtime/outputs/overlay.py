@@ -45,7 +45,7 @@ class OverlayWriter:
         config: of the model.
         interval_s: the source's nominal frame interval.
         is_live: whether the file can be played while it grows, and whatever ends it.
-        tracer: is told what it does, and when.
+        tracer: records what it does, and when.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ class Person:
 
     @property
     def score(self) -> float:
-        """Of the best action."""
+        """The score of the best action."""
         return self.actions[0][1]
 
 

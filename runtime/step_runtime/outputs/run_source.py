@@ -94,7 +94,7 @@ def record(
     """Runs a source and writes detections.jsonl, detections.csv, run.json and (with `overlay`) overlay.mp4.
 
     Args:
-        detector: an open detector; its tracer is told what all threads do.
+        detector: an open detector; its tracer records what all threads do.
         location: one entry of `find_sources`.
         folder: where the files appear: all at once when the run of a file ends or is interrupted; a live source's grow
             there while it runs, and an earlier run's are moved into a folder there first.

@@ -26,7 +26,7 @@ class RunWriter:
         reopen: opens the source a second time, for the overlay at full size; None for no overlay.
         config: of the model.
         score_threshold: of people in the JSONL and the overlay.
-        tracer: is told what the thread does, and when.
+        tracer: records what the thread does, and when.
     """
 
     def __init__(

@@ -30,7 +30,9 @@ class CameraConnection:
 
     def __init__(self, index: int) -> None:
         level = cv2.utils.logging.getLogLevel()
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a missing camera is told in one line, below
+        cv2.utils.logging.setLogLevel(
+            cv2.utils.logging.LOG_LEVEL_SILENT
+        )  # a missing camera is reported in one line, below
         self._capture = cv2.VideoCapture(index)
         cv2.utils.logging.setLogLevel(level)
         if not self._capture.isOpened():

@@ -28,7 +28,7 @@ class LiveOptions:
         stall_timeout_s: seconds without a frame after which it counts as broken.
         reconnect: connect again, after growing pauses, until the run is stopped; else the run ends with an error.
         first_pause_s: seconds before it is connected to again; each failure doubles them, up to half a minute.
-        say: is told in one line of each break and each new connection.
+        say: is called with a line on each break and each new connection.
     """
 
     stall_timeout_s: float = 10.0

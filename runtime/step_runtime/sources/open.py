@@ -26,7 +26,7 @@ def find_sources(
     Args:
         source: path, URL, or camera index; a `Path` is always a path.
         frames_fps: unused for videos; must be positive.
-        say: is told in one line what is left out of a folder.
+        say: is called with one line on what is left out of a folder.
 
     Raises:
         StepError: missing, neither a file nor a folder, or a folder without videos or frames.
@@ -54,8 +54,8 @@ def find_sources(
         skipped = describe_skipped(path, (*others, *folders), kind="no frames")
         found = [path]
     else:
-        told = describe_skipped(path, others, kind="neither videos nor frames")
-        raise StepError(f"{source}: the folder holds neither videos nor frames" + (f"; {told}" if told else ""))
+        left_out = describe_skipped(path, others, kind="neither videos nor frames")
+        raise StepError(f"{source}: the folder holds neither videos nor frames" + (f"; {left_out}" if left_out else ""))
     if skipped is not None:
         say(skipped)
     return found

@@ -63,7 +63,7 @@ class StreamConnection:
     Args:
         url: what to open.
         stall_timeout_s: seconds without data after which the library gives up.
-        say: is told what was chosen or bounded, a line each.
+        say: is called with what was chosen or bounded, a line each.
 
     Raises:
         StepError: unreachable, not a video, or without a video stream.
@@ -76,7 +76,7 @@ class StreamConnection:
         stream = VideoStream(url, timeouts_s=timeouts_s, shown=self._shown, say=say)
         self.is_live = is_live_stream(url, duration_s=stream.duration_s, size_bytes=stream.size_bytes)
         if self.is_live and stream.is_untimed:
-            # FFmpeg would count such frames at 25 a second; whether they are counted or stamped is told when opening.
+            # FFmpeg would count such frames at 25 a second; whether that is done is reported when opening.
             stream.close()
             stream = VideoStream(url, timeouts_s=timeouts_s, shown=self._shown, by_arrival=True)
             say(f"{self._shown}: its format holds no times; frames are timed as they come")

@@ -40,7 +40,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class TraceSummary:
-    """Of one run.
+    """What the spans of one run say.
 
     Attributes:
         wall_s: from the first span's start to the last one's end.

@@ -49,7 +49,7 @@ def find_first(
         clips: an error is the largest over all of them.
         graph: name of the graph; what it reads is what the reference writes.
         bound: largest allowed error.
-        progress: is told how far the search is.
+        progress: is called with how far the search is.
 
     Raises:
         StepError: a graph cannot be loaded or run.
@@ -99,7 +99,7 @@ def relative_error(found: NDArray[Any], expected: NDArray[Any]) -> tuple[float, 
 def _errors(
     reference: GraphRunner, candidate: GraphRunner, graph: str, inputs: dict[str, Arrays], names: list[str]
 ) -> dict[str, tuple[float, float, str]]:
-    """Of each tensor: its largest error, the reference's largest value there, and on which clip that was."""
+    """Each tensor's largest error, the reference's largest value there, and on which clip that was."""
     worst = dict.fromkeys(names, (0.0, 0.0, ""))
     for clip, arrays in inputs.items():
         expected = reference.run(graph, arrays, names)

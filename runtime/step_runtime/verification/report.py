@@ -34,7 +34,7 @@ class _Report(BaseModel):
 
 
 class ComparisonReport(_Report):
-    """Of a comparison: one row per graph, clip and tensor."""
+    """What a comparison found: one row per graph, clip and tensor."""
 
     rows: tuple[ParityRow, ...]
 
@@ -98,7 +98,7 @@ class Finding(BaseModel):
 
 
 class SearchReport(_Report):
-    """Of `--bisect`: the graphs in the order of the search, the largest error allowed, and where the search ended."""
+    """What a search found: the graphs in its order, the largest error allowed, and where it ended."""
 
     graphs: tuple[str, ...]
     bound: float

@@ -113,7 +113,7 @@ def generate(
         folder: to make; must not exist or be empty.
         videos: how many of each split, "train" and "val".
         seed: of everything.
-        progress: is told how many videos are done, of how many.
+        progress: is called with how many videos are done, of how many.
 
     Raises:
         StepError: the folder holds something, a bad number, or nowhere to write.
@@ -136,7 +136,7 @@ def generate_frames(
         folder: to make; must not exist or be empty.
         videos: how many of each split, "train" and "val".
         seed: of everything.
-        progress: is told how many scenes are done, of how many.
+        progress: is called with how many scenes are done, of how many.
 
     Raises:
         StepError: see `generate`.

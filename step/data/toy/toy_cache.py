@@ -25,7 +25,7 @@ def toy_validation_set(progress: Callable[[int, int], None] = lambda _done, _tot
     It lies in $STEP_DATA_CACHE or the user's cache, under a name that changes with the code that makes it.
 
     Args:
-        progress: is told how many videos are made, of how many, while there is something to make.
+        progress: is called with how many videos are made, of how many, while there is something to make.
 
     Raises:
         StepError: nowhere to write.
@@ -59,7 +59,7 @@ def toy_folder() -> Path:
 
 
 def _version() -> str:
-    """Of what the pictures depend on: the generator's code, and the libraries that draw and encode."""
+    """Names what the images depend on: the generator's code, and the libraries that draw and encode."""
     import av
 
     libraries = [cv2.__version__, np.__version__, *sorted(av.library_versions.items())]

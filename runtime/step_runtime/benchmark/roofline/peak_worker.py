@@ -74,7 +74,7 @@ def _best_rate(make: Callable[[int], Call], sizes: Sequence[int], seconds: float
 
 
 def _best_time_s(call: Call, seconds: float) -> float:
-    """Of at least three calls."""
+    """The shortest of at least three calls."""
     best_s, calls, ends_s = float("inf"), 0, time.perf_counter() + seconds
     while calls < 3 or time.perf_counter() < ends_s:
         began_s = time.perf_counter()

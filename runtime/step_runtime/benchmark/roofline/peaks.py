@@ -48,7 +48,7 @@ class Product:
 
 @dataclass(frozen=True, kw_only=True)
 class Peaks:
-    """Of a machine.
+    """What a machine can do at most.
 
     Attributes:
         name: what it is.
@@ -94,7 +94,7 @@ def measure_cpu_peaks(
         threads: of each, and of copying.
         seconds: of each library and precision.
         only_fp32: leave out bf16 and fp16.
-        progress: is told what is measured.
+        progress: is called with what is measured.
 
     Raises:
         StepError: nothing could be measured.
@@ -113,7 +113,7 @@ def measure_cpu_peaks(
 
 
 def measure_cuda_peaks(*, seconds: float = _SECONDS) -> Peaks:
-    """Of the first NVIDIA GPU, by PyTorch.
+    """The peaks of the first NVIDIA GPU, measured by PyTorch.
 
     Raises:
         StepError: no PyTorch, or no GPU that it can use.

@@ -52,7 +52,7 @@ class StageLimit:
 
 @dataclass(frozen=True, kw_only=True)
 class Roofline:
-    """Of a bundle on a machine.
+    """How near a bundle is to what a machine can do.
 
     Attributes:
         bundle: where it lies.
@@ -82,7 +82,7 @@ class Roofline:
 
     @property
     def floor_s(self) -> float:
-        """Of a call with all stages, one after the other."""
+        """Least time of a call with all stages, one after the other."""
         return sum(limit.floor_s for limit in self.stages)
 
     @property

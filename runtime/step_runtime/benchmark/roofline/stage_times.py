@@ -43,7 +43,7 @@ Call = Callable[[], Arrays]
 
 @dataclass(frozen=True, kw_only=True)
 class StageTimes:
-    """Of one library.
+    """The times of one library.
 
     Attributes:
         backend: which.
@@ -56,7 +56,7 @@ class StageTimes:
     problem: str | None = None
 
     def median_s(self, stage: str) -> float:
-        """Of a call, by trtexec's percentile rule."""
+        """The median of a call, by trtexec's percentile rule."""
         return percentile(self.times_s[stage], 50)
 
     @property
@@ -120,7 +120,7 @@ def time_stages(
         batch: clips of a call.
         min_runs: calls of each, after the first.
         min_s: seconds of each, or a thousand calls.
-        progress: is told the round and what runs.
+        progress: is called with the round and what runs.
 
     Raises:
         StepError: no such backend, onnx is not installed, no step-loop graphs, or another batch. A library that is not

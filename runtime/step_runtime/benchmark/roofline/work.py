@@ -24,7 +24,7 @@ _FUNCTION = "step.function"  # metadata of an inlined node: the function that it
 
 @dataclass(frozen=True, kw_only=True)
 class GraphWork:
-    """Of one call.
+    """What one call computes and moves.
 
     Attributes:
         multiply_adds: of convolutions and matrix products, without RoI align's.
