@@ -6,7 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self
 
-from end_to_end_runs import Measured, every_text
+from end_to_end_runs import MeasuredRuns, every_text
 from pydantic import BaseModel, ConfigDict
 from rich import box
 from rich.markup import escape
@@ -88,7 +88,7 @@ class EndToEndResults(BaseModel):
     @classmethod
     def of(
         cls,
-        rows: Sequence[Measured],
+        rows: Sequence[MeasuredRuns],
         *,
         video: str,
         model: str,
@@ -211,7 +211,7 @@ def _where(results: EndToEndResults) -> str:
     return f"{results.machine['cpu']}, {threads}"
 
 
-def _row(row: Measured, base: Measured, source_frames: int, duration_s: Fraction) -> EndToEndRow:
+def _row(row: MeasuredRuns, base: MeasuredRuns, source_frames: int, duration_s: Fraction) -> EndToEndRow:
     every = every_text(row.every_s)
     if not row.runs:
         return EndToEndRow(program=row.program, every=every, problem=row.problem)

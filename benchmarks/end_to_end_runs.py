@@ -40,7 +40,7 @@ RunOnce = Callable[[Fraction | None, Path], RunFigures]
 
 
 @dataclass
-class Measured:
+class MeasuredRuns:
     """Runs of one program at one rate of key frames.
 
     Attributes:
@@ -65,7 +65,7 @@ def measure_in_rounds(
     *,
     rounds: int,
     progress: Callable[[int, int, str], None] = lambda _done, _total, _what: None,
-) -> list[Measured]:
+) -> list[MeasuredRuns]:
     """Runs every program at every rate, a round of each after a round of each other: A B A B ...
 
     A first run of each, at the lowest rate, is not counted: libraries and files are warm after it.
@@ -77,7 +77,7 @@ def measure_in_rounds(
         rounds: runs of each at each rate.
         progress: is called with how many runs are done, of how many, and which is next.
     """
-    rows = {(every_s, name): Measured(name, every_s) for every_s in everys_s for name in programs}
+    rows = {(every_s, name): MeasuredRuns(name, every_s) for every_s in everys_s for name in programs}
     total, done = len(programs) + rounds * len(rows), 0
     slowest = max(everys_s, key=lambda every_s: Fraction(0) if every_s is None else every_s)
     broken: dict[str, str] = {}

@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 from scaling_points import (
     AXES,
-    Measured,
+    MeasuredPoint,
     growth,
     measure_points,
     scaling_figure,
@@ -104,7 +104,7 @@ def _export(config: StepConfig, num_steps: int, folder: Path, checkpoint: Path) 
     export_bundle(checkpoint, folder, ExportSettings(graphs="fused", num_steps=num_steps, verify=False))
 
 
-def _print_axis(console: Console, rows: list[Measured], axis: str) -> None:
+def _print_axis(console: Console, rows: list[MeasuredPoint], axis: str) -> None:
     power = growth(rows, axis)
     console.print(axis if power is None else f"{axis}: time grows with the power {power:.2f}", style="bold")
     for row in rows:

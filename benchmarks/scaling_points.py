@@ -64,7 +64,7 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class MeasuredPoint:
     """A point's result.
 
     Attributes:
@@ -117,7 +117,7 @@ def measure_points(
     min_s: float,
     scratch: Path,
     progress: Callable[[int, str], None] = lambda _done, _what: None,
-) -> list[Measured]:
+) -> list[MeasuredPoint]:
     """Runs every point in a process of its own, those of an axis in rounds, on noise.
 
     Args:
@@ -130,7 +130,7 @@ def measure_points(
         scratch: folder for the clips.
         progress: is called with how many points are done, and which axis is next.
     """
-    results: list[Measured] = []
+    results: list[MeasuredPoint] = []
     for axis in dict.fromkeys(point.axis for point in points):
         progress(len(results), axis)
         chosen = [(point, bundle) for point, bundle in zip(points, bundles, strict=True) if point.axis == axis]
@@ -160,8 +160,8 @@ def _write_clip(config: StepConfig, folder: Path) -> Path:
     return path
 
 
-def _measured(point: Point, row: Row, base: StepConfig) -> Measured:
-    return Measured(
+def _measured(point: Point, row: Row, base: StepConfig) -> MeasuredPoint:
+    return MeasuredPoint(
         axis=point.axis,
         value=point.value,
         is_base=point.config == base and point.num_steps == base.num_steps and point.batch == 1,
@@ -172,7 +172,7 @@ def _measured(point: Point, row: Row, base: StepConfig) -> Measured:
     )
 
 
-def growth(results: Sequence[Measured], axis: str) -> float | None:
+def growth(results: Sequence[MeasuredPoint], axis: str) -> float | None:
     """By what power of the value the time grows along an axis, by least squares; 1 is proportional.
 
     None where fewer than two values were measured.
@@ -185,7 +185,7 @@ def growth(results: Sequence[Measured], axis: str) -> float | None:
 
 
 def write_scaling(
-    results: Sequence[Measured], path: Path, *, base: StepConfig, backend: str, threads: int | None
+    results: Sequence[MeasuredPoint], path: Path, *, base: StepConfig, backend: str, threads: int | None
 ) -> None:
     """As JSON, atomically."""
     content: dict[str, Any] = {
@@ -202,7 +202,7 @@ def write_scaling(
         scratch.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def scaling_figure(results: Sequence[Measured], title: str) -> "Figure":
+def scaling_figure(results: Sequence[MeasuredPoint], title: str) -> "Figure":
     """A panel for each axis that has points: time from zero on the left, memory on the right, the base hollow."""
     from matplotlib.figure import Figure
 
@@ -218,7 +218,7 @@ def scaling_figure(results: Sequence[Measured], title: str) -> "Figure":
     return figure
 
 
-def _draw_axis(axes: "Axes", rows: list[Measured], axis: str) -> None:
+def _draw_axis(axes: "Axes", rows: list[MeasuredPoint], axis: str) -> None:
     memory = axes.twinx()
     values = [row.value for row in rows]
     times_ms = [1e3 * (row.p50_s or 0) for row in rows]

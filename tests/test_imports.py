@@ -163,3 +163,10 @@ def test_importing_has_no_side_effects():
     code = f"import {modules}; assert threading.active_count() == 1"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
     assert (done.stdout, done.stderr) == (b"", b"")
+
+
+def test_docstrings_are_sentences():
+    """None begins with "Of", as if the name before it were half of the sentence."""
+    for folder in (*FOLDERS.values(), ROOT / "benchmarks"):
+        for path in folder.rglob("*.py"):
+            assert '"""Of ' not in path.read_text(), path

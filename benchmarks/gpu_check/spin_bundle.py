@@ -6,7 +6,7 @@ from pathlib import Path
 
 from step.bundles.engines import BuildOptions, EngineRecord, EngineSet, this_platform
 from step.bundles.graph_spec import ExportOptions, GraphSpec, TensorSpec, graph_specs
-from step.bundles.manifest import GraphRecord, Manifest, Preprocessing, Source, Thresholds
+from step.bundles.manifest import CheckpointSource, GraphRecord, Manifest, Preprocessing, Thresholds
 from step.config import CLIP_FPS, StepConfig
 
 HEADER_WORDS = 64
@@ -90,7 +90,7 @@ def make_bundle(folder: Path, config: StepConfig, *, scratch_words: int) -> Mani
         batch=None,
         opset=20,
         thresholds=Thresholds(score_threshold=0.01, nms_iou=0.4, max_detections=options.max_detections),
-        source=Source(file="", sha256=""),
+        source=CheckpointSource(file="", sha256=""),
         tools={},
         graphs={name: GraphRecord.of(spec, "") for name, spec in specs.items()},
         parity=None,

@@ -23,7 +23,7 @@ from step_runtime.clips.feature_reuse import plan_reuse
 from step_runtime.clips.feature_windows import groups_between_keys
 from step_runtime.detector import Detector
 from step_runtime.outputs.run_progress import RunProgress
-from step_runtime.outputs.run_source import RunOptions, RunSummary, record
+from step_runtime.outputs.run_source import RunOptions, RunSummary, run_source
 from step_runtime.sources.live import LiveOptions
 from step_runtime.sources.open import find_sources, source_names
 from step_runtime.tracing.chrome_trace import write_trace
@@ -214,7 +214,7 @@ def _run_sources(
         try:
             with RunProgress(console, name) as bar:
                 options = command.run_options(say=bar.say)
-                summary = record(detector, location, folder, options, name=name, progress=bar.update)
+                summary = run_source(detector, location, folder, options, name=name, progress=bar.update)
         except StepError as error:
             if len(locations) == 1:
                 raise

@@ -118,7 +118,7 @@ DEFAULT_THRESHOLDS = Thresholds(score_threshold=0.01, nms_iou=0.4, max_detection
 """Those of `StepDetector.detect` and of `step-export`."""
 
 
-class Source(Record):
+class CheckpointSource(Record):
     """The checkpoint that a bundle was exported from."""
 
     file: str
@@ -150,7 +150,7 @@ class Manifest(Record):
     batch: int | None
     opset: int
     thresholds: Thresholds
-    source: Source
+    source: CheckpointSource
     tools: dict[str, str]
     graphs: dict[str, GraphRecord]
     parity: tuple[ParityRow, ...] | None

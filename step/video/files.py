@@ -17,8 +17,8 @@ _VIDEO_ENDINGS = """
     rm rmvb tod tp trp ts ty vc1 viv vob vro vvc webm wmv wtv xvid y4m
 """
 VIDEO_SUFFIXES = frozenset(f".{ending}" for ending in _VIDEO_ENDINGS.split())
-"""Endings by which videos in a folder are recognised: those of FFmpeg's demuxers and muxers that hold moving images, and
-what cameras and programs call the same formats."""
+"""Endings by which videos in a folder are recognised: those of FFmpeg's demuxers and muxers that hold moving images,
+and what cameras and programs call the same formats."""
 
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".dib", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}

@@ -12,7 +12,7 @@ from end_to_end_results import (
     end_to_end_problems,
 )
 from end_to_end_runs import (
-    Measured,
+    MeasuredRuns,
     RunFigures,
     agreement,
     count_frames,
@@ -142,7 +142,7 @@ def _results(rows):
 
 def test_a_plot(tmp_path):
     rows = [
-        Measured(name, every_s, runs=[RunFigures(round(4 / every_s), wall_s + 0.1 * i, 0.5) for i in range(3)])
+        MeasuredRuns(name, every_s, runs=[RunFigures(round(4 / every_s), wall_s + 0.1 * i, 0.5) for i in range(3)])
         for every_s in EVERYS
         for name, wall_s in (("a", 4.0), ("b", 1.0))
     ]

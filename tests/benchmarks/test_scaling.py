@@ -9,7 +9,7 @@ import scaling
 from helpers import TINY, assert_one_error, run_command
 from scaling_points import (
     AXES,
-    Measured,
+    MeasuredPoint,
     growth,
     measure_points,
     scaling_figure,
@@ -73,20 +73,20 @@ def test_memory_is_the_workers_not_its_parents(tiny_bundle, tmp_path):
 
 
 def _row(axis, value, time_s, **more):
-    return Measured(axis=axis, value=value, is_base=value == 1, p50_s=time_s, host_bytes=10**8, **more)
+    return MeasuredPoint(axis=axis, value=value, is_base=value == 1, p50_s=time_s, host_bytes=10**8, **more)
 
 
 def test_growth():
     rows = [_row("batch", value, 0.5 * value**1.5) for value in (1, 2, 4)]
     assert growth(rows, "batch") == pytest.approx(1.5)
     assert growth(rows[:1], "batch") is None
-    rows.append(Measured(axis="batch", value=8, is_base=False, problem="no memory"))
+    rows.append(MeasuredPoint(axis="batch", value=8, is_base=False, problem="no memory"))
     assert growth(rows, "batch") == pytest.approx(1.5)
 
 
 def test_the_page_and_the_file(tmp_path):
     rows = [_row(axis, value, value / 10) for axis in list(AXES)[:3] for value in (1, 2, 4)]
-    rows.append(Measured(axis="steps", value=8, is_base=False, problem="no memory"))
+    rows.append(MeasuredPoint(axis="steps", value=8, is_base=False, problem="no memory"))
     figure = scaling_figure(rows, "title")
     drawn = [axes for axes in figure.axes if axes.get_ylabel() == "ms a call"]
     assert [axes.get_xlabel() for axes in drawn] == list(AXES.values())[:3]

@@ -277,7 +277,7 @@ def test_live_overlay(make_video, tiny_bundle, tmp_path, monkeypatch):
     video = make_video(frames=100)
     monkeypatch.setattr(run_source, "open_source", lambda location, **_options: Live(str(location)))
     with Detector.open(tiny_bundle, device="cpu") as detector:
-        summary = run_source.record(
+        summary = run_source.run_source(
             detector,
             str(video),
             tmp_path / "out",

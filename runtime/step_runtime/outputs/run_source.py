@@ -82,7 +82,7 @@ class RunSummary:
 Progress = Callable[[Source, KeyFrame, RunState], None]
 
 
-def record(
+def run_source(
     detector: Detector,
     location: str | Path,
     folder: Path,

@@ -14,7 +14,7 @@ from step.parity.compare import NamedClip, common_precision
 from step.parity.runner import GraphRunner
 from step.parity.tolerances import TOLERANCES
 from step_runtime.verification.graph_tensors import GraphTensor, read_tensors
-from step_runtime.verification.report import Finding
+from step_runtime.verification.report import Divergence
 
 _GROUP_TENSORS = 32
 _GROUP_BYTES = 256 * 2**20  # of float32, for each of the two backends
@@ -33,7 +33,7 @@ def find_first(
     graph: str,
     bound: float,
     progress: Callable[[str], None],
-) -> Finding | None:
+) -> Divergence | None:
     """The first tensor of a graph, in topological order, whose error exceeds a bound; None if there is none.
 
     The error is max|a - b| / max|a|, a being the reference's values; it is infinite where a value is not finite. An
@@ -63,7 +63,7 @@ def find_first(
         for tensor in group:
             error, largest, clip = errors[tensor.name]
             if error > bound:
-                return Finding(
+                return Divergence(
                     graph=graph,
                     tensor=tensor.name,
                     node=tensor.node,

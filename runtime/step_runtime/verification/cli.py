@@ -5,6 +5,7 @@ import itertools
 import math
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -13,7 +14,7 @@ from rich.status import Status
 
 from step.bundles.graph_spec import FUSED
 from step.bundles.manifest import Manifest, ParityRow, read_bundle
-from step.cli import OneLineCommand
+from step.cli import OneLineCommand, takes
 from step.errors import StepError
 from step.parity.compare import ComparedModel, NamedClip, compare
 from step.parity.runner import GraphRunner
@@ -21,7 +22,37 @@ from step.parity.synthetic_clips import verification_clips
 from step.shown import make_console
 from step_runtime.clips.sample_clips import sample_clips
 from step_runtime.verification.graph_runners.open import open_runner
-from step_runtime.verification.report import ComparisonReport, Finding, SearchReport
+from step_runtime.verification.report import ComparisonReport, Divergence, SearchReport
+
+
+@dataclass(frozen=True)
+class VerifyCommand:
+    """What was typed; see `step-verify --help`."""
+
+    bundle: Path
+    backends: str | None
+    clips: Path | None
+    max_clips: int
+    checkpoint: Path | None
+    json_file: Path | None
+    bisect: bool
+    bound: float | None
+    graph: str | None
+
+    def check(self) -> None:
+        """Refuses values out of range, and options that do not go together.
+
+        Raises:
+            StepError: which, and what to give instead.
+        """
+        if self.max_clips < 1:
+            raise StepError(f"--max-clips is {self.max_clips}; it must be at least 1")
+        if self.bound is not None and (math.isnan(self.bound) or self.bound < 0):
+            raise StepError(f"--bound is {self.bound}; it must be at least 0")
+        if not self.bisect and (self.bound is not None or self.graph is not None):
+            raise StepError(
+                f"--{'graph' if self.bound is None else 'bound'} is for --bisect; add that, or leave it out"
+            )
 
 
 @click.command(cls=OneLineCommand, context_settings={"show_default": True})
@@ -33,7 +64,7 @@ from step_runtime.verification.report import ComparisonReport, Finding, SearchRe
     "(in float32) and onnxruntime-fp16 (every result rounded to half); with :cuda or :cuda:N behind it, on a GPU.  "
     "[default: torch with --checkpoint, else onnxruntime-fp32; onnxruntime-fp16, of an fp32 bundle onnxruntime]",
 )
-@click.option("--clips", type=click.Path(path_type=Path), help="Video or folder of videos.  [default: made-up clips]")
+@click.option("--clips", type=click.Path(path_type=Path), help="Video or folder of videos.  [default: synthetic clips]")
 @click.option("--max-clips", type=int, default=4, help="Clips at most, spread over the videos.")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="What the bundle was exported from; for torch.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write every comparison to this file.")
@@ -44,43 +75,32 @@ from step_runtime.verification.report import ComparisonReport, Finding, SearchRe
     help="With --bisect: largest max|a-b| / max|a|.  [default: ten times that of features, 0.05 in fp16]",
 )
 @click.option("--graph", help="With --bisect: search this graph.  [default: fused, or each one of the step loop]")
-def main(
-    bundle: Path,
-    backends: str | None,
-    clips: Path | None,
-    max_clips: int,
-    checkpoint: Path | None,
-    json_file: Path | None,
-    bisect: bool,
-    bound: float | None,
-    graph: str | None,
-) -> None:
+@takes(VerifyCommand)
+def main(command: VerifyCommand) -> None:
     """Compares two backends on a bundle graph by graph; exit code 1 where they are further apart than tolerated.
 
     With --bisect it looks inside the graphs instead, and says what step-export --keep-fp32 has to keep in float32.
     """
-    if max_clips < 1:
-        raise StepError(f"--max-clips is {max_clips}; it must be at least 1")
-    if bound is not None and (math.isnan(bound) or bound < 0):
-        raise StepError(f"--bound is {bound}; it must be at least 0")
-    if not bisect and (bound is not None or graph is not None):
-        raise StepError(f"--{'graph' if bound is None else 'bound'} is for --bisect; add that, or leave it out")
+    command.check()
+    bundle = command.bundle
     manifest = read_bundle(bundle)
-    names = _backend_names(backends, manifest, checkpoint)
-    graphs = _graphs_to_search(graph, manifest, bundle)
+    names = _backend_names(command.backends, manifest, command.checkpoint)
+    graphs = _graphs_to_search(command.graph, manifest, bundle)
     with contextlib.ExitStack() as stack:
         status = stack.enter_context(make_console(stderr=True).status("loading"))
         reference, candidate = (
-            stack.enter_context(contextlib.closing(_open(name, bundle, manifest, checkpoint))) for name in names
+            stack.enter_context(contextlib.closing(_open(name, bundle, manifest, command.checkpoint))) for name in names
         )
-        chosen = _clips(clips, manifest, max_clips)
+        clips = _clips(command.clips, manifest, command.max_clips)
         report: ComparisonReport | SearchReport
-        if bisect:
-            report = _search(reference, candidate, bundle, manifest, chosen, graphs=graphs, bound=bound, status=status)
+        if command.bisect:
+            report = _search(
+                reference, candidate, bundle, manifest, clips, graphs=graphs, bound=command.bound, status=status
+            )
         else:
-            report = _compare(reference, candidate, bundle, manifest, chosen, status=status)
-    if json_file is not None:
-        report.write(json_file)
+            report = _compare(reference, candidate, bundle, manifest, clips, status=status)
+    if command.json_file is not None:
+        report.write(command.json_file)
     console = make_console()
     if isinstance(report, ComparisonReport):
         console.print(report.table())
@@ -125,7 +145,7 @@ def _search(
     if bound is None:
         bound = default_bound(reference, candidate)
     held = list(clips)
-    found: Finding | None = None
+    found: Divergence | None = None
     for graph in graphs:
         found = find_first(
             reference,

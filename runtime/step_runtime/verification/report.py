@@ -71,7 +71,7 @@ class ComparisonReport(_Report):
         return table
 
 
-class Finding(BaseModel):
+class Divergence(BaseModel):
     """The first tensor beyond the bound.
 
     Attributes:
@@ -102,7 +102,7 @@ class SearchReport(_Report):
 
     graphs: tuple[str, ...]
     bound: float
-    first: Finding | None
+    first: Divergence | None
 
     @property
     def passed(self) -> bool:
@@ -138,7 +138,7 @@ def _number(value: float, tensor: str) -> str:
     return f"{100 * (1 - value):.1f} %" if tensor == DETECTIONS_APART else f"{value:.1e}"
 
 
-def _error(finding: Finding) -> str:
+def _error(finding: Divergence) -> str:
     if finding.largest == float("inf"):
         return "the reference is not finite: a weight beyond half's range?"
     if finding.error == float("inf"):
