@@ -1,4 +1,4 @@
-"""Time and memory of frame-mAP against the number of detections, on made-up boxes.
+"""Time and memory of frame-mAP against the number of detections, on synthetic boxes.
 
     python benchmarks/map_speed.py --most 10000000
 

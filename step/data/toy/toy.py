@@ -1,4 +1,4 @@
-"""Toy AVA: short made-up videos in AVA's form, the same to the bit for the same seed (torch-free)."""
+"""Toy AVA: short synthetic videos in AVA's form, the same to the bit for the same seed (torch-free)."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

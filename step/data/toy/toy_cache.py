@@ -1,4 +1,4 @@
-"""The toy validation set, made up once for a user and kept (torch-free)."""
+"""The toy validation set, made once for a user and kept (torch-free)."""
 
 import hashlib
 import os
