@@ -12,7 +12,7 @@ from typing import cast
 
 from step_runtime.backends.select import BackendName
 from step_runtime.detector import Detector
-from step_runtime.outputs.run_source import RunOptions, record
+from step_runtime.outputs.run_source import RunOptions, run_source
 
 from step.errors import StepError
 from step.video_stream import VideoStream
@@ -126,7 +126,7 @@ def run_step_run(
     Raises:
         StepError: the model or the video cannot be used.
     """
-    summary = record(
+    summary = run_source(
         _detector(model, backend, threads),
         video,
         folder,

@@ -15,7 +15,7 @@ from pathlib import Path
 import av
 import numpy as np
 from step_runtime import Detector
-from step_runtime.outputs.run_source import RunOptions, record
+from step_runtime.outputs.run_source import RunOptions, run_source
 
 _RATE = 25
 _PAGES = Path("/proc/self/statm")
@@ -42,7 +42,7 @@ def main() -> None:
         sampler = threading.Thread(target=sample, daemon=True)
         sampler.start()
         start_s = time.monotonic()
-        summary = record(
+        summary = run_source(
             detector,
             str(video),
             Path(folder) / "out",

@@ -1,4 +1,4 @@
-"""The benchmark of docs/training.md, on two made-up videos."""
+"""The benchmark of docs/training.md, on two synthetic videos."""
 
 import sys
 

@@ -8,12 +8,14 @@ import pytest
 from helpers import assert_one_error, run_command
 from step_runtime.benchmark.cli import main
 from step_runtime.benchmark.roofline import peaks as peaks_module
+from step_runtime.benchmark.roofline import stage_calls as stage_calls_module
 from step_runtime.benchmark.roofline import stage_times as stage_times_module
 from step_runtime.benchmark.roofline.known_gpus import known_gpu, known_gpus
 from step_runtime.benchmark.roofline.peak_answer import PeakAnswer
 from step_runtime.benchmark.roofline.peaks import Peaks, Product, measure_cpu_peaks
 from step_runtime.benchmark.roofline.report import roofline_figure, roofline_markdown, summary_lines
 from step_runtime.benchmark.roofline.roofline import roofline
+from step_runtime.benchmark.roofline.stage_calls import onnxruntime_call, openvino_call
 from step_runtime.benchmark.roofline.stage_times import PRODUCTS, StageTimes, stage_inputs, time_stages
 from step_runtime.benchmark.roofline.stages import load_stages
 from step_runtime.benchmark.roofline.work import GraphWork
@@ -98,12 +100,12 @@ def test_stages_one_after_the_other_are_the_whole(tiny_bundle):
     inputs = stage_inputs(tiny_bundle, manifest, models, batch=2)
     found = {}
     for name in ("context", "detect", "fused"):
-        for make in (stage_times_module._onnxruntime_call, stage_times_module._openvino_call):
+        for make in (onnxruntime_call, openvino_call):
             found[name, make.__name__] = make(name, models[name], inputs[name], 1)()
     np.testing.assert_allclose(
-        found["context", "_onnxruntime_call"]["context"], inputs["step1"]["context"], rtol=1e-5, atol=1e-6
+        found["context", "onnxruntime_call"]["context"], inputs["step1"]["context"], rtol=1e-5, atol=1e-6
     )
-    for make in ("_onnxruntime_call", "_openvino_call"):
+    for make in ("onnxruntime_call", "openvino_call"):
         for tensor in ("boxes", "scores"):
             parts, whole = found["detect", make][tensor], found["fused", make][tensor]
             np.testing.assert_allclose(parts, whole, atol=1e-4)
@@ -116,7 +118,7 @@ def test_turns_go_round(tiny_bundle, monkeypatch):
     def load(backend, models, _inputs, _threads):
         return {stage: lambda stage=stage: order.append((backend, stage)) or {} for stage in models}
 
-    monkeypatch.setattr(stage_times_module, "_load", load)
+    monkeypatch.setattr(stage_times_module, "load_calls", load)
     times = time_stages(
         tiny_bundle, read_bundle(tiny_bundle), backends=["openvino", "onnxruntime"], threads=1, min_runs=3, min_s=0
     )
@@ -131,7 +133,7 @@ def test_a_library_that_cannot_is_a_line(tiny_bundle, monkeypatch):
     def refuse(stage, _model, _inputs, _threads):
         raise StepError(f"OpenVINO cannot load {stage}: no reason")
 
-    monkeypatch.setattr(stage_times_module, "_openvino_call", refuse)
+    monkeypatch.setattr(stage_calls_module, "openvino_call", refuse)
     first, second = time_stages(
         tiny_bundle,
         read_bundle(tiny_bundle),
@@ -277,7 +279,7 @@ def test_no_backend_could_run(bench, tiny_bundle, monkeypatch):
         raise StepError("not today")
 
     monkeypatch.setattr(peaks_module, "PRECISIONS", {"numpy": ("fp32",)})
-    monkeypatch.setattr(stage_times_module, "_openvino_call", refuse)
+    monkeypatch.setattr(stage_calls_module, "openvino_call", refuse)
     monkeypatch.setattr("step_runtime.benchmark.roofline.cli.time_stages_apart", stage_times_module.time_stages)
     code, printed, error = bench(tiny_bundle, "--backends", "openvino", "--threads", "1")
     assert "openvino: not measured: not today" in printed

@@ -14,12 +14,13 @@ import numpy as np
 
 from step.bundles.graph_spec import BACKBONE, CONTEXT, FUSED, INPUT_TUBES_PX, Arrays
 from step.bundles.manifest import Manifest
-from step.bundles.onnx_files import load_onnx, one_line, onnxruntime_failures
+from step.bundles.onnx_files import load_onnx
 from step.bundles.step_loop import first_tubes, run_steps
 from step.config import StepConfig
 from step.errors import StepError
 from step.parent import end_with_parent
 from step_runtime.benchmark.roofline.product_graph import product_graph
+from step_runtime.benchmark.roofline.stage_calls import Call, load_calls, onnxruntime_call
 from step_runtime.benchmark.roofline.stages import load_stages
 from step_runtime.benchmark.roofline.work import check_batch
 from step_runtime.benchmark.rounds import MIN_RUNS, MIN_S
@@ -37,8 +38,6 @@ PRODUCTS = {f"product {size}": size for size in (512, 1024, 2048)}
 _MOST_CALLS_A_ROUND = 200
 _MANY = 1000  # calls that are enough however short they are
 _REST_S = 0.05  # threads of the library before go on spinning for a while
-
-Call = Callable[[], Arrays]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +139,7 @@ def time_stages(
     for backend in dict.fromkeys(backends):
         progress(0, f"loading {backend}")
         try:
-            calls[backend] = _load(backend, models, inputs, threads)
+            calls[backend] = load_calls(backend, models, inputs, threads)
         except StepError as error:
             problems[backend] = str(error)
     times_s = _in_rounds(calls, min_runs=min_runs, min_s=min_s, progress=progress)
@@ -207,57 +206,8 @@ def _timed(call: Call) -> float:
     return time.perf_counter() - began_s
 
 
-def _load(
-    backend: str, models: "Mapping[str, onnx.ModelProto]", inputs: Mapping[str, Arrays], threads: int
-) -> dict[str, Call]:
-    """A call for each stage."""
-    make = _onnxruntime_call if backend == "onnxruntime" else _openvino_call
-    return {stage: make(stage, model, inputs[stage], threads) for stage, model in models.items()}
-
-
-def _onnxruntime_call(stage: str, model: "onnx.ModelProto", inputs: Arrays, threads: int | None) -> Call:
-
-    from step_runtime.backends.onnxruntime import open_session, session_options
-
-    session = open_session(model.SerializeToString(), options=session_options(threads), device="cpu")
-    names = [output.name for output in session.get_outputs()]
-    failures = onnxruntime_failures()
-
-    def call() -> Arrays:
-        try:
-            return dict(zip(names, session.run(names, inputs), strict=True))
-        except failures as error:
-            raise StepError(f"ONNX Runtime failed in {stage}: {one_line(error)}") from error
-
-    return call
-
-
-def _openvino_call(stage: str, model: "onnx.ModelProto", inputs: Arrays, threads: int) -> Call:
-    import onnx.inliner
-
-    try:
-        import openvino
-    except ModuleNotFoundError as error:
-        raise StepError(f"{error.name} is not installed; pip install 'step-trt[openvino]'") from error
-    from step_runtime.backends.openvino import compile_options
-
-    core = openvino.Core()
-    try:
-        read = core.read_model(onnx.inliner.inline_local_functions(model).SerializeToString())
-        request = core.compile_model(read, "CPU", compile_options(threads)).create_infer_request()
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise StepError(f"OpenVINO {openvino.__version__} cannot load {stage}: {reason}") from error
-
-    def call() -> Arrays:
-        results = request.infer(inputs, share_inputs=True, share_outputs=True)
-        return {port.get_any_name(): np.asarray(array) for port, array in results.items()}
-
-    return call
-
-
 def _run_once(model: "onnx.ModelProto", inputs: Arrays) -> Arrays:
-    return _onnxruntime_call("a stage", model, inputs, None)()
+    return onnxruntime_call("a stage", model, inputs, None)()
 
 
 def _frames_shape(config: StepConfig, batch: int) -> tuple[int, ...]:
