@@ -12,8 +12,8 @@ import torch
 
 from step.config import StepConfig
 from step.data.ava_dataset import AvaDataset
+from step.evaluation.ava_csv import read_boxes
 from step.evaluation.ava_rows import Row, detection_rows, write_rows
-from step.evaluation.box_table import read_boxes
 from step.evaluation.scoring import Score, ScoringOptions, score
 from step.files.atomic import atomic_path
 from step.models.detector import StepDetector

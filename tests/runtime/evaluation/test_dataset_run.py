@@ -15,7 +15,7 @@ from step import StepError
 from step.data.cli import main as step_data
 from step.data.dataset_folder import DatasetFolder
 from step.data.toy import toy_cache
-from step.evaluation.box_table import read_boxes
+from step.evaluation.ava_csv import read_boxes
 
 
 def _ava_folder(folder: Path, videos: Path, truth: str, capsys) -> Path:
@@ -83,7 +83,7 @@ def test_every_step(data, tiny_bundle, tmp_path, capsys):
 
 
 def test_page_of_a_data_set(data, tmp_path, capsys):
-    """With pictures from frames, and from videos where there are none."""
+    """The images come from frames, and from videos where there are none."""
     (tmp_path / "r.csv").write_text("v,2,0.1,0.1,0.9,0.9,14,0.9\n")
     words = ["--data", data, "--results", tmp_path / "r.csv", "--html", tmp_path / "p.html", "--video-map"]
     for _ in range(2):
@@ -113,8 +113,8 @@ def test_refused_before_the_model_runs(more, said, data, tiny_bundle, tmp_path, 
     assert_one_error(done, said)
 
 
-def test_page_with_results_that_have_no_picture(data, tmp_path, capsys):
-    """Unknown videos, seconds beyond the end, a damaged frame: told in place of the picture."""
+def test_page_with_results_that_have_no_frame(data, tmp_path, capsys):
+    """Unknown videos, seconds beyond the end, a damaged frame: the page says so in place of the image."""
     rows = "ghost,2,0.1,0.1,0.9,0.9,14,0.99\n../../x,2,0,0,1,1,14,0.98\nv,77,0.1,0.1,0.9,0.9,12,0.97\n"
     (tmp_path / "r.csv").write_text(rows)
     (data / "frames" / "v" / "00003" / "00000.jpg").write_bytes(b"no JPEG")
@@ -123,7 +123,7 @@ def test_page_with_results_that_have_no_picture(data, tmp_path, capsys):
     assert code == 0, error
     page = (tmp_path / "p.html").read_text()
     assert page.count("not a key frame of the data set") == 2
-    assert page.count("no picture: ") == 4
+    assert page.count("no image: ") == 4
     assert page.count("data:image/jpeg") == 1
 
 
@@ -136,7 +136,7 @@ def test_only_videos_are_videos(data, tmp_path, tiny_bundle):
 
 
 def test_toy(tiny_bundle, tmp_path, capsys, monkeypatch):
-    """Made up once; the second time it is there."""
+    """Made once; the second time it is there."""
     monkeypatch.setenv("STEP_DATA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(toy_cache, "VALIDATION_VIDEOS", 1)
     monkeypatch.chdir(tmp_path)
@@ -206,7 +206,7 @@ def test_a_clip_that_cannot_be_read_leaves_no_results(data, tiny_bundle, tmp_pat
         (["--model", "M", "--data", "D", "--split", "test"], "has no test.csv; write it with step-data prepare"),
         (["--model", "M", "--data", "empty"], "empty: has no val.csv"),
         ([], "give --results and --truth, or --model and --data"),
-        (["--results", "r.csv", "--data", "D", "--every-step"], "--steps and --every-step are of a model that is run"),
+        (["--results", "r.csv", "--data", "D", "--every-step"], "--steps and --every-step need a model that is run"),
         (["--data", "toy", "--split", "train", "--model", "M"], "--data toy has only val"),
     ],
 )
@@ -217,7 +217,7 @@ def test_bad_options(words, said, data, tiny_bundle, tmp_path, capsys, monkeypat
     assert_one_error(run_command(step_eval, capsys, *(places.get(word, word) for word in words)), said)
 
 
-def test_a_data_set_without_pictures(data, tmp_path):
+def test_a_data_set_without_images(data, tmp_path):
     (data / "frames").rename(tmp_path / "away")
     with pytest.raises(StepError, match="has neither frames nor videos"):
         DatasetFolder.open(data, "val")
