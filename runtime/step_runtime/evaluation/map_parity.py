@@ -87,7 +87,8 @@ class MapParityRow:
         mean_ap: mAP after each progressive step that was run, by its number.
         worst_mean, worst_class: largest difference from PyTorch of a step's mAP, of a class's average precision.
         matched: share of PyTorch's detections after the last step that are there with the same box, class and score.
-        latency_ms: median time of a clip, decoding not counted.
+        latency_ms: median time of a clip, decoding not counted; with the detection after each step that is scored
+            in the same pass.
         problem: why it could not be run; the numbers are then empty.
     """
 

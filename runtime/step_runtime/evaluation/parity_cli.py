@@ -24,6 +24,8 @@ from step_runtime.evaluation.map_parity import (
 from step_runtime.evaluation.open_data import open_data
 from step_runtime.evaluation.tables import parity_table
 
+_LOOPS: tuple[Loop, ...] = ("fused", "steps")
+
 
 @dataclass(frozen=True)
 class ParityCommand:
@@ -52,7 +54,7 @@ class ParityCommand:
             list(self.bundles),
             self.checkpoint,
             backends=cast(list[BackendName], _names("--backends", self.backends, BACKENDS)),
-            loops=cast(list[Loop], _names("--loops", self.loops, ("fused", "steps"))),
+            loops=cast(list[Loop], _names("--loops", self.loops, _LOOPS)),
             precisions=cast(
                 list[Precision], _names("--precisions", self.precisions or every_precision, ("fp32", "fp16"))
             ),
@@ -63,9 +65,17 @@ class ParityCommand:
 
         Args:
             manifests: the bundles'.
+
+        Raises:
+            StepError: a step that a bundle does not have, or a fused graph, which gives the last step, without it.
         """
         numbers = [str(step) for step in range(1, min(manifest.num_steps for manifest in manifests) + 1)]
-        return sorted(int(step) for step in _names("--steps", self.steps or ",".join(numbers), tuple(numbers)))
+        steps = sorted(int(step) for step in _names("--steps", self.steps or ",".join(numbers), tuple(numbers)))
+        if "fused" in _names("--loops", self.loops, _LOOPS) and steps[-1] != int(numbers[-1]):
+            raise StepError(
+                f"--steps is {self.steps!r}; a fused graph gives step {numbers[-1]} only: add it, or give --loops steps"
+            )
+        return steps
 
     @property
     def tolerances(self) -> dict[Precision, MapTolerance]:

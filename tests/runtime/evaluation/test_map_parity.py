@@ -178,6 +178,7 @@ def test_matched_detections():
         (["--loops", "all"], "--loops is 'all'"),
         (["--precisions", "fp32,fp16"], "--precisions asks for fp16, which no bundle has; export one"),
         (["--steps", "4"], "--steps is '4'; '4' is none of 1, 2, 3"),
+        (["--steps", "1,2"], "--steps is '1,2'; a fused graph gives step 3 only: add it, or give --loops steps"),
         (["--split", "test"], "has no test.csv"),
     ],
 )
