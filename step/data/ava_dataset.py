@@ -1,4 +1,4 @@
-"""AVA's annotated key frames as a PyTorch data set.
+"""Loads AVA's annotated key frames as a PyTorch data set.
 
 Shape legend: F input frames (36), M people in the key frame, R proposals, K classes, H x W stored image.
 
