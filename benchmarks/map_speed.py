@@ -19,7 +19,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from step.evaluation.box_table import read_boxes
+from step.evaluation.ava_csv import read_boxes
 from step.evaluation.scoring import ScoringOptions, score
 
 _TRUTH, _KEY_FRAMES, _CLASSES = 93_000, 50_000, 60

@@ -34,8 +34,8 @@ from step_runtime.sources.video import VideoSource
 from step import StepError
 from step.data.dataset_folder import DatasetFolder
 from step.data.videos import videos_by_name
+from step.evaluation.ava_csv import read_boxes
 from step.evaluation.ava_rows import detection_rows, write_rows
-from step.evaluation.box_table import read_boxes
 from step.evaluation.scoring import score_files
 
 _IOU, _SCORE_TOLERANCE = 0.5, 0.05

@@ -1,4 +1,4 @@
-"""AVA's videos and annotations: preparing, extracting, checking and loading them.
+"""Prepares, extracts, checks and loads AVA's videos and annotations.
 
 `AvaDataset` needs torch and a torchvision that fits it (see `step.data.torchvision`) and is imported on first use; the
 rest needs neither.

@@ -1,6 +1,6 @@
-"""AVA's annotated key frames as a PyTorch data set.
+"""Loads AVA's annotated key frames as a PyTorch data set.
 
-Shape legend: F input frames (36), M people in the key frame, R proposals, K classes, H x W stored picture.
+Shape legend: F input frames (36), M people in the key frame, R proposals, K classes, H x W stored image.
 
 Source: SPEC.md, "Clip and preprocessing", "Classes", "Training (detection)".
 """
@@ -17,24 +17,23 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from step.classes import CHALLENGE_CLASS_IDS
-from step.data.frame_store import read_clip
 from step.data.people import group_people
+from step.data.stored_clips import StoredClips
 from step.data.torchvision import tv_tensors
-from step.data.video_clip import read_video_clip
-from step.data.videos import videos_by_name
 from step.errors import StepError
-from step.evaluation.box_table import BoxTable, read_boxes
+from step.evaluation.ava_csv import read_boxes
+from step.evaluation.box_table import BoxTable
 
 _PROPOSAL_SCORE = 0.8
 _NEIGHBOUR_OFFSETS = (-1, 1)
 
 
 class Sample(TypedDict):
-    """One key frame; torchvision's v2 transforms take it as it is.
+    """Holds one key frame; torchvision's v2 transforms take it as it is.
 
     Attributes:
         frames: Video, uint8 [F, 3, H, W] RGB.
-        boxes: BoundingBoxes, float32 [M, 4] XYXY in pixels of the pictures.
+        boxes: BoundingBoxes, float32 [M, 4] XYXY in pixels of the images.
         labels: float32 [M, K], 1 for each action of the person.
         neighbour_boxes: BoundingBoxes, float32 [2 M, 4]: the same person a second before and after; the person's own
             box where that is not annotated.
@@ -55,7 +54,7 @@ class Sample(TypedDict):
 
 @dataclass(frozen=True)
 class _People:
-    """A key frame's people: boxes [M, 4] in shares of the image, labels [M, K], ids [M] (NaN for none)."""
+    """Holds a key frame's people: boxes [M, 4] in shares of the image, labels [M, K], ids [M] (NaN: not known)."""
 
     boxes: NDArray[np.float32]
     labels: NDArray[np.float32]
@@ -63,7 +62,7 @@ class _People:
 
 
 class AvaDataset(Dataset[Sample]):
-    """Key frames with at least one person and one class; loading holds no state, so workers may share it.
+    """Loads key frames with at least one person and one class; it holds no state, so workers may share it.
 
     Args:
         truth: csv of ground truth, see `step-data prepare`.
@@ -87,10 +86,7 @@ class AvaDataset(Dataset[Sample]):
         proposals: Path | None = None,
         transform: Callable[[Sample], Sample] | None = None,
     ) -> None:
-        if (frames is None) == (videos is None):
-            raise StepError("give either the folder of extracted frames or that of the videos")
-        self._frames = frames
-        self._videos = None if videos is None else videos_by_name([videos])
+        self._clips = StoredClips(frames=frames, videos=videos)
         self._transform = transform
         table = read_boxes(truth, last="person")
         self._people = _people(table, class_ids)
@@ -105,11 +101,11 @@ class AvaDataset(Dataset[Sample]):
         return len(self.key_frames)
 
     def __getitem__(self, index: int) -> Sample:
-        """One sample; see `Sample`."""
+        """Loads one sample; see `Sample`."""
         video, second = self.key_frames[index]
-        pictures = self._read(video, second)
+        images = self._clips.read(video, second)
         people = self._people[video, second]
-        height, width = pictures.shape[1:3]
+        height, width = images.shape[1:3]
 
         def boxes(shares: NDArray[np.float32]) -> tv_tensors.BoundingBoxes:
             pixels = torch.from_numpy(shares * np.array([width, height, width, height], np.float32))
@@ -118,7 +114,7 @@ class AvaDataset(Dataset[Sample]):
         neighbours, known = self._neighbours(video, second, people)
         sample = Sample(
             # [F, H, W, 3] -> [F, 3, H, W]
-            frames=tv_tensors.Video(torch.from_numpy(pictures).permute(0, 3, 1, 2)),
+            frames=tv_tensors.Video(torch.from_numpy(images).permute(0, 3, 1, 2)),
             boxes=boxes(people.boxes),
             labels=torch.from_numpy(people.labels),
             neighbour_boxes=boxes(neighbours.reshape(-1, 4)),
@@ -129,16 +125,8 @@ class AvaDataset(Dataset[Sample]):
         )
         return sample if self._transform is None else self._transform(sample)
 
-    def _read(self, video: str, second: int) -> NDArray[np.uint8]:
-        if self._videos is None:
-            assert self._frames is not None
-            return read_clip(self._frames, video, second)
-        if video not in self._videos:
-            raise StepError(f"video {video!r} of the csv is not in the folder of videos")
-        return read_video_clip(self._videos[video], second)
-
     def _neighbours(self, video: str, second: int, people: _People) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """[M, 2, 4] and [M, 2]."""
+        """Returns boxes [M, 2, 4] of the second before and after, and whether each is annotated [M, 2]."""
         boxes = np.repeat(people.boxes[:, None], len(_NEIGHBOUR_OFFSETS), axis=1)
         known = np.zeros(boxes.shape[:2], np.bool_)
         for column, offset in enumerate(_NEIGHBOUR_OFFSETS):
@@ -151,7 +139,7 @@ class AvaDataset(Dataset[Sample]):
 
 
 def _people(table: BoxTable, class_ids: tuple[int, ...]) -> dict[tuple[str, int], _People]:
-    """By video and second; see `group_people` for what makes rows one person."""
+    """Groups rows by video and second; see `group_people` for what makes rows one person."""
     column = {label: index for index, label in enumerate(class_ids)}
     table = table.take(np.isin(table.label, class_ids))
     fractional = np.flatnonzero(table.second != np.floor(table.second))
@@ -173,7 +161,7 @@ def _people(table: BoxTable, class_ids: tuple[int, ...]) -> dict[tuple[str, int]
 
 
 def _proposals(path: Path) -> dict[tuple[str, int], NDArray[np.float32]]:
-    """Boxes of at least the score that the release takes, by video and second; each once."""
+    """Reads boxes of at least the score that the release takes, by video and second; each once."""
     table = read_boxes(path, last="score")
     table = table.take(table.last >= _PROPOSAL_SCORE)
     found: dict[tuple[str, int], list[NDArray[np.float64]]] = {}

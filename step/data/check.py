@@ -1,4 +1,4 @@
-"""A data set's doctor: what is missing or wrong in annotations and frames (torch-free)."""
+"""Finds what is missing or wrong in a data set's annotations and frames (torch-free)."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,7 +9,8 @@ import numpy as np
 from step.data.frame_store import CLIP_PARTS, is_complete, read_index, second_folder
 from step.data.people import group_people, person_id
 from step.errors import StepError
-from step.evaluation.box_table import BoxTable, find_duplicate, read_boxes
+from step.evaluation.ava_csv import read_boxes
+from step.evaluation.box_table import BoxTable, find_duplicate
 from step.evaluation.label_map import read_label_map
 
 _SHOWN = 5  # seconds named in a message
@@ -17,7 +18,7 @@ _SHOWN = 5  # seconds named in a message
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong.
+    """Describes one thing that is wrong.
 
     Attributes:
         where: file, video or line.
@@ -73,7 +74,7 @@ def check(
 
 
 def _people(table: BoxTable) -> Iterator[Problem]:
-    """Ids that do not tell people apart: each kind once, with its first lines."""
+    """Yields ids that do not tell people apart: each kind once, with its first lines."""
     shared, merged = 0, 0
     first_shared = first_merged = ""
     for frame in group_people(table):
@@ -154,12 +155,12 @@ def _frames(root: Path, video: str, seconds: set[float]) -> Iterator[Problem]:
 
 
 def _is_whole(root: Path, video: str, second: int, counts: dict[int, int]) -> bool:
-    """By the index of `step-data extract`; frames that something else extracted have none, and any number is right."""
+    """Checks by the index of `step-data extract`; other frames have no index, and then any number of them is right."""
     folder = second_folder(root, video, second)
     return is_complete(folder, counts[second]) if second in counts else any(folder.glob("*.jpg"))
 
 
 def some(seconds: list[int]) -> str:
-    """The first few of some seconds, and how many more there are."""
+    """Names the first few of some seconds, and how many more there are."""
     shown = ", ".join(map(str, seconds[:_SHOWN]))
     return shown + (f" and {len(seconds) - _SHOWN} more" if len(seconds) > _SHOWN else "")

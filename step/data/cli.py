@@ -1,4 +1,4 @@
-"""`step-data prepare|extract|check|toy`: AVA's annotations and videos made ready."""
+"""`step-data prepare|extract|check|toy` makes AVA's annotations and videos ready."""
 
 import os
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from step.data.prepare import prepare
 from step.data.toy.toy import generate
 from step.data.videos import videos_by_name
 from step.errors import StepError
-from step.evaluation.box_table import read_boxes
+from step.evaluation.ava_csv import read_boxes
 from step.parent import end_with_parent
 from step.shown import make_console
 
@@ -107,7 +107,7 @@ def check_command(truth: Path, frames: Path | None, label_map: Path | None) -> N
 @click.option("--val", type=int, default=20, help="Validation videos.")
 @click.option("--seed", type=int, default=0, help="Another seed gives another data set; the same gives the same.")
 def toy_command(folder: Path, train: int, val: int, seed: int) -> None:
-    """Makes up a small data set in AVA's form in FOLDER: figures that stand, walk, run, jump, wave, hug and give."""
+    """Draws a small data set in AVA's form in FOLDER: figures that stand, walk, run, jump, wave, hug and give."""
     if not 0 <= seed < _SEEDS:
         raise StepError(f"--seed is {seed}; it must be 0 to {_SEEDS - 1}")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -135,7 +135,7 @@ def _clip_seconds(key_frames: frozenset[int]) -> frozenset[int]:
 
 
 def _without_frames(results: list[Extracted], key_frames: dict[str, frozenset[int]]) -> Iterator[str]:
-    """A line for each video with key frames that it does not show."""
+    """Yields a line for each video with key frames that it does not show."""
     for done in results:
         absent = sorted(done.absent & key_frames[done.video])
         if absent:
@@ -149,7 +149,7 @@ def _without_frames(results: list[Extracted], key_frames: dict[str, frozenset[in
 def _extract_all(
     files: dict[str, Path], output: Path, seconds: dict[str, frozenset[int]] | None, workers: int
 ) -> list[Extracted]:
-    """In processes, a video each; the first failure ends it, and what was extracted stays."""
+    """Extracts in processes, a video each; the first failure ends it, and what was extracted stays."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     pool = ProcessPoolExecutor(
         min(workers, len(files)),

@@ -1,8 +1,9 @@
-"""A data set's folder as `step-data` makes it: annotations, and frames or videos (torch-free).
+"""Reads a data set's folder as `step-data` makes it: annotations, and frames or videos (torch-free).
 
 Shape legend: F frames of the model's clips, H x W stored images.
 """
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,16 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from step.config import StepConfig
-from step.data.frame_store import CLIP_FRAMES, frame_file, read_clip, read_frame, second_folder
-from step.data.video_clip import read_video_clip
-from step.data.videos import videos_by_name
+from step.data.frame_store import CLIP_FRAMES
+from step.data.stored_clips import StoredClips
 from step.errors import ArgumentError, StepError
-from step.evaluation.box_table import read_boxes
+from step.evaluation.ava_csv import read_boxes
 
 
 @dataclass(frozen=True)
 class DatasetFolder:
-    """Where the parts of a data set lie.
+    """Knows where the parts of a data set lie, and reads its key frames.
 
     Attributes:
         truth: <split>.csv.
@@ -68,7 +68,11 @@ class DatasetFolder:
         )
 
     def key_frames(self) -> list[tuple[str, int]]:
-        """Video and second of every key frame of the csv, in order."""
+        """Lists video and second of every key frame of the csv, in order.
+
+        Raises:
+            StepError: the csv cannot be read, or has a key frame between two seconds.
+        """
         table = read_boxes(self.truth, last="person")
         videos = [table.videos[number] for number in table.video.tolist()]
         pairs = {*zip(videos, table.second.tolist(), strict=True), *table.empty}
@@ -79,32 +83,34 @@ class DatasetFolder:
             )
         return sorted((video, int(second)) for video, second in pairs)
 
+    @functools.cached_property
+    def stored(self) -> StoredClips:
+        """Gives the clips as they are stored.
+
+        Raises:
+            StepError: there are no frames, and no videos.
+        """
+        return StoredClips(frames=self.frames, videos=self.videos if self.frames is None else None)
+
     def read(self, video: str, second: int, config: StepConfig) -> NDArray[np.uint8]:
-        """A key frame's clip as the model takes it, uint8 [F, H, W, 3]."""
-        if self.frames is not None:
-            clip = read_clip(self.frames, video, second)
-        else:
-            clip = read_video_clip(self._video_file(video), second)
+        """Reads a key frame's clip as the model takes it, uint8 [F, H, W, 3] RGB.
+
+        Raises:
+            StepError: see `StoredClips.read`.
+        """
+        clip = self.stored.read(video, second)
         margin = (CLIP_FRAMES - config.clip_frames) // 2  # the key frame is the last of the first half in both
         size = (config.image_size_px, config.image_size_px)
         wanted = clip[margin : margin + config.clip_frames]
-        return np.stack([np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)) for picture in wanted])
+        return np.stack([np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)) for image in wanted])
 
     def key_frame(self, video: str, second: int) -> NDArray[np.uint8]:
-        """The picture that is annotated, uint8 [H, W, 3]: the first of the second."""
-        if self.frames is not None:
-            return read_frame(frame_file(second_folder(self.frames, video, second), 0))
-        return np.asarray(read_video_clip(self._video_file(video), second)[CLIP_FRAMES // 2], np.uint8)
-
-    def _video_file(self, video: str) -> Path:
-        found = videos_by_name([self.videos]).get(video)
-        if found is None:
-            raise StepError(f"{self.videos}: has no video {video!r}, which is in {self.truth.name}")
-        return found
+        """Reads the frame that is annotated, uint8 [H, W, 3] RGB; see `StoredClips.read_key_frame`."""
+        return self.stored.read_key_frame(video, second)
 
 
 class KeyFrameClips(Protocol):
-    """Key frames and their clips: a `DatasetFolder`, or what stands for one."""
+    """Gives key frames and their clips: a `DatasetFolder`, or what stands for one."""
 
     def key_frames(self) -> list[tuple[str, int]]:
         """See `DatasetFolder.key_frames`."""

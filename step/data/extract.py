@@ -1,4 +1,4 @@
-"""Videos to JPEG frames, a folder a second, without an ffmpeg binary (torch-free).
+"""Extracts videos to JPEG frames, a folder a second, without an ffmpeg binary (torch-free).
 
 A frame belongs to the second in which it is shown. Frames are 360 pixels high, as the release has them, in the quality
 of ffmpeg's `-q:v 4`.
@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from step.data.frame_store import FrameIndex, frame_file, is_complete, read_index, second_folder, write_index
-from step.data.picture import encode_jpeg
+from step.data.stored_image import encode_jpeg
 from step.errors import StepError
 from step.files.atomic import atomic_path
 from step.video_stream import DecodedFrame, VideoStream
@@ -18,7 +18,7 @@ from step.video_stream import DecodedFrame, VideoStream
 
 @dataclass(frozen=True)
 class Extracted:
-    """What became of one video.
+    """Reports what became of one video.
 
     Attributes:
         video: its name.
@@ -95,7 +95,7 @@ def extract(path: Path, root: Path, *, name: str | None = None, seconds: frozens
 
 
 def _wanted(seconds: frozenset[int] | None, index: FrameIndex) -> frozenset[int] | None:
-    """The wanted seconds that the video has, as far as that is known; None for all that it has."""
+    """Keeps the wanted seconds that the video has, as far as that is known; None stands for all that it has."""
     if seconds is None:
         return frozenset(index.counts) if index.is_whole else None
     last = index.last_second
@@ -104,7 +104,7 @@ def _wanted(seconds: frozenset[int] | None, index: FrameIndex) -> frozenset[int]
 
 
 def _with_gap(index: FrameIndex, gap: tuple[int, int]) -> FrameIndex:
-    """The index with one more gap; those that touch become one."""
+    """Returns the index with one more gap; those that touch become one."""
     gaps: list[tuple[int, int]] = []
     for first, last in sorted({*index.gaps, gap}):
         if gaps and first <= gaps[-1][1] + 1:
@@ -129,7 +129,7 @@ def _write_second(target: Path, frames: list[DecodedFrame]) -> None:
 def _decode_seconds(
     path: Path, seconds: frozenset[int] | None, notes: list[str]
 ) -> Iterator[tuple[int, list[DecodedFrame]]]:
-    """The frames of each wanted second, in order, and the other seconds that are come by, without their frames.
+    """Yields the frames of each wanted second, in order, and other seconds on the way, without their frames.
 
     Raises:
         StepError: the video cannot be read, breaks off, or lacks many frames.

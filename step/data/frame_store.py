@@ -1,4 +1,4 @@
-"""Extracted frames on disk: `<root>/<video>/<second, five digits>/<frame of the second, five digits>.jpg` (torch-free).
+"""Stores extracted frames: `<root>/<video>/<second, five digits>/<frame of the second, five digits>.jpg` (torch-free).
 
 Source: SPEC.md, "Clip and preprocessing".
 """
@@ -26,22 +26,22 @@ CLIP_PARTS = ((-2, slice(_HALF, None)), (-1, slice(None)), (0, slice(None)), (1,
 
 
 def second_folder(root: Path, video: str, second: int) -> Path:
-    """Where the frames of one second lie."""
+    """Returns where the frames of one second lie."""
     return root / video / f"{second:05d}"
 
 
 def frame_file(folder: Path, index: int) -> Path:
-    """File of a frame, by its index in the second, from 0."""
+    """Returns the file of a frame, by its index in the second, from 0."""
     return folder / f"{index:05d}.jpg"
 
 
 def resampled(count: int) -> NDArray[np.int64]:
-    """Which of a second's frames stand for it at 12 frames a second: floor(linspace(0, n, 12, endpoint=False))."""
+    """Picks a second's frames at 12 a second, int64 [12]: floor(linspace(0, n, 12, endpoint=False))."""
     return np.floor(np.linspace(0, count, CLIP_FPS, endpoint=False)).astype(np.int64)
 
 
 def clip_files(root: Path, video: str, second: int) -> list[Path]:
-    """The 36 frames of the clip around a key frame: half of second t - 2, t - 1, t, half of t + 1.
+    """Finds the 36 frames of the clip around a key frame: half of second t - 2, t - 1, t, half of t + 1.
 
     Where the clip reaches beyond the video, or into a gap in it, the nearest frame stands in, as SPEC.md has it for the
     ends of free video.
@@ -68,7 +68,7 @@ def clip_files(root: Path, video: str, second: int) -> list[Path]:
 
 
 def _nearest_frame(root: Path, video: str, number: int, *, towards: int) -> list[Path]:
-    """What stands in for a second without frames, seen from another; nothing for one that has some."""
+    """Finds what stands in for a second without frames, seen from another; nothing for one that has some."""
     index = read_index(root, video)
     near = number
     if number < 0:
@@ -85,7 +85,7 @@ def _nearest_frame(root: Path, video: str, number: int, *, towards: int) -> list
 
 
 def read_frame(path: Path) -> NDArray[np.uint8]:
-    """uint8 [H, W, 3] RGB.
+    """Reads a frame, uint8 [H, W, 3] RGB.
 
     Raises:
         StepError: the file is missing or damaged.
@@ -94,20 +94,20 @@ def read_frame(path: Path) -> NDArray[np.uint8]:
         content = path.read_bytes()
     except OSError as error:
         raise StepError(f"{path}: cannot be read: {error.strerror or error}") from error
-    picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB) if content else None
-    if picture is None or not is_whole(content):
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB) if content else None
+    if image is None or not is_whole(content):
         raise StepError(f"{path}: not a whole JPEG file; extract it again: step-data extract")
-    return np.asarray(picture, np.uint8)
+    return np.asarray(image, np.uint8)
 
 
 def read_clip(root: Path, video: str, second: int) -> NDArray[np.uint8]:
-    """uint8 [36, H, W, 3] RGB; see `clip_files`."""
+    """Reads a clip, uint8 [36, H, W, 3] RGB; see `clip_files`."""
     return np.stack([read_frame(path) for path in clip_files(root, video, second)])
 
 
 @dataclass(frozen=True)
 class FrameIndex:
-    """What is known of a video's extracted frames.
+    """Holds what is known of a video's extracted frames.
 
     Attributes:
         source_bytes: size of the video that they come from.
@@ -124,12 +124,12 @@ class FrameIndex:
     gaps: tuple[tuple[int, int], ...] = ()
 
     def gap_at(self, second: int) -> tuple[int, int] | None:
-        """The gap in which a second lies."""
+        """Returns the gap in which a second lies; None where it lies in none."""
         return next((gap for gap in self.gaps if gap[0] <= second <= gap[1]), None)
 
 
 def read_index(root: Path, video: str) -> FrameIndex:
-    """A video's index; empty where nothing is extracted yet.
+    """Reads a video's index; it is empty where nothing is extracted yet.
 
     Raises:
         StepError: the file that says it is damaged.
@@ -161,12 +161,12 @@ def write_index(root: Path, video: str, index: FrameIndex) -> None:
 
 
 def is_whole(content: bytes) -> bool:
-    """Whether a JPEG file was written to its end."""
+    """Says whether a JPEG file was written to its end."""
     return content.rstrip(b"\0").endswith(_JPEG_END)
 
 
 def is_complete(folder: Path, count: int) -> bool:
-    """Whether a second's folder holds `count` whole frames."""
+    """Says whether a second's folder holds `count` whole frames."""
     if not folder.is_dir():
         return False
     files = sorted(folder.iterdir())

@@ -1,4 +1,4 @@
-"""Which rows of ground truth are one person: an id alone does not tell, since converters write one for everybody.
+"""Finds which rows of ground truth are one person: ids alone do not say, since converters write one for everybody.
 
 In a key frame, rows are of one person if their boxes agree and their ids do not contradict each other. Boxes agree if
 no corner differs by more than rounding explains, each with its nearest first, in whatever order the rows are; rows of
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from step.evaluation.box_table import BoxTable
 
-_ROUNDING = 0.0051  # of a corner in shares of the picture: two digits, and half of one
+_ROUNDING = 0.0051  # of a corner in shares of the image: two digits, and half of one
 _SAME = 1e-9
 
 
 @dataclass
 class Person:
-    """Someone in one key frame.
+    """Holds someone in one key frame.
 
     Attributes:
         box_xyxy: float64 [4], of the first row.
@@ -37,7 +37,7 @@ class Person:
 
 @dataclass(frozen=True)
 class KeyFramePeople:
-    """The people of one key frame.
+    """Holds the people of one key frame.
 
     Attributes:
         video: index into `BoxTable.videos`.
@@ -50,14 +50,14 @@ class KeyFramePeople:
     people: list[Person]
 
     def sole_id(self, person: Person) -> int | None:
-        """The id by which a person can be found in other key frames; None where it does not tell people apart."""
+        """Returns the id by which a person is found in other key frames; None where it does not tell people apart."""
         if len(person.ids) != 1:
             return None
         (number,) = person.ids
         return number if sum(number in other.ids for other in self.people) == 1 else None
 
     def shared_ids(self) -> Iterator[tuple[int, list[Person]]]:
-        """Ids that stand for more than one person, and these people."""
+        """Yields ids that stand for more than one person, and these people."""
         for number in sorted({number for person in self.people for number in person.ids}):
             having = [person for person in self.people if number in person.ids]
             if len(having) > 1:
@@ -65,7 +65,7 @@ class KeyFramePeople:
 
 
 def group_people(table: BoxTable) -> Iterator[KeyFramePeople]:
-    """The people of each key frame, in the order of their first rows.
+    """Groups rows into the people of each key frame, in the order of their first rows.
 
     Args:
         table: ground truth.
@@ -78,7 +78,7 @@ def group_people(table: BoxTable) -> Iterator[KeyFramePeople]:
 
 
 def person_id(table: BoxTable, row: int) -> int | None:
-    """A row's id, as an index into `BoxTable.people`; None where there is none, or one below 0."""
+    """Returns a row's id as an index into `BoxTable.people`; None where there is none, or one below 0."""
     if np.isnan(table.last[row]):
         return None
     number = int(table.last[row])
@@ -86,7 +86,7 @@ def person_id(table: BoxTable, row: int) -> int | None:
 
 
 def _boxes(table: BoxTable, rows: list[int]) -> list[Person]:
-    """Rows of the very same box, together."""
+    """Puts rows of the very same box together."""
     found: dict[tuple[float, ...], Person] = {}
     for row in rows:
         person = found.setdefault(tuple(table.boxes_xyxy[row].tolist()), Person(table.boxes_xyxy[row]))
@@ -98,7 +98,7 @@ def _boxes(table: BoxTable, rows: list[int]) -> list[Person]:
 
 
 def _join(people: list[Person]) -> list[Person]:
-    """People whose boxes agree become one, the nearest boxes first; equally near ones in the order of their corners."""
+    """Joins people whose boxes agree, the nearest boxes first; equally near ones in the order of their corners."""
     boxes = np.stack([person.box_xyxy for person in people])
     distance = np.abs(boxes[:, None] - boxes[None]).max(2)
     pairs = zip(*np.nonzero(np.triu(distance <= _ROUNDING, 1)), strict=True)

@@ -1,4 +1,4 @@
-"""Ground truth in one form: sorted, of the wanted classes, without excluded key frames (torch-free)."""
+"""Brings ground truth into one form: sorted, of the wanted classes, without excluded key frames (torch-free)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,18 +7,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from step.errors import StepError
+from step.evaluation.ava_csv import read_boxes, read_frames
 from step.evaluation.ava_rows import ava_row, write_rows
-from step.evaluation.box_table import BoxTable, read_boxes, read_frames
+from step.evaluation.box_table import BoxTable
 from step.evaluation.label_map import read_label_map
 from step.files.atomic import atomic_path
 
 FIRST_SECOND, LAST_SECOND = 902, 1798
-"""The seconds of a 15-minute AVA clip that are annotated (SPEC.md, "Clip and preprocessing")."""
+"""Seconds of a 15-minute AVA clip that are annotated (SPEC.md, "Clip and preprocessing")."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """What became of a file.
+    """Reports what became of a file.
 
     Attributes:
         rows: that were written.

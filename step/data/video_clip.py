@@ -1,4 +1,4 @@
-"""A key frame's clip straight from the video file, with no frames extracted before (torch-free)."""
+"""Reads a key frame's clip straight from the video file, with no frames extracted before (torch-free)."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from step.data.frame_store import CLIP_FRAMES, CLIP_PARTS, resampled
-from step.data.picture import scaled
+from step.data.stored_image import scaled
 from step.errors import StepError
 from step.video_stream import DecodedFrame, VideoStream
 
 
 def read_video_clip(path: Path, second: int) -> NDArray[np.uint8]:
-    """The frames that extraction would store and `read_clip` would read, before JPEG.
+    """Reads the frames that extraction would store and `read_clip` would read, before JPEG.
 
     Where the clip reaches beyond the video, or into a gap in it, the nearest frame stands in, as in `clip_files`.
 
@@ -40,7 +40,7 @@ def read_video_clip(path: Path, second: int) -> NDArray[np.uint8]:
                 frames[number].append(frame)
         except av.FFmpegError as error:
             raise StepError(f"{path}: cannot be decoded at second {second} ({error.strerror})") from error
-    pictures = []
+    images = []
     if not frames.get(second):
         raise StepError(f"{path}: has no frames in second {second}, which the clip of {second} needs")
     for offset, part in CLIP_PARTS:
@@ -48,14 +48,14 @@ def read_video_clip(path: Path, second: int) -> NDArray[np.uint8]:
         found = frames.get(number, [])
         if not found:
             found = _nearest_frame(frames, number, towards=second)
-        pictures += [scaled(found[index].picture, "rgb24").to_ndarray() for index in resampled(len(found))[part]]
-    clip: NDArray[np.uint8] = np.stack(pictures)
+        images += [scaled(found[index].picture, "rgb24").to_ndarray() for index in resampled(len(found))[part]]
+    clip: NDArray[np.uint8] = np.stack(images)
     assert len(clip) == CLIP_FRAMES
     return clip
 
 
 def _nearest_frame(frames: dict[int, list[DecodedFrame]], number: int, *, towards: int) -> list[DecodedFrame]:
-    """What stands in for a second without frames: the last frame before it, or the first after it."""
+    """Finds what stands in for a second without frames: the last frame before it, or the first after it."""
     if number < towards:
         return next(frames[second] for second in sorted(frames) if second > number and frames[second])[:1]
     return next(frames[second] for second in sorted(frames, reverse=True) if second < number and frames[second])[-1:]

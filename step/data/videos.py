@@ -1,4 +1,4 @@
-"""Videos by the names that AVA has for them: file names without suffix (torch-free)."""
+"""Finds videos by the names that AVA has for them: file names without suffix (torch-free)."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -8,11 +8,11 @@ from step.video.files import check_regular_file, describe_skipped, read_folder
 
 
 def videos_by_name(places: Iterable[Path], *, say: Callable[[str], None] = lambda _line: None) -> dict[str, Path]:
-    """The files themselves, and the videos in folders.
+    """Finds the files themselves, and the videos in folders.
 
     Args:
         places: files and folders.
-        say: is called with one line on what is left out of a folder.
+        say: is called with one line about what is left out of a folder.
 
     Raises:
         StepError: one that is missing or no regular file, a folder without videos, or two videos of one name.

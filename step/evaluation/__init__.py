@@ -1,1 +1,1 @@
-"""AVA's frame-mAP of results, as the challenge and as the STEP release compute it (torch-free)."""
+"""Computes AVA's frame-mAP of results, as the challenge and as the STEP release do (torch-free)."""

@@ -1,4 +1,4 @@
-"""Rows of AVA's csv, written in one place: video, second, four corners, class, and a score or a person (torch-free).
+"""Writes AVA's rows, here alone: video, second, four corners, class, and a score or a person (torch-free).
 
 Source: https://research.google.com/ava/download.html ("CSV format"); SPEC.md, "Detections of a step".
 """
@@ -20,7 +20,7 @@ DETECTION = ".4g"
 def ava_row(
     video: str, second: float, corners: Iterable[float], label: int, last: str, *, form: str = DETECTION
 ) -> Row:
-    """One row.
+    """Makes one row.
 
     Args:
         video: its name.
@@ -36,7 +36,7 @@ def ava_row(
 def detection_rows(
     video: str, second: float, boxes: Iterable[Any], labels: Iterable[Any], scores: Iterable[Any]
 ) -> Iterator[Row]:
-    """Rows of a key frame's detections.
+    """Makes the rows of a key frame's detections.
 
     Args:
         video: its name.
@@ -55,7 +55,7 @@ def write_rows(file: IO[str], rows: Iterable[Row]) -> None:
 
 
 def rows_text(rows: Iterable[Row]) -> str:
-    """The text of rows, each with its line's end."""
+    """Returns the text of rows, each with its line's end."""
     text = io.StringIO(newline="")
     write_rows(text, rows)
     return text.getvalue()

@@ -1,17 +1,6 @@
-"""AVA's csv files as columns: ground truth, results, proposals, and lists of excluded key frames (torch-free).
+"""Holds rows of AVA's csv as columns, and checks them (torch-free); `step.evaluation.ava_csv` reads them."""
 
-A row is `video,second,x1,y1,x2,y2,class id` and then a score (results), a person id (ground truth) or nothing; corners
-are shares of the frame's width and height. `video,second` alone names a key frame without boxes.
-
-Source: https://research.google.com/ava/download.html ("CSV format"); SPEC.md, "Detections of a step".
-"""
-
-import codecs
-import csv
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,13 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from step.errors import StepError
-from step.shown import quoted
 
 Last = Literal["score", "person"]
-_BLOCK_BYTES = 2**20
-_NAMES = ("video", "second", "x1", "y1", "x2", "y2", "class", "last")
 _SLACK = 1e-6  # corners are rounded to some digits
-_LONGEST_ID = 300  # digits
 _MOST_SECONDS = 1e7  # four months; what is beyond is no second of a video
 LARGEST_LABEL = 65535
 """AVA's ids end at 80; other data sets may have more."""
@@ -33,7 +18,7 @@ LARGEST_LABEL = 65535
 
 @dataclass(frozen=True)
 class BoxTable:
-    """Rows of one file, in the file's order.
+    """Holds the rows of one file, in the file's order.
 
     Attributes:
         path: the file, for messages.
@@ -63,68 +48,17 @@ class BoxTable:
         return len(self.label)
 
     def take(self, rows: NDArray[Any]) -> "BoxTable":
-        """Some of the rows, by index or by mask."""
+        """Takes some of the rows, by index or by mask."""
         columns = ("video", "second", "boxes_xyxy", "label", "last", "lines")
         return replace(self, **{name: getattr(self, name)[rows] for name in columns})
 
     def where(self, row: int) -> str:
-        """Place of a row, for a message."""
+        """Names the place of a row, for a message."""
         return f"{self.path}, line {self.lines[row]}"
 
 
-def read_boxes(path: Path, *, last: Last) -> BoxTable:
-    """Reads and checks a file of boxes.
-
-    Args:
-        path: the csv.
-        last: what stands in the eighth column. Results need their score; a person id, a number of any length, may be
-            missing.
-
-    Raises:
-        StepError: no such file, or the first line that is wrong and what is wrong with it.
-    """
-    table, short = _read_columns(path, last)
-    lines = _line_numbers(path, table.num_rows, short)
-    columns = {name: table[name].to_numpy() for name in _NAMES[1:7]}
-    people: tuple[str, ...] = ()
-    if last == "person":
-        score, people = _people(table["last"], path, lines)
-    else:
-        score = table["last"].to_numpy()
-    encoded = table["video"].combine_chunks().dictionary_encode()
-    result = BoxTable(
-        path=path,
-        videos=tuple(encoded.dictionary.to_pylist()),
-        video=encoded.indices.to_numpy().astype(np.int32, copy=False),
-        second=columns["second"],
-        boxes_xyxy=np.stack([columns[name] for name in _NAMES[2:6]], axis=1),
-        label=_labels(columns["class"], path, lines),
-        last=score,
-        lines=lines,
-        empty=_empty_frames(path, short),
-        people=people,
-    )
-    check_boxes(result, last=last)
-    return result
-
-
-def read_frames(path: Path) -> tuple[tuple[str, float], ...]:
-    """Key frames of a file of (video, second) rows, as AVA's exclusion lists are; further columns are not looked at.
-
-    Raises:
-        StepError: no such file, or the first line that is wrong.
-    """
-    _check_utf8(path)
-    frames = []
-    for number, columns in _rows(path):
-        if len(columns) < 2:
-            raise StepError(f"{path}, line {number}: is {quoted(columns[0])}; a key frame is video,second")
-        frames.append(_empty_frame(path, number, columns[0].strip(), columns[1].strip()))
-    return tuple(frames)
-
-
 def second_text(second: float) -> str:
-    """AVA's four digits; between seconds, which AVA does not have, with milliseconds."""
+    """Returns a second in AVA's four digits; with milliseconds if between two, which AVA does not have."""
     return f"{int(second):04d}" if second == int(second) else f"{second:08.3f}"
 
 
@@ -137,7 +71,7 @@ def check_boxes(table: BoxTable, *, last: Last) -> None:
     x1, y1, x2, y2 = table.boxes_xyxy.T
     boxes = table.boxes_xyxy
     checks = [
-        (~_are_seconds(table.second), "the second is {second}; it must be a number, at least 0"),
+        (~are_seconds(table.second), "the second is {second}; it must be a number, at least 0"),
         (~np.isfinite(boxes).all(1), "the box is {box}; every corner must be a number"),
         ((boxes < -_SLACK).any(1) | (boxes > 1 + _SLACK).any(1), "the box is {box}; corners must be within [0, 1]"),
         ((x2 < x1) | (y2 < y1), "the box is {box}; x1 <= x2 and y1 <= y2 must hold"),
@@ -148,21 +82,22 @@ def check_boxes(table: BoxTable, *, last: Last) -> None:
     for wrong, message in checks:
         if wrong.any():
             row = int(np.argmax(wrong))
-            problem = message.format(
+            said = message.format(
                 second=table.second[row],
                 box=[float(c) for c in boxes[row]],
                 label=table.label[row],
                 last=table.last[row],
             )
-            raise StepError(f"{table.where(row)}: {problem}")
+            raise StepError(f"{table.where(row)}: {said}")
 
 
-def _are_seconds(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+def are_seconds(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Marks the values that can be seconds of a video."""
     return (values >= 0) & (values < _MOST_SECONDS)
 
 
 def find_duplicate(table: BoxTable) -> tuple[int, int] | None:
-    """The first row that repeats an earlier one (video, second, box, class and last column), and that earlier row."""
+    """Finds the first row that repeats an earlier one (video, second, box, class, last column), and the earlier."""
     columns = [table.last, table.label, *table.boxes_xyxy.T, table.second, table.video]
     order = np.lexsort(columns)
     same = np.ones(max(len(order) - 1, 0), bool)
@@ -174,207 +109,3 @@ def find_duplicate(table: BoxTable) -> tuple[int, int] | None:
     repeated = order[1:][same]
     first = int(np.argmin(repeated))  # lexsort is stable: of equal rows the earlier stands first
     return int(repeated[first]), int(order[:-1][same][first])
-
-
-def _read_columns(path: Path, last: Last) -> tuple[Any, list[tuple[int, str]]]:
-    """An Arrow table of eight columns, and the rows of two columns: (number among all rows, text)."""
-    try:
-        import pyarrow as pa
-        from pyarrow import csv as arrow_csv
-    except ModuleNotFoundError as error:
-        raise StepError("reading AVA's csv needs pyarrow; install it with: pip install 'step-trt[eval]'") from error
-    _check_utf8(path)
-    width = _width(path)
-    short: list[tuple[int, str]] = []
-    wrong: list[tuple[int, int]] = []
-
-    def other_row(row: Any) -> str:
-        if row.actual_columns == 2:
-            short.append((row.number, row.text))
-        else:
-            wrong.append((row.number, row.actual_columns))
-        return "skip"
-
-    texts = ("video", "last") if last == "person" else ("video",)
-    types = {name: pa.string() if name in texts else pa.float64() for name in _NAMES}
-    try:
-        table = arrow_csv.read_csv(
-            path,
-            read_options=arrow_csv.ReadOptions(column_names=list(_NAMES[:width]), use_threads=False),
-            parse_options=arrow_csv.ParseOptions(invalid_row_handler=other_row, newlines_in_values=True),
-            convert_options=arrow_csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=False),
-        )
-    except pa.ArrowInvalid as error:
-        if "Empty CSV" in str(error):
-            table = pa.table({name: pa.array([], type=types[name]) for name in _NAMES[:width]})
-        else:
-            raise StepError(_conversion_message(path, str(error))) from error
-    except OSError as error:
-        raise StepError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if wrong:
-        number, found = _line_of(_filled_lines(path), wrong[0][0]), wrong[0][1]
-        raise StepError(
-            f"{path}, line {number}: has {found} columns; AVA's rows have {width} here (video, second, box, class"
-            f"{', score or person' if width == 8 else ''}) or 2 (video, second)"
-        )
-    if width == 7:
-        table = table.append_column("last", pa.nulls(table.num_rows, types["last"]))
-    return table, short
-
-
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows that are not blank, each with the line on which it begins: quotes may hold commas and line ends.
-
-    Raises:
-        StepError: no such file, not UTF-8, or the line that is no row.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            while True:
-                number = reader.line_num + 1
-                columns = next(reader, None)
-                if columns is None:
-                    return
-                if len(columns) > 1 or (columns and columns[0].strip()):
-                    yield number, columns
-    except csv.Error as error:
-        raise StepError(f"{path}, line {number}: is no row: {error}") from error
-    except FileNotFoundError as error:
-        raise StepError(f"{path}: no such file") from error
-    except UnicodeDecodeError as error:
-        raise StepError(f"{path}: is not UTF-8 text; save the file as UTF-8") from error
-    except OSError as error:
-        raise StepError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
-def _width(path: Path) -> int:
-    """7 or 8: the columns of the first row that has a box."""
-    for number, columns in _rows(path):
-        if len(columns) in (7, 8):
-            return len(columns)
-        if len(columns) != 2:
-            raise StepError(
-                f"{path}, line {number}: has {len(columns)} columns; AVA's rows have 8 (video, second, x1, y1, x2, "
-                "y2, class, score or person), 7 or 2 (video, second)"
-            )
-    return 8
-
-
-def _check_utf8(path: Path) -> None:
-    """Before Arrow does, which prints a traceback of its own where the row is one that is looked at here."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    lines = 1
-    try:
-        with path.open("rb") as file:
-            while block := file.read(_BLOCK_BYTES):
-                decoder.decode(block)
-                lines += block.count(b"\n")
-            decoder.decode(b"", final=True)
-    except UnicodeDecodeError as error:
-        lines += error.object[: error.start].count(b"\n")
-        raise StepError(f"{path}, line {lines}: is not UTF-8 text; save the file as UTF-8") from error
-    except FileNotFoundError as error:
-        raise StepError(f"{path}: no such file") from error
-    except OSError as error:
-        raise StepError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
-def _conversion_message(path: Path, said: str) -> str:
-    """Arrow's message on a value that is no number, with the line in the file and the column's name."""
-    found = re.search(r"column #(\d+)(?:: Row #(\d+))?: .*invalid value '(.*)'", said, re.DOTALL)
-    if found is None:
-        return f"{path}: {' '.join(said.split())}"
-    name, value = _NAMES[int(found[1])], found[3]
-    what = {"class": "class id", "last": "score"}.get(name, name)
-    for number, columns in _rows(path):
-        if len(columns) > int(found[1]) and columns[int(found[1])].strip() == value.strip():
-            return f"{path}, line {number}: the {what} is {quoted(value)}; it must be a number"
-    return f"{path}: a {what} is {quoted(value)}; it must be a number"
-
-
-def _line_numbers(path: Path, rows: int, short: list[tuple[int, str]]) -> NDArray[np.int64]:
-    """Where each row stands; blank lines and rows of two columns stand between them."""
-    blank = np.zeros(0, np.int64)
-    content = path.read_bytes()
-    if b'"' in content:
-        lines = _filled_lines(path)
-        skipped = {number for number, _ in short}
-        numbered = (_line_of(lines, number) for number in range(1, rows + len(short) + 1) if number not in skipped)
-        return np.fromiter(numbered, np.int64, rows)
-    if re.search(rb"\A[\r\n]|\n\n|\r\r|\n\r", content):
-        blank = np.flatnonzero([not line.strip() for line in content.splitlines()]) + 1
-    numbers = np.arange(1, rows + len(short) + len(blank) + 1, dtype=np.int64)
-    filled = np.setdiff1d(numbers, blank, assume_unique=True)[: rows + len(short)]
-    return np.delete(filled, [number - 1 for number, _ in short])
-
-
-def _line_of(lines: list[int], number: int) -> int:
-    """Line of a row by its number from 1; of damaged text, Arrow and the csv module may find different rows."""
-    return lines[min(number, len(lines)) - 1] if lines else 1
-
-
-def _people(column: Any, path: Path, lines: NDArray[np.int64]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Which person each row is of, as an index into the ids; NaN where there is none. 12, 012 and 12.0 are one id."""
-    encoded = column.combine_chunks().dictionary_encode()
-    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    numbers: list[Decimal | None] = []
-    for code, text in enumerate(encoded.dictionary.to_pylist()):
-        try:
-            number = Decimal(text.strip() or "nan")
-        except InvalidOperation:
-            number = Decimal("inf")
-        if number.is_infinite() or abs(number.adjusted()) > _LONGEST_ID:
-            line = lines[int(np.argmax(codes == code))]
-            raise StepError(f"{path}, line {line}: the person id is {quoted(text[:60])}; it must be a number")
-        numbers.append(None if number.is_nan() else number)
-    known = sorted({number for number in numbers if number is not None})
-    index = {number: float(place) for place, number in enumerate(known)}
-    # The last one is for rows whose code is -1.
-    places = np.array([*(np.nan if number is None else index[number] for number in numbers), np.nan])
-    return places[codes], tuple(str(int(n)) if n == int(n) else f"{n:f}".rstrip("0") for n in known)
-
-
-def _labels(values: NDArray[np.float64], path: Path, lines: NDArray[np.int64]) -> NDArray[np.int32]:
-    whole = np.isfinite(values) & (values == np.floor(values)) & (np.abs(values) < 2**31)
-    if not whole.all():
-        row = int(np.argmin(whole))
-        raise StepError(f"{path}, line {lines[row]}: the class is {values[row]}; it must be a whole number")
-    return values.astype(np.int32)
-
-
-def _empty_frames(path: Path, short: list[tuple[int, str]]) -> tuple[tuple[str, float], ...]:
-    if not short:
-        return ()
-    lines = _filled_lines(path)
-    frames = []
-    for number, text in short:
-        line = _line_of(lines, number)
-        columns = _split(path, line, text)
-        if len(columns) != 2:
-            raise StepError(f"{path}, line {line}: is {quoted(text[:60])}; a key frame is video,second")
-        frames.append(_empty_frame(path, line, columns[0], columns[1]))
-    return tuple(frames)
-
-
-def _filled_lines(path: Path) -> list[int]:
-    """Line numbers of the rows: Arrow does not count blank lines, nor does it tell lines from rows."""
-    return [number for number, _ in _rows(path)]
-
-
-def _split(path: Path, number: int, line: str) -> list[str]:
-    """The columns of a row, of which quotes may hold commas."""
-    try:
-        return next(csv.reader([line]), [])
-    except csv.Error as error:
-        raise StepError(f"{path}, line {number}: is no row: {error}") from error
-
-
-def _empty_frame(path: Path, number: int, video: str, second: str) -> tuple[str, float]:
-    try:
-        value = float(second)
-    except ValueError:
-        value = float("nan")
-    if not _are_seconds(np.array(value)):
-        raise StepError(f"{path}, line {number}: the second is {quoted(second)}; it must be a number, at least 0")
-    return video, value

@@ -1,4 +1,4 @@
-"""Which actions are detected at people who do which: a confusion matrix for people with several labels (torch-free).
+"""Counts which actions are detected at people who do which: a confusion of several labels a person (torch-free).
 
 Shape legend: L classes, G ground-truth boxes, D detections, P people (a person in a key frame, with all labels).
 """
@@ -13,7 +13,7 @@ from step.evaluation.frame_map import Boxes, ClassResult, best_truth
 
 @dataclass(frozen=True)
 class Confusion:
-    """Shares of the people who do one thing.
+    """Holds shares of the people who do one thing.
 
     Attributes:
         labels: the L class ids of rows and columns.
@@ -64,7 +64,7 @@ def confusion(truth: Boxes, detections: Boxes, results: dict[int, ClassResult], 
 
 
 def best_threshold(result: ClassResult) -> float:
-    """Score at which a class's F1 is largest; infinite where nothing was right."""
+    """Returns the score at which a class's F1 is largest; infinity where nothing was right."""
     total = result.precision + result.recall
     if not total.any():
         return float("inf")

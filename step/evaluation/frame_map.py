@@ -1,4 +1,4 @@
-"""Frame-mAP: average precision of boxes with classes in key frames (torch-free).
+"""Computes frame-mAP: average precision of boxes with classes in key frames (torch-free).
 
 Shape legend: G ground-truth boxes, D detections.
 
@@ -20,7 +20,7 @@ _PAIRS_AT_ONCE = 1 << 20  # bounds the memory of comparing boxes
 
 @dataclass(frozen=True)
 class Boxes:
-    """Boxes of many frames.
+    """Holds boxes of many frames.
 
     Attributes:
         frame: int64 [R] number of the key frame; the same numbers in ground truth and detections.
@@ -35,14 +35,14 @@ class Boxes:
     score: NDArray[np.float64] | None = None
 
     def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> "Boxes":
-        """Some of the rows, by mask or index."""
+        """Takes some of the rows, by mask or index."""
         score = None if self.score is None else self.score[rows]
         return Boxes(self.frame[rows], self.label[rows], self.boxes_xyxy[rows], score)
 
 
 @dataclass(frozen=True)
 class ClassResult:
-    """One class at one IoU.
+    """Holds what came of one class at one IoU.
 
     Attributes:
         label: class id.
@@ -65,7 +65,7 @@ class ClassResult:
 
 
 def frame_ap(truth: Boxes, detections: Boxes, *, iou: float, labels: list[int] | None = None) -> dict[int, ClassResult]:
-    """Average precision of every class that has ground truth.
+    """Computes the average precision of every class that has ground truth.
 
     Args:
         truth: [G] ground truth.
@@ -106,19 +106,19 @@ def frame_ap(truth: Boxes, detections: Boxes, *, iou: float, labels: list[int] |
 
 
 def mean_ap(results: dict[int, ClassResult]) -> float:
-    """Mean of the classes' average precisions; 0 without classes."""
+    """Averages the classes' average precisions; 0 without classes."""
     return float(np.mean([result.average_precision for result in results.values()])) if results else 0.0
 
 
 def area_under_envelope(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> float:
-    """Area under the largest precision at each recall or beyond (VOC 2010 and later)."""
+    """Returns the area under the largest precision at each recall or beyond (VOC 2010 and later)."""
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     steps = np.diff(recall, prepend=0.0)
     return float((steps * envelope).sum())
 
 
 def best_truth(truth: Boxes, detections: Boxes) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """For each detection the row of the ground truth of its frame and class that it overlaps most, and that IoU.
+    """Finds for each detection the ground truth of its frame and class that it overlaps most, and that IoU.
 
     Returns:
         int64 [D], -1 where there is none; float64 [D], -1 there. Of equal overlaps the first row counts.
@@ -144,7 +144,7 @@ def best_truth(truth: Boxes, detections: Boxes) -> tuple[NDArray[np.int64], NDAr
 
 
 def box_iou(first_xyxy: NDArray[np.float64], second_xyxy: NDArray[np.float64]) -> NDArray[np.float64]:
-    """IoU of pairs of boxes, [P, 4] and [P, 4] -> [P]; no "+1". Boxes without area overlap nothing."""
+    """Returns the IoU of pairs, [P, 4] and [P, 4] -> [P], without "+1". Boxes without area overlap nothing."""
     low = np.maximum(first_xyxy[:, :2], second_xyxy[:, :2])
     high = np.minimum(first_xyxy[:, 2:], second_xyxy[:, 2:])
     inter = np.maximum(high - low, 0).prod(1)
@@ -161,7 +161,7 @@ def _area(boxes_xyxy: NDArray[np.float64]) -> NDArray[np.float64]:
 def _first_claims(
     claimed: NDArray[np.int64], enough: NDArray[np.bool_], score: NDArray[np.float64], num_truth: int
 ) -> NDArray[np.bool_]:
-    """Which detections are right: of those that claim a ground truth with enough overlap the best-scored."""
+    """Marks which are right: of the detections that claim a ground truth with enough overlap the best-scored."""
     claims = np.flatnonzero(enough & (claimed >= 0))
     # Best first; of equal scores the earlier row, as the challenge's code orders the boxes of one frame.
     claims = claims[np.argsort(-score[claims], kind="stable")]
@@ -173,12 +173,12 @@ def _first_claims(
 
 
 def _group_key(frame: NDArray[np.int64], label: NDArray[np.int32], num_labels: int) -> NDArray[np.int64]:
-    """One number per frame and class, in their order; classes beyond `num_labels`, which have no truth, share one."""
+    """Numbers frames and classes in their order; classes beyond `num_labels`, which have no truth, share one."""
     return frame * (num_labels + 1) + np.minimum(label, num_labels)
 
 
 def _chunks(count: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Rows with pairs, so many at a time that their pairs stay few; a single row may have more."""
+    """Yields rows with pairs, so many at a time that their pairs stay few; a single row may have more."""
     rows = np.flatnonzero(count)
     total = np.cumsum(count[rows])
     start = 0

@@ -1,4 +1,4 @@
-"""AVA's label maps (pbtxt): which classes there are and which count (torch-free).
+"""Reads AVA's label maps (pbtxt): which classes there are and which count (torch-free).
 
 Two spellings are in use: `item { name: "walk" id: 14 }` (2018 challenge, 60 classes) and `label { name: "walk"
 label_id: 14 label_type: PERSON_MOVEMENT }` (version 2.2, 80 classes). Both are protobuf's text format, and protobuf
@@ -35,7 +35,7 @@ _LABEL_TYPES = ("PERSON_MOVEMENT", "OBJECT_MANIPULATION", "PERSON_INTERACTION")
 
 
 def read_label_map(path: Path) -> dict[int, str]:
-    """Class names by id, in the file's order.
+    """Reads class names by id, in the file's order.
 
     Raises:
         StepError: no such file, not protobuf's text format, a field that label maps have not, no class, a class without
@@ -66,7 +66,7 @@ def read_label_map(path: Path) -> dict[int, str]:
 
 
 def _parse(path: Path, text: str) -> list[Any]:
-    """The file's classes, as protobuf's messages."""
+    """Parses the file's classes into protobuf's messages."""
     from google.protobuf import text_format
 
     message = _label_map_type()()
@@ -86,7 +86,7 @@ def _parse(path: Path, text: str) -> list[Any]:
 
 @functools.cache
 def _label_map_type() -> Any:
-    """The message type of a file: both spellings, and the other fields that such maps have."""
+    """Builds the message type of a file: both spellings, and the other fields that such maps have."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     field = descriptor_pb2.FieldDescriptorProto

@@ -1,4 +1,4 @@
-"""What went wrong, worst first: detections that are wrong and why, people who were missed (torch-free)."""
+"""Finds what went wrong, worst first: detections that are wrong and why, people who were missed (torch-free)."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,7 +15,7 @@ _TOUCHES_IOU = 0.1  # less is no attempt at that person
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrong detection or a missed person.
+    """Describes a wrong detection or a missed person.
 
     Attributes:
         video, second: the key frame.
@@ -38,7 +38,7 @@ class Mistake:
 
 
 def worst_false_positives(score: Score, *, iou: float, most: int, most_of_class: int) -> list[Mistake]:
-    """The best-scored of the detections that are wrong.
+    """Finds the best-scored of the detections that are wrong.
 
     Args:
         score: what came of scoring.
@@ -71,7 +71,7 @@ def worst_false_positives(score: Score, *, iou: float, most: int, most_of_class:
 
 
 def worst_false_negatives(score: Score, *, iou: float, most: int, most_of_class: int) -> list[Mistake]:
-    """The largest of the people whom no detection of their class found; see `worst_false_positives`."""
+    """Finds the largest of the people whom no detection of their class found; see `worst_false_positives`."""
     truth, found = score.truth.boxes, score.detections.boxes
     assert found.score is not None
     claimed, _ = best_truth(truth, found)
@@ -96,7 +96,7 @@ def worst_false_negatives(score: Score, *, iou: float, most: int, most_of_class:
 
 
 def _pick(rows: NDArray[np.int64], label: NDArray[np.int32], most: int, most_of_class: int) -> NDArray[np.int64]:
-    """The first rows, not too many of one class."""
+    """Picks the first rows, not too many of one class."""
     picked: list[int] = []
     count: dict[int, int] = {}
     for row in rows.tolist():

@@ -1,4 +1,4 @@
-"""What came of scoring, as a csv of classes and as a page with figures and pictures of mistakes (torch-free)."""
+"""Writes what came of scoring: a csv of classes, a page with figures and images of mistakes (torch-free)."""
 
 import base64
 import csv
@@ -21,14 +21,14 @@ from step.evaluation.scoring import Score
 from step.files.atomic import atomic_path
 from step.shown import spreadsheet_cell
 
-KeyFramePicture = Callable[[str, int], NDArray[np.uint8]]
+KeyFrameReader = Callable[[str, int], NDArray[np.uint8]]
 _MOST_MISTAKES, _MOST_OF_CLASS = 18, 3
 _THUMBNAIL_PX = 240
 _RIGHT_RGB, _WRONG_RGB = (0, 200, 90), (255, 70, 50)
 
 
 def write_class_csv(score: Score, path: Path) -> None:
-    """A row per class: id, name, kind, boxes, detections, and the average precision at every overlap."""
+    """Writes a row per class: id, name, kind, boxes, detections, and the average precision at every overlap."""
     with atomic_path(path) as scratch, scratch.open("w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["class", "name", "group", "truth", "detections", *(f"AP@{iou:g}" for iou in score.results)])
@@ -39,13 +39,13 @@ def write_class_csv(score: Score, path: Path) -> None:
             rows.writerow([*cells, *values])
 
 
-def write_page(score: Score, path: Path, *, picture: KeyFramePicture | None = None) -> None:
-    """One HTML file with everything in it, of the first overlap of `score`.
+def write_page(score: Score, path: Path, *, key_frame: KeyFrameReader | None = None) -> None:
+    """Writes one HTML file with everything in it, of the first overlap of `score`.
 
     Args:
         score: what came of scoring.
         path: to write.
-        picture: gives a key frame, uint8 [H, W, 3] RGB; None for a page without pictures of mistakes. Where it raises
+        key_frame: reads a key frame, uint8 [H, W, 3] RGB; None for a page without images of mistakes. Where it raises
             a StepError, the page says so.
 
     Raises:
@@ -89,15 +89,15 @@ def write_page(score: Score, path: Path, *, picture: KeyFramePicture | None = No
             for label, result in results.items()
         ],
         figures={name: _data_url(content) for name, content in figures.items()},
-        wrong=[_shown(mistake, score, picture) for mistake in wrong],
-        missed=[_shown(mistake, score, picture) for mistake in missed],
+        wrong=[_shown(mistake, score, key_frame) for mistake in wrong],
+        missed=[_shown(mistake, score, key_frame) for mistake in missed],
     )
     with atomic_path(path) as scratch:
         scratch.write_text(text, encoding="utf-8")
 
 
 def check_packages() -> None:
-    """Whether a page can be written.
+    """Checks that a page can be written.
 
     Raises:
         StepError: a package is missing.
@@ -107,17 +107,17 @@ def check_packages() -> None:
             raise StepError(f"--html needs {name}; install it with: pip install 'step-trt[eval]'")
 
 
-def _shown(mistake: Mistake, score: Score, picture: KeyFramePicture | None) -> dict[str, Any]:
-    """A mistake as the page shows it."""
+def _shown(mistake: Mistake, score: Score, key_frame: KeyFrameReader | None) -> dict[str, Any]:
+    """Describes a mistake as the page shows it."""
     is_whole = mistake.second == int(mistake.second)
     image, reason = None, None
-    if picture is not None:
+    if key_frame is not None:
         try:
             if not is_whole or mistake.video not in score.truth.table.videos:
                 raise StepError("not a key frame of the data set")
-            thumbnail = _thumbnail(picture(mistake.video, int(mistake.second)), mistake, score)
+            thumbnail = _thumbnail(key_frame(mistake.video, int(mistake.second)), mistake, score)
             image = _data_url(cv2.imencode(".jpg", thumbnail[..., ::-1])[1].tobytes(), "jpeg")
-        except StepError as error:  # results may name what there is no picture of
+        except StepError as error:  # results may name key frames that are not there
             reason = str(error)
     return {
         "image": image,
@@ -131,7 +131,7 @@ def _shown(mistake: Mistake, score: Score, picture: KeyFramePicture | None) -> d
 
 
 def _thumbnail(frame: NDArray[np.uint8], mistake: Mistake, score: Score) -> NDArray[np.uint8]:
-    """The key frame with the people of its ground truth who do this (green) and the wrong box (red)."""
+    """Draws the key frame with the people of its ground truth who do this (green) and the wrong box (red)."""
     height, width = frame.shape[:2]
     size = (round(width * _THUMBNAIL_PX / height), _THUMBNAIL_PX)
     canvas = np.ascontiguousarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA))

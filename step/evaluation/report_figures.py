@@ -1,4 +1,4 @@
-"""The report's figures as PNG (torch-free; needs matplotlib)."""
+"""Draws the report's figures as PNG (torch-free; needs matplotlib)."""
 
 import io
 import warnings
@@ -29,7 +29,7 @@ _DPI = 110
 
 
 def draw_bars(results: dict[int, ClassResult], names: dict[int, str]) -> bytes:
-    """Average precision of every class, best first, coloured by AVA's kinds of action."""
+    """Draws the average precision of every class, best first, coloured by AVA's kinds of action."""
     from matplotlib.patches import Patch
 
     ranked = sorted(results.values(), key=lambda result: result.average_precision)
@@ -53,7 +53,7 @@ def draw_bars(results: dict[int, ClassResult], names: dict[int, str]) -> bytes:
 
 
 def draw_curves(results: dict[int, ClassResult], names: dict[int, str]) -> bytes:
-    """Precision against recall of every class, a panel each, with the envelope whose area counts."""
+    """Draws precision against recall of every class, a panel each, with the envelope whose area counts."""
     ranked = sorted(results.values(), key=lambda result: -result.average_precision)
     columns = min(6, max(1, len(ranked)))
     rows = max(1, -(-len(ranked) // columns))
@@ -80,7 +80,7 @@ def draw_curves(results: dict[int, ClassResult], names: dict[int, str]) -> bytes
 
 
 def draw_confusion(table: Confusion, names: dict[int, str]) -> bytes:
-    """What people who do one thing also do, beside what was detected at them; the classes with most people."""
+    """Draws what people who do one thing also do, beside what was detected at them; the classes with most people."""
     chosen = np.sort(np.argsort(-table.count, kind="stable")[:_MOST_CONFUSED])
     labels = [_name(table.labels[place], names) for place in chosen.tolist()]
     side = max(3.0, 1.9 + 0.24 * len(labels))
@@ -88,21 +88,21 @@ def draw_confusion(table: Confusion, names: dict[int, str]) -> bytes:
     left, right = figure.subplots(1, 2, sharey=True)
     pick = np.ix_(chosen, chosen)
     _draw_matrix(left, table.truth[pick], labels, "who does the row's also does\n(ground truth)")
-    picture = _draw_matrix(right, table.found[pick], labels, "detected at\nwho does the row's")
+    image = _draw_matrix(right, table.found[pick], labels, "detected at\nwho does the row's")
     left.set_yticks(range(len(labels)), labels, fontsize=7, parse_math=False)
-    figure.colorbar(picture, ax=[left, right], label="share of people", shrink=0.8)
+    figure.colorbar(image, ax=[left, right], label="share of people", shrink=0.8)
     return _png(figure)
 
 
 def _draw_matrix(axes: "Axes", values: NDArray[np.float64], labels: list[str], title: str) -> Any:
-    picture = axes.imshow(values, vmin=0, vmax=1, cmap="viridis")
+    image = axes.imshow(values, vmin=0, vmax=1, cmap="viridis")
     axes.set_xticks(range(len(labels)), labels, rotation=90, fontsize=7, parse_math=False)
     axes.set_title(title, fontsize=8)
     if len(labels) <= 12:
         for (row, column), value in np.ndenumerate(values):
             color = "black" if value > 0.6 else "white"
             axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=6, color=color)
-    return picture
+    return image
 
 
 def _name(label: int, names: dict[int, str]) -> str:

@@ -1,4 +1,4 @@
-"""Scoring a file of results against a file of ground truth, with the conventions as options (torch-free)."""
+"""Scores a file of results against a file of ground truth, with the conventions as options (torch-free)."""
 
 import heapq
 from dataclasses import asdict, dataclass, field
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from step.classes import CHALLENGE_CLASS_IDS, class_group
 from step.errors import ArgumentError, StepError
-from step.evaluation.box_table import BoxTable, find_duplicate, read_boxes, read_frames
+from step.evaluation.ava_csv import read_boxes, read_frames
+from step.evaluation.box_table import BoxTable, find_duplicate
 from step.evaluation.frame_map import Boxes, ClassResult, frame_ap, mean_ap
 from step.evaluation.label_map import read_label_map
 
@@ -20,7 +21,7 @@ _TIMES_A_SECOND = 1000  # AVA's seconds are whole; step-run's key frames between
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringOptions:
-    """How results are scored; the defaults are the STEP release's.
+    """Says how results are scored; the defaults are the STEP release's.
 
     Attributes:
         ious: least overlaps, a mean for each.
@@ -45,7 +46,7 @@ class ScoringOptions:
 
 @dataclass(frozen=True)
 class Side:
-    """What was scored of one file.
+    """Holds what was scored of one file.
 
     Attributes:
         table: all rows of the file.
@@ -58,14 +59,14 @@ class Side:
     boxes: Boxes
 
     def key_frame(self, place: int) -> tuple[str, float]:
-        """Video and second of a scored row."""
+        """Returns video and second of a scored row."""
         row = self.rows[place]
         return self.table.videos[self.table.video[row]], float(self.table.second[row])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """What came of scoring.
+    """Holds what came of scoring.
 
     Attributes:
         truth, detections: the scored rows.
@@ -85,18 +86,18 @@ class Score:
     notes: tuple[str, ...] = field(default=())
 
     def mean_ap(self, iou: float) -> float:
-        """Frame-mAP."""
+        """Returns frame-mAP."""
         return mean_ap(self.results[iou])
 
     def group_ap(self, iou: float) -> dict[str, float]:
-        """Mean average precision of AVA's kinds of actions."""
+        """Returns the mean average precision of AVA's kinds of actions."""
         groups: dict[str, dict[int, ClassResult]] = {}
         for label, result in self.results[iou].items():
             groups.setdefault(class_group(label), {})[label] = result
         return {group: mean_ap(results) for group, results in groups.items()}
 
     def as_json(self) -> dict[str, Any]:
-        """As `step-eval --json` writes it."""
+        """Returns what `step-eval --json` writes."""
         return {
             "mAP": {f"{iou:g}": self.mean_ap(iou) for iou in self.results},
             "per_class": {
@@ -188,7 +189,7 @@ def score(
 
 
 def frame_boxes(first: BoxTable, second: BoxTable) -> tuple[Boxes, Boxes]:
-    """The rows of two tables of results, with the same numbers for the same key frames."""
+    """Returns the rows of two tables of results, with the same numbers for the same key frames."""
     frames = _Frames(first, second, ())
     return frames.boxes(first, scores=True), frames.boxes(second, scores=True)
 
@@ -213,7 +214,7 @@ def _notes(truth: BoxTable, results: BoxTable, names: dict[int, str], counts: di
 
 
 class _Frames:
-    """Numbers for the key frames of two tables."""
+    """Numbers the key frames of two tables."""
 
     def __init__(self, truth: BoxTable, results: BoxTable, excluded: tuple[tuple[str, float], ...]) -> None:
         videos = sorted({*truth.videos, *results.videos, *(video for video, _ in excluded)})
@@ -222,15 +223,15 @@ class _Frames:
         self._truth = np.unique(self._of(truth))
 
     def boxes(self, table: BoxTable, *, scores: bool = False) -> Boxes:
-        """A table's rows with their frames' numbers."""
+        """Returns a table's rows with their frames' numbers."""
         return Boxes(self._of(table), table.label, table.boxes_xyxy, table.last if scores else None)
 
     def included(self, frame: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which frames are not excluded."""
+        """Marks the frames that are not excluded."""
         return np.isin(frame, self._excluded, invert=True)
 
     def count_truth(self) -> int:
-        """Frames with truth that are not excluded."""
+        """Counts the frames with truth that are not excluded."""
         return int(self.included(self._truth).sum())
 
     def _of(self, table: BoxTable) -> NDArray[np.int64]:
@@ -246,7 +247,7 @@ def _frame_number(video: NDArray[np.int64], second: NDArray[np.float64]) -> NDAr
 
 
 def _best_of_frame(boxes: Boxes, cap: int) -> NDArray[np.int64]:
-    """Rows that the challenge's reader keeps of each frame, in its order: by frame, best first.
+    """Picks the rows that the challenge's reader keeps of each frame, in its order: by frame, best first.
 
     It takes rows in the file's order. The first `cap` of a frame are taken as they come; after that a row takes the
     place of the least one (by score, then class id, y1, x1, y2, x2) if its score is greater than that one's. So it

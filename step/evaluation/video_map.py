@@ -1,4 +1,4 @@
-"""Video-mAP: average precision of tubes, which are detections of one class linked over key frames (torch-free).
+"""Computes video-mAP: average precision of tubes, detections of one class linked over key frames (torch-free).
 
 Shape legend: K key frames of a tube.
 
@@ -28,7 +28,7 @@ _BEST_OF_FRAME = 10  # boxes of a class in a key frame that are linked
 
 @dataclass(frozen=True)
 class Tube:
-    """Boxes of one person over time.
+    """Holds boxes of one person over time.
 
     Attributes:
         video: its name.
@@ -46,7 +46,7 @@ class Tube:
 
 
 def video_ap(truth: list[Tube], detections: list[Tube], *, iou: float) -> dict[int, float]:
-    """Average precision of every class that has tubes in the ground truth.
+    """Computes the average precision of every class that has tubes in the ground truth.
 
     Args:
         truth: see `true_tubes`.
@@ -78,7 +78,7 @@ def video_ap(truth: list[Tube], detections: list[Tube], *, iou: float) -> dict[i
 
 
 def tube_iou(first: Tube, second: Tube) -> float:
-    """Overlap in time times the mean overlap in space."""
+    """Returns the overlap in time times the mean overlap in space."""
     common, one, other = np.intersect1d(first.second, second.second, assume_unique=True, return_indices=True)
     if not len(common):
         return 0.0
@@ -87,7 +87,7 @@ def tube_iou(first: Tube, second: Tube) -> float:
 
 
 def true_tubes(table: BoxTable) -> list[Tube]:
-    """Tubes of a ground truth with person ids: a person's boxes of one class in key frames without a gap.
+    """Makes tubes of a ground truth with person ids: a person's boxes of one class in key frames without a gap.
 
     Raises:
         StepError: a row without a person id, or a person who is in two places at once.
@@ -115,7 +115,7 @@ def true_tubes(table: BoxTable) -> list[Tube]:
 
 
 def link_detections(table: BoxTable) -> list[Tube]:
-    """Tubes of detections, greedily: in every key frame the tubes, best first, take their best-scored overlapping box.
+    """Links detections to tubes greedily: in a key frame the tubes, best first, take their best overlapping box.
 
     A tube that finds none ends; a box that no tube takes begins one. Of a class, the ten best boxes of a key frame are
     linked.
@@ -129,7 +129,7 @@ def link_detections(table: BoxTable) -> list[Tube]:
 
 
 def _link_class(table: BoxTable, rows: NDArray[np.int64]) -> Iterator[Tube]:
-    """Rows of one video and class, by second and then best first."""
+    """Links rows of one video and class, which come by second and then best first."""
     growing: list[list[int]] = []
     for here in np.split(rows, np.flatnonzero(np.diff(table.second[rows])) + 1):
         free = here[:_BEST_OF_FRAME].tolist()
@@ -148,7 +148,7 @@ def _link_class(table: BoxTable, rows: NDArray[np.int64]) -> Iterator[Tube]:
 
 
 def _best_link(table: BoxTable, before: int, free: list[int]) -> int | None:
-    """The best-scored of the rows that overlaps a box, None where none does."""
+    """Finds the best-scored of the rows that overlap a box; None where none does."""
     if not free:
         return None
     overlap = box_iou(np.broadcast_to(table.boxes_xyxy[before], (len(free), 4)), table.boxes_xyxy[free])

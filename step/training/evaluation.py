@@ -1,4 +1,4 @@
-"""frame-mAP after every step during training, by the project's own evaluator.
+"""Scores every step while a model is trained: frame-mAP by the project's own evaluator.
 
 Shape legend: B clips.
 """
@@ -12,8 +12,8 @@ import torch
 
 from step.config import StepConfig
 from step.data.ava_dataset import AvaDataset
+from step.evaluation.ava_csv import read_boxes
 from step.evaluation.ava_rows import Row, detection_rows, write_rows
-from step.evaluation.box_table import read_boxes
 from step.evaluation.scoring import Score, ScoringOptions, score
 from step.files.atomic import atomic_path
 from step.models.detector import StepDetector
@@ -26,11 +26,34 @@ _THRESHOLD, _NMS_IOU, _MOST = 0.01, 0.4, 300
 
 @dataclass(frozen=True)
 class Shard:
-    """One of several processes, each of which runs every so manyth clip; `wait` returns when all have come to it."""
+    """Names one of several processes, which share the clips.
+
+    Attributes:
+        rank: its number, from 0; it runs the clips `rank`, `rank + world`, `rank + 2 * world`, ...
+        world: how many processes there are.
+        wait: returns when all of them have called it.
+    """
 
     rank: int = 0
     world: int = 1
     wait: Callable[[], Any] = lambda: None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions:
+    """Says how a model is run on a data set.
+
+    Attributes:
+        batch: clips at a time.
+        workers: processes that load.
+        shard: this process, where several share the work.
+        rows_of: gives rows of AVA's csv after every step of a batch; None for detections.
+    """
+
+    batch: int
+    workers: int = 0
+    shard: Shard = Shard()
+    rows_of: RowsOf | None = None
 
 
 def evaluate(
@@ -39,10 +62,7 @@ def evaluate(
     truth: Path,
     folder: Path,
     *,
-    batch: int,
-    workers: int = 0,
-    shard: Shard | None = None,
-    rows_of: RowsOf | None = None,
+    options: EvaluationOptions,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> dict[int, Score]:
     """Scores every step on a data set.
@@ -52,26 +72,23 @@ def evaluate(
         dataset: with the resizing to the model's input as its transform.
         truth: its csv.
         folder: for results_step<n>.csv, in AVA's format.
-        batch: clips at a time.
-        workers: processes that load.
-        shard: where several processes share the work.
-        rows_of: rows of AVA's csv after every step of a batch; None for detections.
+        options: how the model is run.
         progress: is called with how many clips are done, of how many.
 
     Returns:
         The score after each step, from 1.
     """
-    shard = shard or Shard()
+    shard, rows_of = options.shard, options.rows_of or detected_rows
     detector.eval()
     folder.mkdir(parents=True, exist_ok=True)
     device = next(detector.parameters()).device
     steps = range(1, detector.config.num_steps + 1)
     mine = list(range(shard.rank, len(dataset), shard.world))
-    order = [mine[i : i + batch] for i in range(0, len(mine), batch)]
+    order = [mine[i : i + options.batch] for i in range(0, len(mine), options.batch)]
     rows: dict[int, list[Row]] = {step: [] for step in steps}
     done = 0
-    for clips in load_batches(dataset, order, workers=workers):
-        for step, found in zip(steps, (rows_of or detected_rows)(detector, clips.to(device)), strict=True):
+    for clips in load_batches(dataset, order, workers=options.workers):
+        for step, found in zip(steps, rows_of(detector, clips.to(device)), strict=True):
             rows[step] += found
         done += len(clips.ids)
         progress(done, len(mine))
@@ -85,7 +102,7 @@ def evaluate(
 
 
 def detected_rows(detector: StepDetector, clips: Batch) -> list[list[Row]]:
-    """Rows of AVA's csv after every step."""
+    """Returns rows of AVA's csv after every step of a batch."""
     rows: list[list[Row]] = []
     with torch.inference_mode():
         for output in detector(clips.frames):
@@ -107,7 +124,7 @@ def _part(folder: Path, step: int, rank: int) -> Path:
 
 
 def _score(folder: Path, step: int, truth: Path, config: StepConfig, shard: Shard) -> Score:
-    """Scores all processes' rows, which the first one writes to one file."""
+    """Scores all processes' rows after a step; the first process writes them to one file."""
     parts = [_part(folder, step, rank) for rank in range(shard.world)]
     results = folder / f"results_step{step}.csv"
     if shard.rank == 0:

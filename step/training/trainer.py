@@ -25,7 +25,7 @@ from step.files.atomic import atomic_path
 from step.models.detector import StepDetector
 from step.training import run_checkpoints as checkpoint
 from step.training.config import TrainingConfig
-from step.training.evaluation import Shard, evaluate
+from step.training.evaluation import EvaluationOptions, Shard, evaluate
 from step.training.initialise import build_detector, freeze
 from step.training.objectives.classification import ClassificationTask, classified_rows
 from step.training.objectives.detection import DetectionTask, SelectionOptions
@@ -272,18 +272,14 @@ class Trainer:
 
     def _evaluate(self, log: RunLog) -> dict[int, Score]:
         training = [module for module in self.model.modules() if module.training]
-        shard = Shard(self.fabric.global_rank, self.fabric.world_size, self.fabric.barrier)
-        scores = evaluate(
-            self.model,
-            self.data.val,
-            self.data.truth,
-            self.folder / "results",
+        options = EvaluationOptions(
             batch=self.config.optimizer.batch,
             workers=0 if self.config.data.cache else self.config.data.workers,
-            shard=shard,
+            shard=Shard(self.fabric.global_rank, self.fabric.world_size, self.fabric.barrier),
             rows_of=classified_rows if self.config.kind == "classify" else None,
-            progress=log.evaluating,
         )
+        results = self.folder / "results"
+        scores = evaluate(self.model, self.data.val, self.data.truth, results, options=options, progress=log.evaluating)
         for module in training:
             module.training = True
         log.scores(self.progress.update, self.progress.epoch - 1, scores)

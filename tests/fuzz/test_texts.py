@@ -6,7 +6,7 @@ import pytest
 from mutations import damaged_bytes, survives
 from step_runtime.sources.video import VideoSource
 
-from step.evaluation.box_table import read_boxes, read_frames
+from step.evaluation.ava_csv import read_boxes, read_frames
 from step.evaluation.label_map import read_label_map
 from step.training.config import read_config
 from step.training.yaml_file import read_yaml

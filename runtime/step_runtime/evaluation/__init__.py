@@ -1,1 +1,1 @@
-"""A model on a data set: `step-eval`."""
+"""Runs a model on a data set and scores it: `step-eval`."""

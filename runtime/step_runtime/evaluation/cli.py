@@ -1,9 +1,9 @@
-"""`step-eval`: frame-mAP of results in AVA's format, or of a model on a data set."""
+"""`step-eval` scores results in AVA's format, or a model on a data set, by frame-mAP."""
 
 import json
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,35 +15,23 @@ from step.cli import OneLineGroup, progress_bar, takes_with_context
 from step.config import StepConfig
 from step.data.dataset_folder import DatasetFolder
 from step.errors import StepError
-from step.evaluation.box_table import read_boxes, read_frames
+from step.evaluation.ava_csv import read_boxes, read_frames
 from step.evaluation.label_map import read_label_map
 from step.evaluation.report import check_packages, write_class_csv, write_page
-from step.evaluation.scoring import FramesWithoutTruth, Score, ScoringOptions, score_files
+from step.evaluation.scoring import Score
 from step.evaluation.video_map import link_detections, true_tubes, video_ap
 from step.files.atomic import atomic_path, check_outputs
 from step.shown import make_console
 from step_runtime.backends.base import Loop
-from step_runtime.backends.select import BACKENDS, BackendName
+from step_runtime.backends.select import BACKENDS
 from step_runtime.detector import Detector
 from step_runtime.evaluation.dataset_run import write_results, write_results_of_each_step
 from step_runtime.evaluation.open_data import open_data
+from step_runtime.evaluation.options import EvalCommand, Scorer
 from step_runtime.evaluation.parity_cli import parity
 from step_runtime.evaluation.tables import class_table, step_table
 
 _VIDEO_IOUS = (0.2, 0.5)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Scorer:
-    """What results are scored against, and how."""
-
-    truth: Path
-    label_map: Path | None
-    exclude: Path | None
-    options: ScoringOptions
-
-    def score(self, results: Path) -> Score:
-        return score_files(results, self.truth, label_map=self.label_map, exclude=self.exclude, options=self.options)
 
 
 def _parse_ious(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[float, ...]:
@@ -51,79 +39,6 @@ def _parse_ious(_ctx: click.Context, _param: click.Parameter, value: str) -> tup
         return tuple(float(part) for part in value.split(","))
     except ValueError:
         raise StepError(f"--iou is {value!r}; give numbers such as 0.5 or 0.5,0.75") from None
-
-
-@dataclass(frozen=True)
-class EvalCommand:
-    """What was typed; see `step-eval --help`."""
-
-    results: Path | None
-    truth: Path | None
-    model: Path | None
-    data: Path | None
-    split: str
-    backend: str
-    loop: str | None
-    steps: int | None
-    every_step: bool
-    device: str
-    label_map: Path | None
-    exclude: Path | None
-    cap: int | None
-    frames_without_truth: str
-    ious: tuple[float, ...]
-    video_map: bool
-    json_file: Path | None
-    csv_file: Path | None
-    html_file: Path | None
-
-    @property
-    def scoring(self) -> ScoringOptions:
-        """How results are scored."""
-        frames_without_truth = cast(FramesWithoutTruth, self.frames_without_truth)
-        return ScoringOptions(ious=self.ious, cap=self.cap, frames_without_truth=frames_without_truth)
-
-    @property
-    def outputs(self) -> dict[str, Path | None]:
-        """The files to write, by option."""
-        outputs = {"--json": self.json_file, "--csv": self.csv_file, "--html": self.html_file}
-        return outputs if self.model is None else outputs | {"--results": self.results}
-
-    def check(self) -> None:
-        """Refuses options that do not go together.
-
-        Raises:
-            StepError: which, and what to give instead.
-        """
-        if self.data is not None and self.truth is not None:
-            raise StepError(f"--data {self.data} holds the ground truth; give no --truth")
-        if self.model is None and (self.results is None or (self.truth is None and self.data is None)):
-            raise StepError("give --results and --truth, or --model and --data")
-        if self.model is not None and self.data is None:
-            raise StepError("--model runs on --data, a folder that holds the ground truth; give it")
-        if self.model is None and (self.every_step or self.steps is not None):
-            raise StepError("--steps and --every-step are of a model that is run; give --model and --data")
-        if self.every_step and self.loop == "fused":
-            raise StepError("--every-step needs the graph of each step; leave out --loop fused")
-
-    def scorer(self, folder: DatasetFolder | None, scoring: ScoringOptions) -> "_Scorer":
-        """What results are scored against.
-
-        Args:
-            folder: of --data; None where --truth is given.
-            scoring: how.
-        """
-        truth, label_map, exclude = self.truth, self.label_map, self.exclude
-        if folder is not None:
-            truth, label_map, exclude = folder.truth, label_map or folder.label_map, exclude or folder.exclude
-        assert truth is not None
-        return _Scorer(truth=truth, label_map=label_map, exclude=exclude, options=scoring)
-
-    def open(self, *, loop: Loop | None, num_steps: int | None) -> Detector:
-        """Loads the model."""
-        assert self.model is not None
-        backend = cast(BackendName, self.backend)
-        return Detector.open(self.model, backend, loop=loop, num_steps=num_steps, device=self.device)
 
 
 @click.group(cls=OneLineGroup, invoke_without_command=True, context_settings={"show_default": True})
@@ -195,7 +110,7 @@ def main(context: click.Context, command: EvalCommand) -> None:
 
 
 def _refuse_options_before(context: click.Context) -> None:
-    """A subcommand has options of its own; what stands before it would be for nobody."""
+    """Refuses options before a subcommand, which has its own: nobody would see them."""
     for parameter in context.command.params:
         if context.get_parameter_source(str(parameter.name)) is click.core.ParameterSource.COMMANDLINE:
             option = max(parameter.opts, key=len)
@@ -212,11 +127,15 @@ def _write_files(command: EvalCommand, scored: Score, extra: dict[str, Any], fol
     if command.csv_file is not None:
         write_class_csv(scored, command.csv_file)
     if command.html_file is not None:
-        write_page(scored, command.html_file, picture=None if folder is None else folder.key_frame)
+        write_page(scored, command.html_file, key_frame=None if folder is None else folder.key_frame)
 
 
-def _check_before(scorer: _Scorer, outputs: Mapping[str, Path | None], *, with_tubes: bool, with_page: bool) -> None:
-    """What can be known before a model runs for hours."""
+def _check_before(scorer: Scorer, outputs: Mapping[str, Path | None], *, with_tubes: bool, with_page: bool) -> None:
+    """Finds what is wrong before a model runs for hours.
+
+    Raises:
+        StepError: a file that cannot be read, a package that is missing, or nowhere to write.
+    """
     truth = read_boxes(scorer.truth, last="person")
     if scorer.label_map is not None:
         read_label_map(scorer.label_map)
@@ -229,8 +148,8 @@ def _check_before(scorer: _Scorer, outputs: Mapping[str, Path | None], *, with_t
     check_outputs(outputs)
 
 
-def _score_model(command: EvalCommand, folder: DatasetFolder, scorer: _Scorer, console: Console) -> dict[int, Score]:
-    """Scores by step; the last one's results go to --results, where that is given."""
+def _score_model(command: EvalCommand, folder: DatasetFolder, scorer: Scorer, console: Console) -> dict[int, Score]:
+    """Runs and scores a model; returns scores by step. The last step's results go to --results, where it is given."""
     with tempfile.TemporaryDirectory() as scratch:
 
         def outputs(last: int) -> dict[int, Path]:
@@ -279,7 +198,7 @@ Outputs = Callable[[int], dict[int, Path]]
 def _run_last_step(
     command: EvalCommand, folder: DatasetFolder, outputs: Outputs, console: Console
 ) -> tuple[dict[int, Path], StepConfig]:
-    """Runs a model; gives the results after its last step, and what the model is."""
+    """Runs a model; returns the file of results after its last step, by step, and the model's architecture."""
     detector = command.open(loop=cast(Loop | None, command.loop), num_steps=command.steps)
     with detector, progress_bar(console) as bar:
         last = command.steps or detector.config.num_steps
@@ -291,7 +210,11 @@ def _run_last_step(
 def _run_every_step(
     command: EvalCommand, folder: DatasetFolder, outputs: Outputs, console: Console
 ) -> tuple[dict[int, Path], StepConfig]:
-    """Runs a model in one pass; in one for each step where the library gives the last step only."""
+    """Runs a model in one pass, or in one for each step where the library gives the last step only.
+
+    Returns:
+        Files of results by step, and the model's architecture.
+    """
     with command.open(loop="steps", num_steps=command.steps) as detector:
         config = detector.config
         files = outputs(command.steps or config.num_steps)

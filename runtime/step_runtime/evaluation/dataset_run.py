@@ -1,4 +1,4 @@
-"""A model over the key frames of an AVA-format data set: results in AVA's csv format."""
+"""Runs a model over the key frames of a data set in AVA's format, and writes results in AVA's csv format."""
 
 import contextlib
 import time
@@ -97,7 +97,7 @@ def _write(
 def _clips(
     data: KeyFrameClips, key_frames: list[tuple[str, int]], config: StepConfig
 ) -> Iterator[tuple[str, int, NDArray[np.uint8]]]:
-    """Reads ahead while the model works; a clip that cannot be read ends it."""
+    """Yields video, second and clip [F, H, W, 3]; reads ahead while the model works. An unreadable clip ends it."""
     waiting: deque[tuple[str, int, Future[NDArray[np.uint8]]]] = deque()
     with ThreadPoolExecutor(_LOADING) as pool:
         try:

@@ -1,4 +1,4 @@
-"""mAP parity: the same data set through PyTorch and through every exported form, scored alike.
+"""Compares mAP: the same data set through PyTorch and through every exported form, scored alike.
 
 Source: SPEC.md, "Evaluation".
 """
@@ -17,7 +17,8 @@ from step.bundles.graph_spec import Precision
 from step.bundles.manifest import Thresholds, read_bundle
 from step.data.dataset_folder import DatasetFolder
 from step.errors import ArgumentError, StepError
-from step.evaluation.box_table import BoxTable, read_boxes
+from step.evaluation.ava_csv import read_boxes
+from step.evaluation.box_table import BoxTable
 from step.evaluation.frame_map import best_truth
 from step.evaluation.scoring import Score, frame_boxes, score_files
 from step.parity.tolerances import TOLERANCES
@@ -34,7 +35,7 @@ _SAME_BOX_IOU = 0.9
 
 @dataclass(frozen=True)
 class MapTolerance:
-    """Largest differences from PyTorch's average precisions.
+    """Bounds the differences from PyTorch's average precisions.
 
     Attributes:
         mean: of the mAP of any step.
@@ -53,7 +54,7 @@ DEFAULT_TOLERANCES: dict[Precision, MapTolerance] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """One way to run the model.
+    """Says how a model is run: what, by which library, with which graphs.
 
     Attributes:
         model: a bundle, or the checkpoint for PyTorch.
@@ -69,7 +70,7 @@ class Configuration:
 
     @property
     def name(self) -> str:
-        """As it is printed."""
+        """Returns the name under which it is printed."""
         return " ".join(part for part in (self.backend, self.loop, self.precision) if part)
 
 
@@ -78,7 +79,7 @@ Progress = Callable[[Configuration, int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class MapParityRow:
-    """What came of one configuration.
+    """Holds what came of one configuration.
 
     Attributes:
         configuration: which.
@@ -86,7 +87,8 @@ class MapParityRow:
         mean_ap: mAP after each progressive step that was run, by its number.
         worst_mean, worst_class: largest difference from PyTorch of a step's mAP, of a class's average precision.
         matched: share of PyTorch's detections after the last step that are there with the same box, class and score.
-        latency_ms: median time of a clip, decoding not counted.
+        latency_ms: median time of a clip, decoding not counted; with the detection after each step that is scored
+            in the same pass.
         problem: why it could not be run; the numbers are then empty.
     """
 
@@ -100,7 +102,7 @@ class MapParityRow:
     problem: str | None = None
 
     def passed(self, tolerances: dict[Precision, MapTolerance]) -> bool:
-        """Whether it was run and is within the tolerance of its precision."""
+        """Says whether it was run and is within the tolerance of its precision."""
         tolerance = tolerances[self.precision]
         within = self.worst_mean <= tolerance.mean and self.worst_class <= tolerance.per_class
         return self.problem is None and within
@@ -114,7 +116,7 @@ def find_configurations(
     loops: list[Loop],
     precisions: list[Precision],
 ) -> list[Configuration]:
-    """Every combination that was asked for; PyTorch on the checkpoint, which all are compared with, comes first.
+    """Returns every combination that was asked for, and first PyTorch on the checkpoint, which all are compared with.
 
     Raises:
         StepError: a bad bundle, or one of a precision that no bundle has.
@@ -271,7 +273,7 @@ def _row(
 
 
 def matched_share(found: BoxTable, expected: BoxTable, *, score_tolerance: float) -> float:
-    """Share of the expected detections whose box, class and score are among those found; 1 where none is expected."""
+    """Returns the share of expected detections found with the same box, class and score; 1 if there are none."""
     if not len(expected):
         return 1.0
     there, wanted = frame_boxes(found, expected)

@@ -1,4 +1,4 @@
-"""Opening --data, for `step-eval` and `step-eval parity`."""
+"""Opens --data for `step-eval` and `step-eval parity`."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from step.errors import ArgumentError
 
 
 def open_data(data: Path, split: str, console: Console) -> DatasetFolder:
-    """A folder, or the toy validation set.
+    """Opens a folder, or the toy validation set.
 
     Raises:
         StepError: see `DatasetFolder.open` and `toy_validation_set`.
@@ -21,6 +21,6 @@ def open_data(data: Path, split: str, console: Console) -> DatasetFolder:
     if split != "val":
         raise ArgumentError(f"`split` is {split!r}; `data` toy has only val; step-data toy makes both")
     with progress_bar(console) as bar:
-        task = bar.add_task("making up the toy validation set", total=None)
+        task = bar.add_task("making the toy validation set", total=None)
         folder = toy_validation_set(lambda done, total: bar.update(task, completed=done, total=total))
     return DatasetFolder.open(folder, split)

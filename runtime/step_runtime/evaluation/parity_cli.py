@@ -1,4 +1,4 @@
-"""`step-eval parity`: the mAP of every way of running a model beside PyTorch's."""
+"""`step-eval parity` shows the mAP of every configuration of a model beside PyTorch's."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,10 +24,12 @@ from step_runtime.evaluation.map_parity import (
 from step_runtime.evaluation.open_data import open_data
 from step_runtime.evaluation.tables import parity_table
 
+_LOOPS: tuple[Loop, ...] = ("fused", "steps")
+
 
 @dataclass(frozen=True)
 class ParityCommand:
-    """What was typed; see `step-eval parity --help`."""
+    """Holds what was typed; see `step-eval parity --help`."""
 
     bundles: tuple[Path, ...]
     checkpoint: Path
@@ -42,7 +44,7 @@ class ParityCommand:
     class_tolerance: float
 
     def configurations(self, manifests: Sequence[Manifest]) -> list[Configuration]:
-        """What is compared, PyTorch first.
+        """Returns what is compared, PyTorch first.
 
         Args:
             manifests: the bundles'.
@@ -52,24 +54,32 @@ class ParityCommand:
             list(self.bundles),
             self.checkpoint,
             backends=cast(list[BackendName], _names("--backends", self.backends, BACKENDS)),
-            loops=cast(list[Loop], _names("--loops", self.loops, ("fused", "steps"))),
+            loops=cast(list[Loop], _names("--loops", self.loops, _LOOPS)),
             precisions=cast(
                 list[Precision], _names("--precisions", self.precisions or every_precision, ("fp32", "fp16"))
             ),
         )
 
     def chosen_steps(self, manifests: Sequence[Manifest]) -> list[int]:
-        """Numbers of the steps to score after, in order.
+        """Returns the numbers of the steps to score after, in order.
 
         Args:
             manifests: the bundles'.
+
+        Raises:
+            StepError: a step that a bundle does not have, or a fused graph, which gives the last step, without it.
         """
         numbers = [str(step) for step in range(1, min(manifest.num_steps for manifest in manifests) + 1)]
-        return sorted(int(step) for step in _names("--steps", self.steps or ",".join(numbers), tuple(numbers)))
+        steps = sorted(int(step) for step in _names("--steps", self.steps or ",".join(numbers), tuple(numbers)))
+        if "fused" in _names("--loops", self.loops, _LOOPS) and steps[-1] != int(numbers[-1]):
+            raise StepError(
+                f"--steps is {self.steps!r}; a fused graph gives step {numbers[-1]} only: add it, or give --loops steps"
+            )
+        return steps
 
     @property
     def tolerances(self) -> dict[Precision, MapTolerance]:
-        """Largest differences, by precision."""
+        """Returns the largest differences, by precision."""
         return {
             precision: MapTolerance(default.mean if self.tolerance is None else self.tolerance, self.class_tolerance)
             for precision, default in DEFAULT_TOLERANCES.items()
@@ -92,7 +102,7 @@ class ParityCommand:
 @click.option("--class-tolerance", type=float, default=0.02, show_default=True, help="Of a class's average precision.")
 @takes(ParityCommand)
 def parity(command: ParityCommand) -> None:
-    """Compares the mAP of BUNDLEs, in every way of running them, with PyTorch's; exit code 1 beyond the tolerance."""
+    """Compares the mAP of BUNDLEs, in every configuration, with PyTorch's; exit code 1 beyond the tolerance."""
     manifests = [read_bundle(bundle) for bundle in command.bundles]
     thresholds = _common_thresholds(command.bundles, manifests)
     configurations, steps = command.configurations(manifests), command.chosen_steps(manifests)
@@ -117,7 +127,7 @@ def parity(command: ParityCommand) -> None:
 
 
 def _common_thresholds(bundles: Sequence[Path], manifests: Sequence[Manifest]) -> Thresholds:
-    """The thresholds that are baked into all bundles, with which PyTorch detects too."""
+    """Returns the thresholds that all bundles were exported with; PyTorch detects with them, too."""
     for bundle, manifest in zip(bundles, manifests, strict=True):
         if manifest.thresholds != manifests[0].thresholds:
             raise StepError(

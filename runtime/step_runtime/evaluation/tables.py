@@ -1,4 +1,4 @@
-"""The tables that `step-eval` prints."""
+"""Lays out the tables that `step-eval` prints."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ from step_runtime.evaluation.map_parity import MapParityRow, MapTolerance
 
 
 def class_table(scored: Score) -> Table:
-    """Average precision of every class at every IoU."""
+    """Lays out the average precision of every class at every IoU."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("class")
     for column in ("truth", "detections", *(f"AP@{iou:g}" for iou in scored.results)):
@@ -27,7 +27,7 @@ def class_table(scored: Score) -> Table:
 
 
 def step_table(scores: Mapping[int, Score]) -> Table:
-    """frame-mAP after every progressive step."""
+    """Lays out frame-mAP after every progressive step."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     ious = list(next(iter(scores.values())).results)
     table.add_column("after step")
@@ -39,7 +39,7 @@ def step_table(scores: Mapping[int, Score]) -> Table:
 
 
 def parity_table(rows: list[MapParityRow], tolerances: dict[Precision, MapTolerance]) -> Table:
-    """One row per configuration, PyTorch's first."""
+    """Lays out one row per configuration, PyTorch's first."""
     steps = sorted({step for row in rows for step in row.mean_ap})
     title = "frame-mAP@0.5 after each step\napart: the worst class from PyTorch's; same: its detections; ms: a clip"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))

@@ -1,4 +1,4 @@
-"""`detections.jsonl` and `detections.csv`."""
+"""Writes `detections.jsonl` and `detections.csv`."""
 
 import json
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""A synthetic data set of drawn figures, in the form of AVA."""
+"""Makes a synthetic data set of drawn figures, in the form of AVA."""

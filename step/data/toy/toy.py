@@ -1,4 +1,4 @@
-"""Toy AVA: short synthetic videos in AVA's form, the same to the bit for the same seed (torch-free)."""
+"""Makes toy AVA: short synthetic videos in AVA's form, the same to the bit for the same seed (torch-free)."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from step.classes import AVA_CLASS_NAMES
-from step.data import picture
+from step.data import stored_image
 from step.data.frame_store import FrameIndex, frame_file, second_folder, write_index
 from step.data.toy.toy_figures import SPEEDS, Body, draw
 from step.errors import StepError
@@ -34,7 +34,7 @@ ACTIONS: dict[str, tuple[int, ...]] = {
 """AVA ids of what a figure does; who waves, hugs or gives stands."""
 
 # One thread, because how the work is divided shows in the file; and neither B-frames nor looking ahead, with which
-# libx264 (of PyAV 18.1) gave other pictures now and then for the same frames.
+# libx264 (of PyAV 18.1) gave other images now and then for the same frames.
 _ENCODER = {"crf": "16", "preset": "veryfast", "tune": "zerolatency", "threads": "1"}
 _ALONE = ("stand", "walk", "run", "jump", "wave")
 _PAIRED = ("hug", "give")
@@ -53,7 +53,7 @@ class _Actor:
 
 @dataclass(frozen=True)
 class Annotation:
-    """What a row of ground truth says, but for its video.
+    """Holds what a row of ground truth says, but for its video.
 
     Attributes:
         second: of the key frame.
@@ -68,23 +68,23 @@ class Annotation:
     person: int
 
     def of(self, video: str) -> Row:
-        """The row of a video."""
+        """Returns the row of a video."""
         return ava_row(video, self.second, self.corners, self.label, str(self.person), form=".4f")
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What a toy video shows: figures in front of a background that drifts."""
+    """Describes what a toy video shows: figures in front of a background that drifts."""
 
     _actors: tuple[_Actor, ...]
     _background: NDArray[np.uint8]
     _drift_px_s: NDArray[np.float64]
 
     def frames(self) -> Iterator[tuple[NDArray[np.uint8], list[Annotation]]]:
-        """The frames in order, `FPS` a second for `SECONDS`, and what is annotated in each.
+        """Draws the frames in order, `FPS` a second for `SECONDS`, and what is annotated in each.
 
         Yields:
-            The picture, uint8 [240, 320, 3] RGB, and its rows of ground truth without the video's name, as AVA's csv
+            The frame, uint8 [240, 320, 3] RGB, and its rows of ground truth without the video's name, as AVA's csv
             has them; no rows where it is not the first of one of `KEY_SECONDS`.
         """
         for index in range(FPS * SECONDS):
@@ -96,7 +96,7 @@ class Scene:
 
 
 def make_scene(state: np.random.RandomState) -> Scene:
-    """Makes up a scene."""
+    """Makes a scene from random numbers."""
     return Scene(tuple(_cast(state)), _background(state), state.uniform(-25, 25, 2))
 
 
@@ -197,7 +197,7 @@ def _write_video(folder: Path, name: str, scene: Scene) -> list[Annotation]:
 def _write_frames(folder: Path, name: str, scene: Scene) -> list[Annotation]:
     """Writes a scene's frames as JPEG, a folder a second, and returns its rows of ground truth."""
     root = folder / "frames"
-    size_px = (2 * round(WIDTH_PX * picture.HEIGHT_PX / HEIGHT_PX / 2), picture.HEIGHT_PX)
+    size_px = (2 * round(WIDTH_PX * stored_image.HEIGHT_PX / HEIGHT_PX / 2), stored_image.HEIGHT_PX)
     rows: list[Annotation] = []
     for index, (canvas, found) in enumerate(scene.frames()):
         rows += found
@@ -212,7 +212,7 @@ def _write_frames(folder: Path, name: str, scene: Scene) -> list[Annotation]:
 
 
 def _cast(state: np.random.RandomState) -> list[_Actor]:
-    """One to three figures: alone, or two of them doing something together."""
+    """Makes one to three figures: alone, or two of them doing something together."""
     actors: list[_Actor] = []
     ground_px = HEIGHT_PX * state.uniform(0.82, 0.95)
     if state.rand() < 0.4:
@@ -233,7 +233,7 @@ def _cast(state: np.random.RandomState) -> list[_Actor]:
 
 
 def _free_place(state: np.random.RandomState, actors: list[_Actor]) -> float:
-    """Where a figure is half way through: mostly in the picture then, and away from the others where that goes."""
+    """Picks where a figure is half way through: mostly in the frame then, and away from the others where that goes."""
     others = [actor.start_px[0] + actor.speed_px_s * SECONDS / 2 for actor in actors]
     places = state.uniform(0.15, 0.85, _PLACES) * WIDTH_PX
     apart_px = [min((abs(place - other) for other in others), default=WIDTH_PX) for place in places]
@@ -246,7 +246,7 @@ def _body(state: np.random.RandomState, height_px: float, facing: int) -> Body:
 
 
 def _background(state: np.random.RandomState) -> NDArray[np.uint8]:
-    """Blurred noise of a random grain and colour, larger than the picture, so that it can drift."""
+    """Draws blurred noise of a random grain and colour, larger than the frame, so that it can drift."""
     grain, colour = int(state.choice((8, 16, 32))), state.randint(60, 196, 3)
     noise = state.randint(-50, 51, (2 * HEIGHT_PX // grain, 2 * WIDTH_PX // grain, 1)) + state.randint(-10, 11, 3)
     noise = np.clip(colour + noise, 0, 255).astype(np.uint8)

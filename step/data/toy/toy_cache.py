@@ -1,4 +1,4 @@
-"""The toy validation set, made once for a user and kept (torch-free)."""
+"""Makes the toy validation set once for a user, and keeps it (torch-free)."""
 
 import hashlib
 import os
@@ -20,7 +20,7 @@ VALIDATION_VIDEOS = 20
 
 
 def toy_validation_set(progress: Callable[[int, int], None] = lambda _done, _total: None) -> Path:
-    """Folder of the data set that `--data toy` means: `step-data toy`'s validation videos of seed 0.
+    """Returns the folder of the data set that `--data toy` means: `step-data toy`'s validation videos of seed 0.
 
     It lies in $STEP_DATA_CACHE or the user's cache, under a name that changes with the code that makes it.
 
@@ -42,7 +42,7 @@ def toy_validation_set(progress: Callable[[int, int], None] = lambda _done, _tot
 
 
 def toy_folder() -> Path:
-    """Where `toy_validation_set` keeps it, whether it is there or not.
+    """Returns where `toy_validation_set` keeps it, whether it is there or not.
 
     Raises:
         StepError: this user has no home.
@@ -59,7 +59,7 @@ def toy_folder() -> Path:
 
 
 def _version() -> str:
-    """Names what the images depend on: the generator's code, and the libraries that draw and encode."""
+    """Digests what the images depend on: the generator's code, and the libraries that draw and encode."""
     import av
 
     libraries = [cv2.__version__, np.__version__, *sorted(av.library_versions.items())]

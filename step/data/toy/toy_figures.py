@@ -1,7 +1,7 @@
-"""Articulated figures for toy videos: how a body moves in each action, and drawing it (torch-free).
+"""Moves and draws articulated figures for toy videos (torch-free).
 
 A body is 1 high; positions are (x, y) from the point between its feet, y upwards; angles are from hanging down,
-forwards positive. What a single picture shows of standing and of walking is the same: a standing figure is frozen at a
+forwards positive. What a single frame shows of standing and of walking is the same: a standing figure is frozen at a
 random moment of a walk, so only motion tells them apart.
 """
 
@@ -25,7 +25,7 @@ SPEEDS = {"walk": 0.35, "run": 0.95}
 
 @dataclass(frozen=True)
 class Body:
-    """Who a figure is.
+    """Says who a figure is.
 
     Attributes:
         height_px: of the standing body.
@@ -42,7 +42,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Pose:
-    """Angles of both legs and arms, and how far the feet are off the ground (in body heights)."""
+    """Holds the angles of both legs and arms, and how far the feet are off the ground (in body heights)."""
 
     thighs: Point
     shins: Point
@@ -52,7 +52,7 @@ class Pose:
 
 
 def pose(action: str, body: Body, time_s: float) -> Pose:
-    """How a body stands at a moment of an action: stand, walk, run, jump, wave, hug or give."""
+    """Says how a body stands at a moment of an action: stand, walk, run, jump, wave, hug or give."""
     if action in _STRIDES:
         return _stride(action, body.phase + _STRIDES[action] * time_s)
     if action == "jump":
@@ -81,7 +81,7 @@ def draw(canvas: NDArray[np.uint8], body: Body, at_px: Point, action: str, time_
         time_s: since the action began.
 
     Returns:
-        float64 [4] x1, y1, x2, y2 in pixels, not cut at the picture's edges.
+        float64 [4] x1, y1, x2, y2 in pixels, not cut at the frame's edges.
     """
     stance = pose(action, body, time_s)
     lines = _limbs(stance)
@@ -107,10 +107,10 @@ def draw(canvas: NDArray[np.uint8], body: Body, at_px: Point, action: str, time_
 
 
 def _stride(action: str, phase: float) -> Pose:
-    turn = 2 * math.pi * phase
+    angle = 2 * math.pi * phase
     swing, bend = _SWINGS[action], 0.6 * _SWINGS[action]
-    left, right = swing * math.sin(turn), swing * math.sin(turn + math.pi)
-    knees = bend * (1 + math.cos(turn)), bend * (1 + math.cos(turn + math.pi))
+    left, right = swing * math.sin(angle), swing * math.sin(angle + math.pi)
+    knees = bend * (1 + math.cos(angle)), bend * (1 + math.cos(angle + math.pi))
     elbow = 1.2 if action == "run" else 0.3
     return Pose(
         thighs=(left, right),
@@ -129,7 +129,7 @@ def _jump(phase: float) -> Pose:
 
 
 def _limbs(stance: Pose) -> list[tuple[int, list[Point]]]:
-    """Joined points of the legs, the trunk and the arms, with the number of their colour; those behind come first."""
+    """Returns joined points of legs, trunk and arms, with the number of their colour; those behind come first."""
     hip, shoulder = (0.0, _HIP), (0.0, _SHOULDER)
     legs = [_chain(hip, (_THIGH, _SHIN), angles) for angles in zip(stance.thighs, stance.shins, strict=True)]
     arms = [

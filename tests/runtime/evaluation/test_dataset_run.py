@@ -11,11 +11,10 @@ from step_runtime import Detector
 from step_runtime.evaluation.cli import main as step_eval
 from step_runtime.evaluation.dataset_run import write_results
 
-from step import StepError
 from step.data.cli import main as step_data
 from step.data.dataset_folder import DatasetFolder
 from step.data.toy import toy_cache
-from step.evaluation.box_table import read_boxes
+from step.evaluation.ava_csv import read_boxes
 
 
 def _ava_folder(folder: Path, videos: Path, truth: str, capsys) -> Path:
@@ -67,10 +66,12 @@ def test_ucf24(tiny_bundle, tiny_checkpoint, tmp_path, capsys):
         assert other["mAP"]["0.5"] == pytest.approx(scores[0]["mAP"]["0.5"], abs=1e-4)
 
 
-def test_every_step(data, tiny_bundle, tmp_path, capsys):
-    """Each is what --steps gives alone."""
+def test_every_step(data, tiny_bundle, tmp_path, capsys, monkeypatch):
+    """Each is what --steps gives alone, in one pass."""
     more = ["--data", data, "--json", tmp_path / "s.json", "--model", tiny_bundle]
-    code, printed, error = run_command(step_eval, capsys, *more, "--every-step")
+    with monkeypatch.context() as patch:
+        patch.setattr("step_runtime.evaluation.cli.write_results", None)  # it gives one step only
+        code, printed, error = run_command(step_eval, capsys, *more, "--every-step")
     assert code == 0, error
     assert "after step" in printed
     by_step = json.loads((tmp_path / "s.json").read_text())["per_step"]
@@ -82,8 +83,20 @@ def test_every_step(data, tiny_bundle, tmp_path, capsys):
     assert json.loads((tmp_path / "s.json").read_text())["mAP"] == by_step["2"]  # the file alone gives the same
 
 
+def test_every_step_of_a_library_that_gives_the_last_one(data, tiny_bundle, tmp_path, capsys, monkeypatch):
+    """The model runs once for each step, and the scores are the same."""
+    words = ["--data", data, "--json", tmp_path / "s.json", "--model", tiny_bundle, "--every-step"]
+    written = []
+    for gives_every_step in (True, False):
+        monkeypatch.setattr(Detector, "gives_every_step", gives_every_step)
+        code, printed, error = run_command(step_eval, capsys, *words)
+        assert code == 0, error
+        written.append(((tmp_path / "s.json").read_text(), printed))
+    assert written[0] == written[1]
+
+
 def test_page_of_a_data_set(data, tmp_path, capsys):
-    """With pictures from frames, and from videos where there are none."""
+    """The images come from frames, and from videos where there are none."""
     (tmp_path / "r.csv").write_text("v,2,0.1,0.1,0.9,0.9,14,0.9\n")
     words = ["--data", data, "--results", tmp_path / "r.csv", "--html", tmp_path / "p.html", "--video-map"]
     for _ in range(2):
@@ -113,8 +126,8 @@ def test_refused_before_the_model_runs(more, said, data, tiny_bundle, tmp_path, 
     assert_one_error(done, said)
 
 
-def test_page_with_results_that_have_no_picture(data, tmp_path, capsys):
-    """Unknown videos, seconds beyond the end, a damaged frame: told in place of the picture."""
+def test_page_with_results_that_have_no_frame(data, tmp_path, capsys):
+    """Unknown videos, seconds beyond the end, a damaged frame: the page says so in place of the image."""
     rows = "ghost,2,0.1,0.1,0.9,0.9,14,0.99\n../../x,2,0,0,1,1,14,0.98\nv,77,0.1,0.1,0.9,0.9,12,0.97\n"
     (tmp_path / "r.csv").write_text(rows)
     (data / "frames" / "v" / "00003" / "00000.jpg").write_bytes(b"no JPEG")
@@ -123,20 +136,12 @@ def test_page_with_results_that_have_no_picture(data, tmp_path, capsys):
     assert code == 0, error
     page = (tmp_path / "p.html").read_text()
     assert page.count("not a key frame of the data set") == 2
-    assert page.count("no picture: ") == 4
+    assert page.count("no image: ") == 4
     assert page.count("data:image/jpeg") == 1
 
 
-def test_only_videos_are_videos(data, tmp_path, tiny_bundle):
-    (data / "frames").rename(tmp_path / "away")
-    (tmp_path / "videos").rename(data / "videos")
-    (data / "videos" / "v.json").write_text("{}")
-    with Detector.open(tiny_bundle) as detector:
-        assert DatasetFolder.open(data, "val").read("v", 2, detector.config).shape == (36, 64, 64, 3)
-
-
 def test_toy(tiny_bundle, tmp_path, capsys, monkeypatch):
-    """Made up once; the second time it is there."""
+    """Made once; the second time it is there."""
     monkeypatch.setenv("STEP_DATA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(toy_cache, "VALIDATION_VIDEOS", 1)
     monkeypatch.chdir(tmp_path)
@@ -176,20 +181,6 @@ def test_results_are_the_detectors(data, tiny_bundle, tmp_path):
     np.testing.assert_allclose(mine.last, found.scores[0, :count], rtol=1e-3)
 
 
-def test_videos_instead_of_frames(data, tiny_bundle, tmp_path):
-    """The same clips within what JPEG loses."""
-    folder = DatasetFolder.open(data, "val")
-    (data / "frames").rename(data / "away")
-    (tmp_path / "videos").rename(data / "videos")
-    from_videos = DatasetFolder.open(data, "val")
-    assert from_videos.frames is None
-    (data / "away").rename(data / "frames")
-    with Detector.open(tiny_bundle) as detector:
-        one, other = (place.read("v", 2, detector.config) for place in (folder, from_videos))
-    assert one.shape == (36, 64, 64, 3)
-    assert np.abs(one.astype(int) - other).mean() < 3
-
-
 def test_a_clip_that_cannot_be_read_leaves_no_results(data, tiny_bundle, tmp_path, capsys):
     (data / "frames" / "v" / "00003" / "00000.jpg").write_bytes(b"no JPEG")
     words = ["--model", tiny_bundle, "--data", data, "--results", tmp_path / "r.csv"]
@@ -206,7 +197,7 @@ def test_a_clip_that_cannot_be_read_leaves_no_results(data, tiny_bundle, tmp_pat
         (["--model", "M", "--data", "D", "--split", "test"], "has no test.csv; write it with step-data prepare"),
         (["--model", "M", "--data", "empty"], "empty: has no val.csv"),
         ([], "give --results and --truth, or --model and --data"),
-        (["--results", "r.csv", "--data", "D", "--every-step"], "--steps and --every-step are of a model that is run"),
+        (["--results", "r.csv", "--data", "D", "--every-step"], "--steps and --every-step need a model that is run"),
         (["--data", "toy", "--split", "train", "--model", "M"], "--data toy has only val"),
     ],
 )
@@ -215,9 +206,3 @@ def test_bad_options(words, said, data, tiny_bundle, tmp_path, capsys, monkeypat
     (tmp_path / "empty").mkdir()
     places = {"M": str(tiny_bundle), "D": str(data)}
     assert_one_error(run_command(step_eval, capsys, *(places.get(word, word) for word in words)), said)
-
-
-def test_a_data_set_without_pictures(data, tmp_path):
-    (data / "frames").rename(tmp_path / "away")
-    with pytest.raises(StepError, match="has neither frames nor videos"):
-        DatasetFolder.open(data, "val")

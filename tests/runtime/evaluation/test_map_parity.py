@@ -25,7 +25,7 @@ from step.evaluation.box_table import BoxTable
 
 @pytest.fixture
 def checkpoint(lively_bundle):
-    """Of the model whose results depend on the frames."""
+    """The weights of the model whose results depend on the frames."""
     return lively_bundle.parent / "model.pth"
 
 
@@ -38,7 +38,7 @@ def _words(bundle, checkpoint, data, *more):
     return ["parity", bundle, "--checkpoint", checkpoint, "--data", data, *more]
 
 
-def test_every_way_gives_pytorchs_map(data, lively_bundle, checkpoint, capsys):
+def test_every_configuration_gives_pytorchs_map(data, lively_bundle, checkpoint, capsys):
     code, printed, error = run_command(step_eval, capsys, *_words(lively_bundle, checkpoint, data))
     assert code == 0, printed + error
     rows = [line.split() for line in printed.splitlines() if line.startswith((" torch", " onnxruntime"))]
@@ -178,6 +178,7 @@ def test_matched_detections():
         (["--loops", "all"], "--loops is 'all'"),
         (["--precisions", "fp32,fp16"], "--precisions asks for fp16, which no bundle has; export one"),
         (["--steps", "4"], "--steps is '4'; '4' is none of 1, 2, 3"),
+        (["--steps", "1,2"], "--steps is '1,2'; a fused graph gives step 3 only: add it, or give --loops steps"),
         (["--split", "test"], "has no test.csv"),
     ],
 )

@@ -83,7 +83,7 @@ def test_no_detections(files, capsys):
     assert "frame-mAP@0.5: 0.00000000" in printed
 
 
-def test_results_outside_the_truth_are_told(files, capsys):
+def test_results_outside_the_truth_are_reported(files, capsys):
     (files / "r.csv").write_text(RESULTS + "b,0902,0,0,1,1,12,0.99\n")
     _, printed, _ = run_command(main, capsys, *_words(files))
     assert "1 of 2 videos of the results are not in the truth: b" in printed
@@ -134,7 +134,7 @@ def test_frames_with_other_classes_only_are_without_truth(files, capsys):
 
 
 def test_ties_at_the_cap(files, capsys):
-    """Of equal scores those stay that came first: a row takes a place only with a greater score."""
+    """Those of equal scores stay that came first: a row takes a place only with a greater score."""
     (files / "gt.csv").write_text("a,0902,0.1,0.2,0.5,0.6,12,0\n")
     rows = ["a,0902,0.1,0.2,0.5,0.6,12,0.9\n", "a,0902,0.6,0.1,0.9,0.6,12,0.9\n"]
     for order, expected in ((rows, "1.00000000"), (rows[::-1], "0.00000000")):

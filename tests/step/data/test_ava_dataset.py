@@ -78,7 +78,7 @@ def test_rows_without_person_ids_are_grouped_by_box(place):
 
 
 def test_straight_from_the_video(place):
-    """The same pictures within what JPEG loses."""
+    """The same images within what JPEG loses."""
     from_frames, from_video = _dataset(place)[1], _dataset(place, frames=None, videos=place / "videos")[1]
     difference = (from_frames["frames"].float() - from_video["frames"].float()).abs()
     assert from_video["frames"].shape == from_frames["frames"].shape
@@ -96,7 +96,7 @@ def test_proposals(place):
         _dataset(place, proposals=place / "p.csv")
 
 
-def test_transforms_move_pictures_and_boxes_together(place):
+def test_transforms_move_images_and_boxes_together(place):
     plain = _dataset(place)[0]
     flipped = _dataset(place, transform=v2.RandomHorizontalFlip(p=1))[0]
     assert torch.equal(flipped["frames"], plain["frames"].flip(-1))

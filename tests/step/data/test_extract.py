@@ -14,7 +14,7 @@ from step import StepError
 from step.data import extract as extract_module
 from step.data.extract import extract
 from step.data.frame_store import FrameIndex, clip_files, read_clip, read_frame, read_index, resampled, second_folder
-from step.data.picture import HEIGHT_PX
+from step.data.stored_image import HEIGHT_PX
 from step.data.video_clip import read_video_clip
 from step.video_stream import VideoStream
 
@@ -38,32 +38,32 @@ def test_seconds_and_counts(video, tmp_path):
     assert not [path for path in (tmp_path / "frames" / "v").iterdir() if path.name.startswith(".")]
 
 
-def test_pictures(video, tmp_path):
-    """Scaled to 360 rows; the same picture within what JPEG loses."""
+def test_images(video, tmp_path):
+    """Scaled to 360 rows; the same image within what JPEG loses."""
     extract(video, tmp_path / "frames")
     with VideoStream(str(video)) as stream:
         frames = [frame.rgb() for frame in stream.decode()]
     for number in (0, 30, 79):
-        picture = read_frame(second_folder(tmp_path / "frames", "v", number // 24) / f"{number % 24:05d}.jpg")
-        assert picture.shape == (HEIGHT_PX, 540, 3)
+        image = read_frame(second_folder(tmp_path / "frames", "v", number // 24) / f"{number % 24:05d}.jpg")
+        assert image.shape == (HEIGHT_PX, 540, 3)
         expected = cv2.resize(frames[number], (540, 360), interpolation=cv2.INTER_CUBIC)
-        assert np.abs(picture.astype(int) - expected).mean() < 4
+        assert np.abs(image.astype(int) - expected).mean() < 4
 
 
 @pytest.mark.parametrize("name", REAL_VIDEOS)
 def test_real_videos(name, tmp_path):
-    """Whatever the container and the colours: no picture is darker, paler or of another hue."""
+    """Whatever the container and the colours: no image is darker, paler or of another hue."""
     path = shared_path(f"real/videos/{name}")
     extract(path, tmp_path, seconds=frozenset({1}), name="v")
     with VideoStream(str(path)) as stream:
         frames = [frame.rgb() for frame in stream.decode() if int(frame.time_s) == 1]
     files = sorted(second_folder(tmp_path, "v", 1).iterdir())
     assert len(files) == len(frames) == read_index(tmp_path, "v").counts[1]
-    picture = read_frame(files[5]).astype(float)
-    way = cv2.INTER_AREA if len(frames[5]) > HEIGHT_PX else cv2.INTER_CUBIC
-    expected = cv2.resize(frames[5], picture.shape[1::-1], interpolation=way).astype(float)
-    assert np.abs(picture.mean((0, 1)) - expected.mean((0, 1))).max() < 2.5  # FFmpeg's own rounding makes up 2
-    assert np.abs(picture - expected).mean() < 7  # grass, scaled by two filters
+    image = read_frame(files[5]).astype(float)
+    filter_ = cv2.INTER_AREA if len(frames[5]) > HEIGHT_PX else cv2.INTER_CUBIC
+    expected = cv2.resize(frames[5], image.shape[1::-1], interpolation=filter_).astype(float)
+    assert np.abs(image.mean((0, 1)) - expected.mean((0, 1))).max() < 2.5  # FFmpeg's own rounding makes up 2
+    assert np.abs(image - expected).mean() < 7  # grass, scaled by two filters
 
 
 def test_only_the_wanted_seconds(video, tmp_path):
@@ -179,7 +179,7 @@ def test_clips_reach_beyond_the_video(video, tmp_path):
         clip_files(tmp_path, "v", 2)
 
 
-def test_seconds_in_turns(video, tmp_path):
+def test_seconds_one_after_another(video, tmp_path):
     """The end is known once it was seen, and not before."""
     for seconds, last in (({2}, None), ({1}, None), ({0}, None), ({8, 9}, 3), ({3}, 3), ({2, 5}, 3)):
         if seconds == {8, 9}:
@@ -229,7 +229,7 @@ def test_clips_from_the_video_equal_those_from_frames(second, make_video, tmp_pa
     assert direct.shape == stored.shape == (36, 360, 540, 3)
     assert np.abs(direct.astype(int) - stored).mean((1, 2, 3)).max() < 3
     expected = np.clip(range(24 * second - 36, 24 * second + 36, 2), 0, 95)  # of 96 frames, every other
-    assert [shown_index(picture) for picture in direct] == expected.tolist()
+    assert [shown_index(image) for image in direct] == expected.tolist()
 
 
 @pytest.mark.parametrize("second", [4, 9])

@@ -6,7 +6,7 @@ import pytest
 
 from step.data.check import check
 from step.data.people import group_people
-from step.evaluation.box_table import read_boxes
+from step.evaluation.ava_csv import read_boxes
 
 A, B = "0.1,0.1,0.3,0.9", "0.6,0.1,0.9,0.9"
 

@@ -1,4 +1,4 @@
-"""Ground truth in one form, and what was dropped on the way."""
+"""Ground truth in one form, and what was dropped for it."""
 
 import pytest
 from helpers import shared_path
@@ -63,6 +63,6 @@ def test_nothing_left(truth, tmp_path):
     assert not (tmp_path / "out.csv").exists()
 
 
-def test_seconds_that_ava_does_not_annotate_are_told(tmp_path):
+def test_seconds_that_ava_does_not_annotate_are_reported(tmp_path):
     done = prepare(shared_path("real/ucf24/ava_style.csv"), tmp_path / "out.csv")
     assert done.notes[0].startswith("49 rows lie outside the seconds 902 to 1798 that AVA annotates, first: line 1")

@@ -1,4 +1,4 @@
-"""Toy AVA: the same twice, annotated rightly, and not to be told from single pictures."""
+"""Toy AVA: the same twice, annotated rightly, and not to be known from single frames."""
 
 import math
 import sys
@@ -14,7 +14,7 @@ from step.data.cli import main
 from step.data.dataset_folder import DatasetFolder
 from step.data.toy.toy import ACTIONS, FPS, HEIGHT_PX, KEY_SECONDS, SECONDS, WIDTH_PX, generate, generate_frames
 from step.data.toy.toy_figures import Body, draw, pose
-from step.evaluation.box_table import read_boxes
+from step.evaluation.ava_csv import read_boxes
 from step.evaluation.label_map import read_label_map
 from step.video_stream import VideoStream
 
@@ -39,7 +39,7 @@ def _frames(path):
 
 
 def test_the_same_twice(toy, tmp_path):
-    """Annotations and files to the byte, and so the pictures, whatever was made before them."""
+    """Annotations and files to the byte, and so the frames, whatever was made before them."""
     generate(tmp_path / "again", videos={"train": 1, "val": 6})
     assert (tmp_path / "again" / "val.csv").read_bytes() == (toy / "val.csv").read_bytes()
     for number in range(6):
@@ -48,7 +48,7 @@ def test_the_same_twice(toy, tmp_path):
 
 
 def test_frames_without_a_video(toy, tmp_path, monkeypatch):
-    """The same truth, a good data set without PyAV, and the pictures that extraction gives of the videos."""
+    """The same truth, a good data set without PyAV, and the frames that extraction gives of the videos."""
     monkeypatch.setitem(sys.modules, "av", None)
     generate_frames(tmp_path / "toy", videos={"train": 1, "val": 1})
     folder = DatasetFolder.open(tmp_path / "toy", "val")
@@ -97,7 +97,7 @@ def test_boxes_hold_the_whole_figure_and_no_more(action, facing):
         assert np.abs(box - drawn).max() <= 3  # rounded ends, blurred edges
 
 
-def test_a_picture_does_not_tell_standing_from_walking():
+def test_a_single_frame_does_not_tell_standing_from_walking():
     """Every pose of a standing figure is one of a walking one; it only does not move."""
     for phase in np.linspace(0, 1, 9):
         standing = Body(100.0, 1, float(phase), BODY.colours)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from step.evaluation.ava_csv import read_boxes
 from step.evaluation.ava_rows import ava_row, detection_rows, rows_text
-from step.evaluation.box_table import read_boxes
 
 
 def test_rows_as_they_are_written():

@@ -25,7 +25,7 @@ def words(tmp_path):
     return ["--results", tmp_path / "r.csv", "--truth", tmp_path / "gt.csv"]
 
 
-def _pictures(page: str) -> list[np.ndarray]:
+def _images(page: str) -> list[np.ndarray]:
     contents = re.findall(r'src="data:image/\w+;base64,([^"]+)"', page)
     return [cv2.imdecode(np.frombuffer(base64.b64decode(each), np.uint8), cv2.IMREAD_COLOR) for each in contents]
 
@@ -52,22 +52,22 @@ def test_page(words, tmp_path, capsys):
     assert "0.2500" in page
     assert "nobody there" in page
     assert "http" not in page  # nothing is fetched from elsewhere
-    figures = _pictures(page)
+    figures = _images(page)
     assert len(figures) == 3
     assert all(figure is not None and figure.std() > 10 for figure in figures)
 
 
-def test_pictures_of_mistakes(words, tmp_path):
+def test_images_of_mistakes(words, tmp_path):
     """Wrong boxes are red, the ground truth's green, at the right places."""
     asked = []
 
-    def picture(video, second):
+    def key_frame(video, second):
         asked.append((video, second))
         return np.full((480, 640, 3), 128, np.uint8)
 
-    write_page(score_files(tmp_path / "r.csv", tmp_path / "gt.csv"), tmp_path / "p.html", picture=picture)
+    write_page(score_files(tmp_path / "r.csv", tmp_path / "gt.csv"), tmp_path / "p.html", key_frame=key_frame)
     assert asked == [("v", 903), ("v", 902), ("v", 903)]  # the wrong one, then the missed ones, largest first
-    wrong = _pictures((tmp_path / "p.html").read_text())[3]
+    wrong = _images((tmp_path / "p.html").read_text())[3]
     assert wrong.shape == (240, 320, 3)
     blue, green, red = (int(value) for value in wrong[144 + 36, 192])  # the left edge of the wrong box
     assert red > 180 > max(blue, green)

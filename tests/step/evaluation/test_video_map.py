@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from step import StepError
-from step.evaluation.box_table import read_boxes
+from step.evaluation.ava_csv import read_boxes
 from step.evaluation.video_map import Tube, link_detections, true_tubes, tube_iou, video_ap
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from step import StepError
-from step.evaluation.box_table import find_duplicate, read_boxes, read_frames
+from step.evaluation.ava_csv import read_boxes, read_frames
+from step.evaluation.box_table import find_duplicate
 
 GOOD = "a,0902,0.1,0.2,0.3,0.4,12,0.5\n"
 
@@ -46,7 +47,7 @@ def test_seven_columns(read):
 
 
 def test_ids_of_any_length(read):
-    """Ids of 64 bits and more stay apart, 12, 012 and 12.0 are one, and what is no number is told with its line."""
+    """Ids of 64 bits and more stay apart, 12, 012 and 12.0 are one, and what is no number is reported with its line."""
     ids = ["9223372036854775807", "9223372036854775806", "-1", "12.0", "012", "", "1" * 40, "nan"]
     table = read("".join(f"a,902,0,0,1,1,3,{number}\n" for number in ids), last="person")
     assert table.people == ("-1", "12", "9223372036854775806", "9223372036854775807", "1" * 40)

@@ -1,4 +1,4 @@
-"""A decoded frame at the height in which frames are stored, and as JPEG (torch-free).
+"""Scales a decoded frame to the height in which frames are stored, and writes it as JPEG (torch-free).
 
 Source: SPEC.md, "Clip and preprocessing"; https://ffmpeg.org/ffmpeg-codecs.html (`-q:v`).
 """
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 HEIGHT_PX = 360
 _QUALITY = "4"  # of ffmpeg's -q:v, 1 (best) to 31
-_TIME_BASE = Fraction(1, 25)  # of single pictures: anything will do
+_TIME_BASE = Fraction(1, 25)  # of single images: anything will do
 
 
 def scaled(frame: "av.VideoFrame", pixel_format: str) -> "av.VideoFrame":
-    """360 pixels high, the aspect ratio kept, the width even."""
+    """Scales a frame to 360 rows; the aspect ratio is kept, the width even."""
     from av.video.reformatter import ColorRange, Colorspace
 
     width = 2 * round(frame.width * HEIGHT_PX / frame.height / 2)
@@ -31,14 +31,14 @@ def scaled(frame: "av.VideoFrame", pixel_format: str) -> "av.VideoFrame":
 
 
 def encode_jpeg(frame: "av.VideoFrame") -> bytes:
-    """A decoded frame as JPEG, 360 pixels high."""
+    """Encodes a decoded frame as JPEG, 360 pixels high."""
     import av
     from av.video.codeccontext import VideoCodecContext
 
-    picture = scaled(frame, "yuvj420p")
-    picture.pts = 0
+    image = scaled(frame, "yuvj420p")
+    image.pts = 0
     encoder = av.CodecContext.create("mjpeg", "w")
     assert isinstance(encoder, VideoCodecContext)
-    encoder.width, encoder.height, encoder.pix_fmt = picture.width, picture.height, "yuvj420p"
+    encoder.width, encoder.height, encoder.pix_fmt = image.width, image.height, "yuvj420p"
     encoder.time_base, encoder.options = _TIME_BASE, {"qmin": _QUALITY, "qmax": _QUALITY}
-    return b"".join(bytes(packet) for packet in (*encoder.encode(picture), *encoder.encode(None)))
+    return b"".join(bytes(packet) for packet in (*encoder.encode(image), *encoder.encode(None)))
