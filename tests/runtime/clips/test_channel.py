@@ -1,5 +1,4 @@
 import threading
-import time
 
 import pytest
 from step_runtime.clips.channel import Channel, Stopped
@@ -26,16 +25,21 @@ def test_items_come_in_order_and_end():
 
 def test_a_full_channel_makes_the_producer_wait():
     channel: Channel[int] = Channel(capacity=2)
-    done = []
+    done: list[int] = []
+    is_full = threading.Event()
 
     def produce():
         for item in range(3):
+            if item == 2:
+                is_full.set()
             channel.put(item)
             done.append(item)
         channel.end()
 
     thread = _in_thread(produce)
-    time.sleep(0.05)
+    assert is_full.wait(5)
+    thread.join(0.05)
+    assert thread.is_alive()
     assert done == [0, 1]
     assert list(channel) == [0, 1, 2]
     thread.join(5)
@@ -88,16 +92,18 @@ def test_a_failure_arrives_after_the_items():
 def test_stopping_wakes_a_waiting_producer():
     channel: Channel[int] = Channel(capacity=1)
     raised = []
+    is_full = threading.Event()
 
     def produce():
         try:
-            while True:
-                channel.put(0)
+            channel.put(0)
+            is_full.set()
+            channel.put(0)
         except Stopped as error:
             raised.append(error)
 
     thread = _in_thread(produce)
-    time.sleep(0.02)
+    assert is_full.wait(5)
     channel.stop()
     thread.join(5)
     assert not thread.is_alive()
