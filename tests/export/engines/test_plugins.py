@@ -22,6 +22,8 @@ from step import StepError
 from step.bundles import build_process
 from step.bundles.build_process import (
     BuildCrashedError,
+    BuildEvent,
+    BuildFailure,
     BuildRequest,
     BuildResult,
     BuildStoppedError,
@@ -30,6 +32,7 @@ from step.bundles.build_process import (
 from step.bundles.engines import BuildOptions
 from step.bundles.graph_spec import FUSED
 from step.bundles.manifest import read_bundle
+from step.errors import ArgumentError
 from step.files.atomic import sha256
 
 TENSORRT = BuildOptions(library="tensorrt")
@@ -313,6 +316,7 @@ def run_worker(tmp_path, monkeypatch):
     return run
 
 
+FAILURE = BuildEvent(failure=BuildFailure(kind="other", message="it could not build")).model_dump_json()
 CALLBACK = "Exception caught in get_output_shapes(): "
 
 
@@ -324,14 +328,14 @@ def test_an_exception_of_ours_in_a_plugin_is_a_refusal(run_worker):
     """TensorRT tells of it on standard error only; its own message does not say why."""
     said = _says(f"[ERROR] {CALLBACK}PluginError: step::ClassNms: why")
     with pytest.raises(PluginsRefusedError, match="^step::ClassNms: why$"):
-        run_worker(f"""{said}\necho '{{"error": "it could not build"}}'""")
+        run_worker(f"""{said}\necho '{FAILURE}'""")
 
 
 def test_another_exception_in_a_callback_is_told(run_worker, tmp_path):
     said = f"[ERROR] {CALLBACK}TypeError: only 0-dimensional arrays", "", "At:", f"[ERROR] {CALLBACK}TypeError: other"
     (tmp_path / "log_file").write_text("[VERBOSE] the library\n")
     with pytest.raises(StepError) as caught:
-        run_worker(f"""{_says(*said, said[0])}\necho '{{"error": "it could not build"}}'""")
+        run_worker(f"""{_says(*said, said[0])}\necho '{FAILURE}'""")
     assert str(caught.value) == (
         f"it could not build; it also said: {CALLBACK}TypeError: only 0-dimensional arrays; {CALLBACK}TypeError: other"
     )
@@ -372,7 +376,7 @@ def test_what_a_build_that_ends_well_says_is_in_its_log(run_worker, tmp_path):
         scratch_bytes=None,
         weights_bytes=None,
     )
-    done = json.dumps({"done": result.model_dump()})
+    done = BuildEvent(done=result).model_dump_json()
     assert run_worker(f"printf '[ERROR] a tactic \\377\\n' >&2\necho '{done}'") == result
     assert (tmp_path / "log_file").read_text(encoding="utf-8") == "[ERROR] a tactic \N{REPLACEMENT CHARACTER}\n"
 
@@ -397,6 +401,6 @@ def test_nodes_for_plugins_and_rtx_engines_in_one_call(tiny_checkpoint, tmp_path
 def test_rtx_takes_none(own_bundle):
     assert not BuildOptions(library="tensorrt-rtx").plugins
     done = CliRunner().invoke(step_build, [str(own_bundle), "--engine", "tensorrt-rtx", "--plugins"])
-    assert done.exit_code == 1
-    with pytest.raises(StepError, match="--plugins is for tensorrt; tensorrt-rtx takes none"):
+    assert_one_error((done.exit_code, done.stdout, done.stderr), "--plugins is for tensorrt; tensorrt-rtx takes none")
+    with pytest.raises(ArgumentError, match="^`plugins` is for tensorrt; tensorrt-rtx takes none"):
         engine_writer.check_options(BuildOptions(library="tensorrt-rtx", plugins=True))
