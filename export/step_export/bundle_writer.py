@@ -1,4 +1,4 @@
-"""Exporting a checkpoint to a bundle folder."""
+"""Exports a checkpoint to a bundle folder."""
 
 import contextlib
 import importlib.metadata
@@ -81,7 +81,7 @@ class ExportSettings:
 
     @property
     def thresholds(self) -> Thresholds:
-        """The thresholds, as the manifest holds them."""
+        """Returns the thresholds as the manifest holds them."""
         return Thresholds(
             score_threshold=self.score_threshold, nms_iou=self.nms_iou, max_detections=self.max_detections
         )

@@ -1,4 +1,4 @@
-"""`step-export CHECKPOINT -o BUNDLE`."""
+"""Runs `step-export CHECKPOINT -o BUNDLE`."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Building an engine in a process of its own: what is asked, what is answered, and listening to it (torch-free).
+"""Builds an engine in a process of its own: says what is asked and answered, and listens to it (torch-free).
 
 The other end is `python -m step_export.engines.worker`, which holds the TensorRT library.
 """
@@ -44,7 +44,7 @@ class BuildCrashedError(StepError):
 
 
 class BuildRequest(Record):
-    """One engine to build.
+    """Says which engine to build.
 
     Attributes:
         onnx_file: the graph.
@@ -116,7 +116,7 @@ class BuildFailure(Record):
 
 
 class BuildEvent(Record):
-    """Is one line of JSON from the process: one of the three. Nothing follows a failure or a result."""
+    """Is one line of JSON from the process, and one of the three; nothing follows a failure or a result."""
 
     progress: BuildProgress | None = None
     failure: BuildFailure | None = None
@@ -211,7 +211,7 @@ def _stop(process: "subprocess.Popen[str]") -> None:
 
 
 def _add_to_log(log_file: Path, said: list[str]) -> None:
-    """Standard error holds what the library's log has not: what its callbacks raised, and a crash's last words."""
+    """Adds standard error, which holds what the log has not: what callbacks raised, and a crash's last words."""
     lines = [line if line.startswith(_ERROR) else f"[STDERR] {line}" for line in said]
     with contextlib.suppress(OSError):  # the log is the lesser loss; the disk that is full is reported anyway
         if lines:
@@ -220,7 +220,7 @@ def _add_to_log(log_file: Path, said: list[str]) -> None:
 
 
 def _with_stderr(failure: StepError, said: list[str]) -> StepError:
-    """The library tells of an exception in a callback on standard error, and only there."""
+    """Adds what the library says of an exception in a callback, on standard error and only there."""
     refusal = re.search(r"\bPluginError: (.*)", "\n".join(said))
     if refusal is not None:
         return PluginsRefusedError(refusal[1].strip())

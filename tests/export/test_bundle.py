@@ -1,4 +1,4 @@
-"""What an export leaves behind, on a tiny model."""
+"""Checks what an export leaves behind, on a tiny model."""
 
 import json
 

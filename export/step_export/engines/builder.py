@@ -74,7 +74,7 @@ def make_monitor(trt: Any, report: Callable[[str, float], None], cancelled: Call
             return not cancelled()
 
         def _fraction(self) -> float:
-            """Every phase is one step of the phase around it."""
+            """Returns the share that is done; every phase is one step of the phase around it."""
             done, share = 0.0, 1.0
             for step, steps in self._phases.values():
                 share /= steps
@@ -192,7 +192,7 @@ def _make_builder(trt: Any, options: BuildOptions, log: Log) -> Any:
 
 
 def _register_plugins(trt: Any) -> None:
-    """The parser then takes them for the nodes that name them; without, it takes the nodes' function bodies."""
+    """Registers our plugins: without, the parser takes the function bodies of the nodes that name them."""
     try:
         step_plugins.register(trt)
     except step_plugins.PluginError as error:
@@ -275,7 +275,7 @@ def _configure(trt: Any, config: Any, options: BuildOptions) -> None:
 
 
 def _set_batch(builder: Any, network: Any, config: Any, options: BuildOptions) -> None:
-    """A static batch becomes part of the shapes, a range of batches a profile; a graph exported static has neither."""
+    """Makes a static batch part of the shapes, a range of batches a profile; a graph exported static has neither."""
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
     if options.min_batch == options.max_batch:
         for tensor in inputs:

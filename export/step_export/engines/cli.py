@@ -1,4 +1,4 @@
-"""`step-build BUNDLE --engine tensorrt|tensorrt-rtx`."""
+"""Runs `step-build BUNDLE --engine tensorrt|tensorrt-rtx`."""
 
 from pathlib import Path
 from typing import cast

@@ -1,4 +1,4 @@
-"""The process that holds the TensorRT library while it builds: `python -m step_export.engines.worker`.
+"""Holds the TensorRT library while it builds: `python -m step_export.engines.worker`.
 
 A process of its own, because the library can crash or be killed for memory; see `step.bundles.build_process` for the
 other end. One JSON request comes on standard input; standard input's end is the wish to stop. Events go out as lines

@@ -1,4 +1,4 @@
-"""Graphs and builds with the custom operators as plugins, and with their function bodies instead."""
+"""Checks graphs and builds with the custom operators as plugins, and with their function bodies instead."""
 
 import json
 import shutil
@@ -62,7 +62,7 @@ print(json.dumps({"parsed": parsed, "said": said}))
 
 @pytest.fixture(scope="module")
 def bundle(tiny_checkpoint, tmp_path_factory):
-    """fp16, with the operators as nodes."""
+    """Exports in fp16, with the operators as nodes."""
     path = tmp_path_factory.mktemp("plugins") / "bundle"
     export_bundle(tiny_checkpoint, path, ExportSettings(precision="fp16", graphs="fused", verify=False))
     return path
@@ -70,7 +70,7 @@ def bundle(tiny_checkpoint, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def standard_bundle(tiny_checkpoint, tmp_path_factory):
-    """The same, of standard operators only."""
+    """Exports the same with standard operators only."""
     path = tmp_path_factory.mktemp("plugins") / "standard"
     settings = ExportSettings(precision="fp16", graphs="fused", verify=False, plugins=False)
     export_bundle(tiny_checkpoint, path, settings)
@@ -128,7 +128,7 @@ def test_nvidias_parser_takes_the_function_body_where_it_is_not(bundle):
 
 
 class Library:
-    """TensorRT, as far as the parent process of a build looks at it."""
+    """Is TensorRT as far as the parent process of a build looks at it."""
 
     __name__ = "tensorrt"
     __version__ = "11.4.0.106"
@@ -136,7 +136,7 @@ class Library:
 
 @pytest.fixture
 def builds(monkeypatch):
-    """Builds that only write down what was asked; `failures` ends those with plugins (True) or bodies (False)."""
+    """Has builds only write down what was asked; `failures` ends those with plugins (True) or bodies (False)."""
     state = SimpleNamespace(asked=[], failures={}, problem=None, plugin_layers=4)
 
     def run_build(request, report):
@@ -283,7 +283,7 @@ def test_a_build_that_is_stopped_is_not_tried_without_plugins(stop, builds, own_
 
 
 def test_fewer_plugins_than_operators_are_told(builds, own_bundle):
-    """A library that takes function bodies without a word, or graphs without nodes."""
+    """A library may take function bodies without a word, or a graph have no nodes."""
     builds.plugin_layers = 1
     done = CliRunner().invoke(step_build, [str(own_bundle), "--engine", "tensorrt"])
     assert done.exit_code == 0, done.output
@@ -303,7 +303,7 @@ def test_a_model_beyond_the_kernels_is_built_with_bodies(builds, own_bundle, mon
 
 @pytest.fixture
 def run_worker(tmp_path, monkeypatch):
-    """`run_build` with a shell script in place of the process that holds the library."""
+    """Calls `run_build` with a shell script in place of the process that holds the library."""
     files = {name: tmp_path / name for name in ("onnx_file", "engine_file", "log_file", "layers_file")}
 
     def run(script):

@@ -1,4 +1,4 @@
-"""step-build with TensorRT-RTX, which builds on a CPU, and with the API of TensorRT 11."""
+"""Runs step-build with TensorRT-RTX, which builds on a CPU, and with the API of TensorRT 11."""
 
 import hashlib
 import json
@@ -52,14 +52,14 @@ cli.main(sys.argv[1:])
 
 
 def _content(folder: Path) -> dict[str, str]:
-    """Every file's hash; the lock file is no content."""
+    """Returns every file's hash; the lock file is no content."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".engines.lock")
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 @pytest.fixture
 def fused_bundle(tiny_bundle, tmp_path):
-    """The tiny bundle with its fused graph alone, which builds in a few seconds."""
+    """Copies the tiny bundle with its fused graph alone, which builds in a few seconds."""
     bundle = tmp_path / "bundle"
     bundle.mkdir()
     shutil.copy(tiny_bundle / "fused.onnx", bundle)
@@ -70,7 +70,7 @@ def fused_bundle(tiny_bundle, tmp_path):
 
 @pytest.fixture(scope="module")
 def built(tiny_bundle, tmp_path_factory):
-    """The tiny bundle with RTX engines of all graphs for two GPUs, and what was told meanwhile."""
+    """Builds RTX engines of the tiny bundle for two GPUs; gives what was reported, too."""
     bundle = tmp_path_factory.mktemp("built") / "bundle"
     shutil.copytree(tiny_bundle, bundle)
     told: list[tuple[str, str, float]] = []
@@ -360,7 +360,7 @@ def test_the_build_process_sees_one_gpu(shown, device, expected, tmp_path, monke
 
 
 def _step_build_with_tensorrt(*words: str | Path) -> "subprocess.CompletedProcess[str]":
-    """The command with NVIDIA's real TensorRT 11 API."""
+    """Runs the command with NVIDIA's real TensorRT 11 API."""
     command = tensorrt_without_gpu(STEP_BUILD, *words)
     return subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ)
 

@@ -1,4 +1,4 @@
-"""The TensorRT backend on a GPU that records its calls and computes with ONNX Runtime."""
+"""Runs the TensorRT backend on a GPU that records its calls and computes with ONNX Runtime."""
 
 import contextlib
 import itertools
@@ -92,7 +92,7 @@ def test_results_that_nobody_asks_for_do_no_harm(bundle, tiny_clips, expected):
 
 @pytest.mark.parametrize("loop", ["fused", "steps"])
 def test_a_clip_after_warm_up(loop, bundle, tiny_clips):
-    """One upload, one graph, one download per result, one wait of the host: no allocation, nothing in between."""
+    """It takes one upload, one graph, one download per result, one wait of the host, and nothing in between."""
     cuda = FakeCuda()
     backend, _ = _open(bundle, cuda, loop=loop)
     backend.submit(tiny_clips[:1]).result()
@@ -190,7 +190,7 @@ def _profile_of(most, lively_bundle, tmp_path, **options):
 
 @pytest.mark.parametrize("loop", ["fused", "steps"])
 def test_alternating_batches_are_prepared_for_once(loop, lively_bundle, tiny_clips, expected, tmp_path):
-    """One warm-up and one graph for each number of clips; after that nothing but its launch."""
+    """Each number of clips takes one warm-up and one graph; after that nothing but its launch."""
     cuda, backend, _ = _profile_of(2, lively_bundle, tmp_path, loop=loop)
     for clips in (tiny_clips[:1], tiny_clips):
         backend.submit(clips).result()
