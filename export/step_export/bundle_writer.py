@@ -1,4 +1,4 @@
-"""From a checkpoint to a bundle folder."""
+"""Exports a checkpoint to a bundle folder."""
 
 import contextlib
 import importlib.metadata
@@ -31,6 +31,7 @@ from step.bundles.manifest import (
 )
 from step.checkpoints.toy_model import find_model
 from step.clips import check_thresholds
+from step.errors import ArgumentError
 from step.files.atomic import atomic_path, sha256
 from step.models.graphs import graph_modules
 from step.revision import project_version
@@ -44,9 +45,13 @@ OPSETS = range(18, 24)
 DEFAULT_OPSET = 20
 
 
+class ParityError(StepError):
+    """The exported graphs differ from PyTorch by more than their tolerance; no bundle was written."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExportSettings:
-    """Everything `step-export` can be told.
+    """Says what to export and how.
 
     Attributes:
         precision: of the networks.
@@ -74,6 +79,13 @@ class ExportSettings:
     keep_fp32: tuple[str, ...] = ()
     plugins: bool = True
 
+    @property
+    def thresholds(self) -> Thresholds:
+        """Returns the thresholds as the manifest holds them."""
+        return Thresholds(
+            score_threshold=self.score_threshold, nms_iou=self.nms_iou, max_detections=self.max_detections
+        )
+
 
 def export_bundle(
     checkpoint: str | Path,
@@ -94,59 +106,74 @@ def export_bundle(
         The manifest, with the parity report in it.
 
     Raises:
-        StepError: bad checkpoint or settings, parity beyond the tolerance, or nowhere to write.
+        ParityError: parity beyond the tolerance.
+        ArgumentError: a setting out of range.
+        StepError: a bad checkpoint, or nowhere to write.
     """
     checkpoint, bundle = find_model(checkpoint), Path(bundle)
     _check_settings(settings)
-    if bundle.exists() and not (bundle / MANIFEST).is_file():
-        raise StepError(f"{bundle}: exists and is not a bundle, so it is not replaced; choose another -o")
-    _check_nothing_foreign(bundle)
+    _check_replaceable(bundle)
     with _nobody_builds_in(bundle):
         pass  # for before long work
     progress(f"loading {checkpoint.name}")
     detector = load_checkpoint(checkpoint)
     _check_finite(detector, checkpoint)
-    num_steps = detector.config.num_steps if settings.num_steps is None else settings.num_steps
-    if not 1 <= num_steps <= detector.config.num_steps:
-        raise StepError(f"--steps is {num_steps}; this checkpoint has 1 to {detector.config.num_steps}")
-    options = ExportOptions(
-        precision=settings.precision,
-        num_steps=num_steps,
-        batch=settings.batch,
-        max_detections=settings.max_detections,
-    )
-    thresholds = Thresholds(
-        score_threshold=settings.score_threshold, nms_iou=settings.nms_iou, max_detections=settings.max_detections
-    )
+    options = _graph_options(detector, settings)
     with contextlib.ExitStack() as held, atomic_path(bundle) as folder:
         folder.mkdir()
         files = _write_graphs(detector, options, settings, folder, progress)
-        parity = _verify(files, detector, options, thresholds, progress) if settings.verify else None
-        specs = graph_specs(detector.config, options)
-        manifest = Manifest(
-            model=detector.config.to_dict(),
-            classes=tuple(ClassRecord(id=i, name=detector.config.class_name(i)) for i in detector.config.class_ids),
-            anchors=tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in anchor_boxes(detector.config.anchor_mode).tolist()),
-            preprocessing=Preprocessing.of(detector.config),
-            precision=settings.precision,
-            num_steps=num_steps,
-            batch=settings.batch,
-            opset=settings.opset,
-            thresholds=thresholds,
-            source=CheckpointSource(file=checkpoint.name, sha256=sha256(checkpoint)),
-            tools=tool_versions(),
-            graphs={name: GraphRecord.of(specs[name], sha256(path)) for name, path in files.items()},
-            parity=parity,
-            keep_fp32=settings.keep_fp32,
-        )
+        parity = _verify(files, detector, options, settings.thresholds, progress) if settings.verify else None
+        source = CheckpointSource(file=checkpoint.name, sha256=sha256(checkpoint))
+        manifest = _make_manifest(detector, options, settings, files, source, parity)
         write_manifest(manifest, folder)
         held.enter_context(_nobody_builds_in(bundle))
         _check_nothing_foreign(bundle)  # all of the older one goes, and it was a while ago
     return manifest
 
 
+def _graph_options(detector: StepDetector, settings: ExportSettings) -> ExportOptions:
+    most = detector.config.num_steps
+    num_steps = most if settings.num_steps is None else settings.num_steps
+    if not 1 <= num_steps <= most:
+        raise ArgumentError(f"`num_steps` is {num_steps}; this checkpoint has 1 to {most}")
+    return ExportOptions(
+        precision=settings.precision,
+        num_steps=num_steps,
+        batch=settings.batch,
+        max_detections=settings.max_detections,
+    )
+
+
+def _make_manifest(
+    detector: StepDetector,
+    options: ExportOptions,
+    settings: ExportSettings,
+    files: dict[str, Path],
+    source: CheckpointSource,
+    parity: tuple[ParityRow, ...] | None,
+) -> Manifest:
+    config = detector.config
+    specs = graph_specs(config, options)
+    return Manifest(
+        model=config.to_dict(),
+        classes=tuple(ClassRecord(id=i, name=config.class_name(i)) for i in config.class_ids),
+        anchors=tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in anchor_boxes(config.anchor_mode).tolist()),
+        preprocessing=Preprocessing.of(config),
+        precision=settings.precision,
+        num_steps=options.num_steps,
+        batch=settings.batch,
+        opset=settings.opset,
+        thresholds=settings.thresholds,
+        source=source,
+        tools=tool_versions(),
+        graphs={name: GraphRecord.of(specs[name], sha256(path)) for name, path in files.items()},
+        parity=parity,
+        keep_fp32=settings.keep_fp32,
+    )
+
+
 def tool_versions() -> dict[str, str]:
-    """Versions of what a bundle is made with, by distribution; those that are not known are left out."""
+    """Returns the versions of what a bundle is made with, by distribution; those that nobody knows are left out."""
     versions = {"step-trt": project_version()}
     for name in ("torch", "onnx", "onnxscript"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # put there without being installed
@@ -173,6 +200,12 @@ def _nobody_builds_in(bundle: Path) -> Iterator[None]:
         lock.release()
 
 
+def _check_replaceable(bundle: Path) -> None:
+    if bundle.exists() and not (bundle / MANIFEST).is_file():
+        raise StepError(f"{bundle}: exists and is not a bundle, so it is not replaced; choose another folder")
+    _check_nothing_foreign(bundle)
+
+
 def _check_nothing_foreign(bundle: Path) -> None:
     foreign = find_foreign(bundle) if bundle.exists() else None
     if foreign is not None:
@@ -189,11 +222,11 @@ def _check_settings(settings: ExportSettings) -> None:
     except ValueError as error:
         raise StepError(str(error)) from error
     if settings.opset not in OPSETS:
-        raise StepError(f"--opset is {settings.opset}; it must be {OPSETS.start} to {OPSETS.stop - 1}")
+        raise ArgumentError(f"`opset` is {settings.opset}; it must be {OPSETS.start} to {OPSETS.stop - 1}")
     if settings.batch is not None and settings.batch < 1:
-        raise StepError(f"--batch is {settings.batch}; it must be at least 1, or dynamic")
+        raise ArgumentError(f"`batch` is {settings.batch}; it must be at least 1, or dynamic")
     if settings.keep_fp32 and settings.precision != "fp16":
-        raise StepError(f"--keep-fp32 {settings.keep_fp32[0]!r} needs --precision fp16; fp32 is float32 anyway")
+        raise ArgumentError(f"`keep_fp32` {settings.keep_fp32[0]!r} needs `precision` fp16; fp32 is float32 anyway")
 
 
 def _check_finite(detector: StepDetector, checkpoint: Path) -> None:
@@ -242,9 +275,9 @@ def _verify(
     failed = [row for row in rows if not row.passed]
     if failed:
         first = failed[0]
-        raise StepError(
+        raise ParityError(
             f"the exported {first.graph} differs from PyTorch: {first.tensor} off by {first.max_error:.3g} on "
             f"{first.clip!r}, tolerance {first.tolerance:.3g} ({len(failed)} comparisons beyond theirs); "
-            "nothing written (--no-verify writes it all the same)"
+            "nothing written"
         )
     return tuple(rows)

@@ -1,10 +1,12 @@
-"""`step-export CHECKPOINT -o BUNDLE`."""
+"""Runs `step-export CHECKPOINT -o BUNDLE`."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import click
 from rich import box
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -12,24 +14,81 @@ from step.bundles.engines import BuildOptions
 from step.bundles.graph_spec import Precision
 from step.bundles.libraries import LIBRARIES, Library
 from step.bundles.manifest import Manifest, ParityRow
-from step.cli import OneLineCommand
+from step.cli import OneLineCommand, takes
 from step.errors import StepError
 from step.shown import make_console
 from step_export.engines.cli import build_with_bar
 from step_export.engines.options import BuildChoices, with_build_options
 from step_export.engines.writer import load_for_build
 
+if TYPE_CHECKING:  # it takes torch, which is imported once the options are known to be right
+    from step_export.bundle_writer import ExportSettings, GraphChoice
+
 _GRAPHS = ("fused", "steps", "all")
 _KINDS = ("features", "scores", "boxes (px)", "detections")
 
 
 def _parse_batch(_ctx: click.Context, _param: click.Parameter, value: str) -> int | None:
-    """A number of clips; None stands for a dynamic axis."""
+    """Returns a number of clips; None stands for a dynamic axis."""
     if value == "dynamic":
         return None
     if not value.isdecimal():
         raise StepError(f"--batch is {value!r}; give a number or dynamic")
     return int(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportCommand:
+    """Holds what was typed; see `step-export --help`."""
+
+    checkpoint: Path
+    bundle: Path
+    precision: str
+    graphs: str
+    steps: int | None
+    batch: int | None
+    opset: int
+    score_threshold: float
+    nms_iou: float
+    max_detections: int
+    keep_fp32: tuple[str, ...]
+    verify: bool
+    library: str
+    choices: BuildChoices
+
+    def build_options(self) -> BuildOptions | None:
+        """Returns how to build engines, checked; None where none are wanted.
+
+        Raises:
+            StepError: options that contradict each other or are out of range, or a library that is not installed.
+        """
+        if self.library == "none":
+            if self.choices.without_plugins() != BuildChoices():
+                raise StepError("options of an engine build, but no --engine; give --engine tensorrt or tensorrt-rtx")
+            return None
+        # --plugins is about the graphs, too: tensorrt-rtx then builds their bodies.
+        of_engine = self.choices.without_plugins() if self.library == "tensorrt-rtx" else self.choices
+        options = of_engine.options(cast(Library, self.library), batch=self.batch)
+        load_for_build(options)
+        return options
+
+    def settings(self) -> "ExportSettings":
+        """Returns what the export takes; imports torch."""
+        from step_export.bundle_writer import ExportSettings
+
+        return ExportSettings(
+            precision=cast(Precision, self.precision),
+            graphs=cast("GraphChoice", self.graphs),
+            num_steps=self.steps,
+            batch=self.batch,
+            opset=self.opset,
+            score_threshold=self.score_threshold,
+            nms_iou=self.nms_iou,
+            max_detections=self.max_detections,
+            verify=self.verify,
+            keep_fp32=self.keep_fp32,
+            plugins=self.choices.plugins is not False,
+        )
 
 
 @click.command(cls=OneLineCommand, context_settings={"show_default": True})
@@ -60,66 +119,46 @@ def _parse_batch(_ctx: click.Context, _param: click.Parameter, value: str) -> in
 )
 @click.option(
     "--engine",
+    "library",
     type=click.Choice([*LIBRARIES, "none"]),
     default="none",
     help="Build TensorRT engines too, for --batch clips a call (1 if it is dynamic); see step-build.",
 )
 @with_build_options
-def main(
-    checkpoint: Path,
-    bundle: Path,
-    precision: str,
-    graphs: str,
-    steps: int | None,
-    batch: int | None,
-    opset: int,
-    score_threshold: float,
-    nms_iou: float,
-    max_detections: int,
-    keep_fp32: tuple[str, ...],
-    verify: bool,
-    engine: str,
-    choices: BuildChoices,
-) -> None:
+@takes(ExportCommand)
+def main(command: ExportCommand) -> None:
     """Exports a STEP checkpoint (ours or the 2019 release's) to a bundle of ONNX graphs, and builds engines of them."""
-    build_options: BuildOptions | None = None
-    if engine != "none":
-        # What is wrong here is said now, not after minutes of exporting.
-        # --plugins is about the graphs, too: tensorrt-rtx then builds their bodies.
-        of_engine = choices.without_plugins() if engine == "tensorrt-rtx" else choices
-        build_options = of_engine.options(cast(Library, engine), batch=batch)
-        load_for_build(build_options)
-    elif choices.without_plugins() != BuildChoices():
-        raise StepError("options of an engine build, but no --engine; give --engine tensorrt or tensorrt-rtx")
-    try:
-        from step_export.bundle_writer import ExportSettings, GraphChoice, export_bundle
-    except ModuleNotFoundError as error:
-        raise StepError(f"exporting needs {error.name}; install it with: pip install 'step-trt[export]'") from error
-    settings = ExportSettings(
-        precision=cast(Precision, precision),
-        graphs=cast(GraphChoice, graphs),
-        num_steps=steps,
-        batch=batch,
-        opset=opset,
-        score_threshold=score_threshold,
-        nms_iou=nms_iou,
-        max_detections=max_detections,
-        verify=verify,
-        keep_fp32=keep_fp32,
-        plugins=choices.plugins is not False,
-    )
+    build_options = command.build_options()  # what is wrong here is said now, not after minutes of exporting
     console = make_console()
-    with console.status("starting") as status:
-        manifest = export_bundle(checkpoint, bundle, settings, progress=lambda message: status.update(escape(message)))
+    manifest = _export(command, console)
     if manifest.parity is not None:
         console.print(parity_table(list(manifest.parity)))
-    console.print(_summary(manifest, bundle), soft_wrap=True, highlight=False, markup=False)
+    console.print(_summary(manifest, command.bundle), soft_wrap=True, highlight=False, markup=False)
     if build_options is not None:
-        build_with_bar(bundle, build_options, timing_cache=choices.timing_cache, device=choices.device, force=False)
+        choices = command.choices
+        build_with_bar(
+            command.bundle, build_options, timing_cache=choices.timing_cache, device=choices.device, force=False
+        )
+
+
+def _export(command: ExportCommand, console: Console) -> Manifest:
+    try:
+        from step_export.bundle_writer import ParityError, export_bundle
+    except ModuleNotFoundError as error:
+        raise StepError(f"exporting needs {error.name}; install it with: pip install 'step-trt[export]'") from error
+    with console.status("starting") as status:
+
+        def show(message: str) -> None:
+            status.update(escape(message))
+
+        try:
+            return export_bundle(command.checkpoint, command.bundle, command.settings(), progress=show)
+        except ParityError as error:
+            raise StepError(f"{error} (--no-verify writes it all the same)") from error
 
 
 def parity_table(rows: list[ParityRow]) -> Table:
-    """Largest error over clips and tensors for every graph; the manifest holds every comparison."""
+    """Shows the largest error over clips and tensors for every graph; the manifest holds every comparison."""
     table = Table(
         title="Parity with PyTorch fp32: largest error / tolerance",
         title_justify="left",

@@ -1,10 +1,9 @@
-"""Building an engine in a process of its own: what is asked, what is answered, and listening to it (torch-free).
+"""Builds an engine in a process of its own: says what is asked and answered, and listens to it (torch-free).
 
 The other end is `python -m step_export.engines.worker`, which holds the TensorRT library.
 """
 
 import contextlib
-import json
 import os
 import re
 import signal
@@ -12,10 +11,11 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from step.bundles.engines import BuildOptions
 from step.bundles.records import Record
-from step.errors import StepError
+from step.errors import ArgumentError, StepError
 from step.parent import child_command
 
 _CANCEL_WAIT_S = 10.0
@@ -44,7 +44,7 @@ class BuildCrashedError(StepError):
 
 
 class BuildRequest(Record):
-    """One engine to build.
+    """Says which engine to build.
 
     Attributes:
         onnx_file: the graph.
@@ -66,7 +66,7 @@ class BuildRequest(Record):
 
 
 class BuildResult(Record):
-    """What the process says of a finished build; see `step.bundles.engines` for the fields."""
+    """Describes a finished build; see `step.bundles.engines` for the fields."""
 
     version: str
     gpu: str | None
@@ -78,6 +78,51 @@ class BuildResult(Record):
     weights_bytes: int | None
 
 
+class BuildProgress(Record):
+    """Says how far a build is.
+
+    Attributes:
+        phase: what the library is doing.
+        fraction: share of the build that is done, 0 to 1.
+    """
+
+    phase: str
+    fraction: float
+
+
+class BuildFailure(Record):
+    """Says why a build failed.
+
+    Attributes:
+        kind: which exception it is for whoever asked for the build.
+        message: one line.
+    """
+
+    kind: Literal["plugins refused", "argument", "other"]
+    message: str
+
+    @classmethod
+    def of(cls, error: StepError) -> "BuildFailure":
+        """Returns what the process sends of an exception."""
+        if isinstance(error, PluginsRefusedError):
+            return cls(kind="plugins refused", message=str(error))
+        return cls(kind="argument" if isinstance(error, ArgumentError) else "other", message=str(error))
+
+    def error(self) -> StepError:
+        """Returns the exception again."""
+        if self.kind == "plugins refused":
+            return PluginsRefusedError(self.message)
+        return ArgumentError(self.message) if self.kind == "argument" else StepError(self.message)
+
+
+class BuildEvent(Record):
+    """Is one line of JSON from the process, and one of the three; nothing follows a failure or a result."""
+
+    progress: BuildProgress | None = None
+    failure: BuildFailure | None = None
+    done: BuildResult | None = None
+
+
 def run_build(request: BuildRequest, progress: Callable[[str, float], None]) -> BuildResult:
     """Builds an engine in a process of its own.
 
@@ -87,6 +132,7 @@ def run_build(request: BuildRequest, progress: Callable[[str, float], None]) -> 
 
     Raises:
         PluginsRefusedError: the library did not take a plugin.
+        ArgumentError: an option or another argument that this graph, library or GPU does not take.
         BuildStoppedError: somebody else ended the process.
         BuildCrashedError: the process crashed.
         StepError: the build failed otherwise.
@@ -135,7 +181,7 @@ def _environment(device: int) -> dict[str, str]:
 def _listen(
     process: "subprocess.Popen[str]", request: BuildRequest, progress: Callable[[str, float], None]
 ) -> BuildResult | None:
-    """Events until the process ends; None if it ended without a result."""
+    """Reads events until the process ends; returns None if it ended without a result."""
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -144,15 +190,13 @@ def _listen(
     except BrokenPipeError:
         return None
     for line in process.stdout:
-        event = json.loads(line)
-        if "plugins_refused" in event:
-            raise PluginsRefusedError(event["plugins_refused"])
-        if "error" in event:
-            raise StepError(event["error"])
-        if "done" in event:
-            return BuildResult.model_validate(event["done"])
-        if "fraction" in event:
-            progress(event["phase"], event["fraction"])
+        event = BuildEvent.model_validate_json(line)
+        if event.failure is not None:
+            raise event.failure.error()
+        if event.done is not None:
+            return event.done
+        if event.progress is not None:
+            progress(event.progress.phase, event.progress.fraction)
     return None
 
 
@@ -167,7 +211,7 @@ def _stop(process: "subprocess.Popen[str]") -> None:
 
 
 def _add_to_log(log_file: Path, said: list[str]) -> None:
-    """Standard error holds what the library's log has not: what its callbacks raised, and a crash's last words."""
+    """Adds standard error, which holds what the log has not: what callbacks raised, and a crash's last words."""
     lines = [line if line.startswith(_ERROR) else f"[STDERR] {line}" for line in said]
     with contextlib.suppress(OSError):  # the log is the lesser loss; the disk that is full is reported anyway
         if lines:
@@ -176,7 +220,7 @@ def _add_to_log(log_file: Path, said: list[str]) -> None:
 
 
 def _with_stderr(failure: StepError, said: list[str]) -> StepError:
-    """The library tells of an exception in a callback on standard error, and only there."""
+    """Adds what the library says of an exception in a callback, on standard error and only there."""
     refusal = re.search(r"\bPluginError: (.*)", "\n".join(said))
     if refusal is not None:
         return PluginsRefusedError(refusal[1].strip())
@@ -185,7 +229,7 @@ def _with_stderr(failure: StepError, said: list[str]) -> StepError:
 
 
 def _callback_errors(said: list[str]) -> str:
-    """The first few, each once: what follows are consequences."""
+    """Returns the first few, each once: what follows are consequences."""
     errors = dict.fromkeys(line.removeprefix(_ERROR).strip() for line in said if line.startswith(_ERROR))
     return "; ".join(list(errors)[:_MOST_ERRORS])
 

@@ -1,4 +1,4 @@
-"""TensorRT engines of a bundle: how they are built, what the manifest says of them, whether they fit (torch-free).
+"""Says how engines of a bundle are built, what the manifest holds of them, and whether they fit (torch-free).
 
 Compute capabilities are written as TensorRT-RTX names them: "sm86" is 8.6, "sm120" is 12.0.
 Source: https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/inference-library/cpu-engines.html
@@ -34,23 +34,23 @@ _FILE = re.compile(r"(?P<graph>[a-z0-9]+)\.(engine|log|layers\.json|sm[0-9]+\.ca
 
 
 def new_engines_name(library: Library) -> str:
-    """For the folder of a build, one of many in the bundle's folder of engines."""
+    """Makes a name for the folder of a build, one of many in the bundle's folder of engines."""
     return f"{library}-{secrets.token_hex(4)}"
 
 
 def is_engines_name(name: str) -> bool:
-    """Whether the folder of a build is called so."""
+    """Says whether the folder of a build is called so."""
     return _FOLDER.fullmatch(name) is not None
 
 
 def is_engine_file_name(name: str) -> bool:
-    """Whether a build, or a run with its engines, calls a file in its folder so."""
+    """Says whether a build, or a run with its engines, calls a file in its folder so."""
     found = _FILE.fullmatch(name)
     return found is not None and is_graph_name(found["graph"])
 
 
 def is_engine_path(text: str) -> bool:
-    """Whether it is where a build puts an engine, from the bundle's folder on."""
+    """Says whether it is where a build puts an engine, from the bundle's folder on."""
     place, _, rest = text.partition("/")
     folder, _, file = rest.partition("/")
     return place == ENGINES and is_engines_name(folder) and is_engine_file_name(file)
@@ -58,7 +58,7 @@ def is_engine_path(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Typed:
-    """How a build option is typed on the command line, and what it takes.
+    """Says how a build option is typed on the command line, and what it takes.
 
     Attributes:
         flag: "--workspace", or "--tf32/--no-tf32" for a switch that is on by default.
@@ -80,7 +80,7 @@ class Typed:
     instead: str = ""
 
     def words(self, value: object) -> list[str]:
-        """The words that give a value which is not the default."""
+        """Returns the words that give a value which is not the default."""
         on, _, off = self.flag.partition("/")
         if isinstance(value, bool):
             return [on if value else off]
@@ -88,7 +88,7 @@ class Typed:
 
 
 class BuildOptions(Record):
-    """What an engine build can be told; the same object travels to the build process and into the manifest.
+    """Holds what an engine build can be told; the same object travels to the build process and into the manifest.
 
     A new option is one more field here with its `Typed`, and a line in `step_export.engines.builder` that heeds it:
     the commands' options, the checks, the manifest's record and `command` follow from the fields.
@@ -167,7 +167,7 @@ class BuildOptions(Record):
         return values
 
     def command(self, bundle: Path) -> str:
-        """The `step-build` call that builds with these options."""
+        """Returns the `step-build` call that builds with these options."""
         words = ["step-build", str(bundle), "--engine", self.library]
         if self.min_batch == self.opt_batch == self.max_batch:
             words += ["--batch", str(self.opt_batch)] if self.opt_batch != 1 else []
@@ -182,7 +182,7 @@ class BuildOptions(Record):
 
 
 def typed_options() -> dict[str, Typed]:
-    """The options that are typed as they are, by field of `BuildOptions`, in the order of the help."""
+    """Returns the options that are typed as they are, by field of `BuildOptions`, in the order of the help."""
     found = {
         name: next((part for part in field.metadata if isinstance(part, Typed)), None)
         for name, field in BuildOptions.model_fields.items()
@@ -191,7 +191,7 @@ def typed_options() -> dict[str, Typed]:
 
 
 class EngineRecord(Record):
-    """One engine file, as trtexec --loadEngine takes it.
+    """Describes one engine file, as trtexec --loadEngine takes it.
 
     Attributes:
         file: inside the bundle; the build's log and the list of its layers lie beside it.
@@ -218,7 +218,7 @@ class EngineRecord(Record):
 
 
 class EngineSet(Record):
-    """The engines that one build of a bundle made, one per graph.
+    """Holds the engines that one build of a bundle made, one per graph.
 
     Attributes:
         version: of the library; an engine belongs to it.
@@ -241,7 +241,7 @@ class EngineSet(Record):
 
 
 def this_platform() -> str:
-    """Operating system and processor, as "linux-x86_64"."""
+    """Returns operating system and processor, as "linux-x86_64"."""
     return f"{sys.platform}-{platform.machine().lower()}"
 
 
@@ -331,7 +331,7 @@ def _rtx_runs_on(capability: str) -> bool:
 
 
 def find_damage(engines: EngineSet, bundle: Path) -> str | None:
-    """What is wrong with the engine files, or None."""
+    """Returns what is wrong with the engine files, or None."""
     for record in engines.engines.values():
         path = bundle / record.file
         if not path.is_file():
@@ -345,7 +345,7 @@ def find_damage(engines: EngineSet, bundle: Path) -> str | None:
 
 
 def find_foreign_engine(folder: Path) -> Path | None:
-    """The first thing in a bundle's folder of engines that no build and no run put there; links are not followed."""
+    """Finds the first thing among a bundle's engines that no build and no run put there; follows no links."""
     for path in sorted(folder.iterdir()):
         if is_scratch_name(path.name):
             continue

@@ -1,4 +1,4 @@
-"""The two TensorRT libraries that share one Python API (torch-free, imports neither until asked).
+"""Loads the two TensorRT libraries that share one Python API (torch-free, imports neither until asked).
 
 Sources: https://docs.nvidia.com/deeplearning/tensorrt/latest/_static/python-api/ and
 https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/_static/python-api/
@@ -37,7 +37,7 @@ def load_library(library: Library) -> Any:
 
 
 def needs_typing_flag(library: Library, version: str) -> bool:
-    """Whether a network has to be told to be strongly typed: TensorRT 10; later ones and RTX always are."""
+    """Says whether a network has to be told to be strongly typed: TensorRT 10; later ones and RTX always are."""
     return library == "tensorrt" and int(version.split(".")[0]) < 11
 
 
@@ -46,7 +46,7 @@ Listener = Callable[[str, str], None]
 
 
 class _Listeners:
-    """Who hears what a library says: whoever called it from the same thread.
+    """Knows who hears what a library says: whoever called it from the same thread.
 
     What the library says from a thread of its own goes to everybody who is inside a call just then.
     """
@@ -83,7 +83,7 @@ _loggers_lock = threading.Lock()
 
 
 def library_logger(trt: Any) -> Any:
-    """The one logger of a library, which every object of it is made with; it prints nothing.
+    """Returns the one logger of a library, which every object of it is made with; it prints nothing.
 
     Args:
         trt: the library.
@@ -93,7 +93,7 @@ def library_logger(trt: Any) -> Any:
 
 @contextlib.contextmanager
 def listening(trt: Any, listener: Listener) -> Iterator[None]:
-    """Severity and text of what the library says while the block calls it go to `listener`, whatever thread says it."""
+    """Sends `listener` severity and text of what the library says in the block, whatever thread says it."""
     with _logger_and_listeners(trt)[1].listening(listener):
         yield
 

@@ -1,4 +1,4 @@
-"""What an export leaves behind, on a tiny model."""
+"""Checks what an export leaves behind, on a tiny model."""
 
 import json
 
@@ -152,9 +152,9 @@ def test_an_older_bundle_is_replaced_and_another_folder_is_not(tmp_path):
         ({"score_threshold": float("nan")}, "score_threshold is nan"),
         ({"nms_iou": 1.5}, "nms_iou is 1.5"),
         ({"max_detections": 0}, "max_detections is 0"),
-        ({"opset": 9}, "--opset is 9"),
-        ({"batch": 0}, "--batch is 0"),
-        ({"num_steps": 4}, "--steps is 4"),
+        ({"opset": 9}, "`opset` is 9"),
+        ({"batch": 0}, "`batch` is 0"),
+        ({"num_steps": 4}, "`num_steps` is 4"),
     ],
 )
 def test_settings_out_of_range(settings, said, tiny_checkpoint, tmp_path):

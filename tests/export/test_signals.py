@@ -1,4 +1,4 @@
-"""A signal at every name that whole commands change while they replace what an earlier one wrote; minutes."""
+"""Sends signals at every name that commands change while they replace what an earlier one wrote; takes minutes."""
 
 import json
 import os
@@ -176,7 +176,7 @@ def test_checkpoints(sent, tmp_path, monkeypatch):
 
 
 def _video_of(out: Path) -> str:
-    """The one that all files are of."""
+    """Returns the one that all files are of."""
     assert MANIFEST not in {path.name for path in out.iterdir()}
     rows = (out / "detections.csv").read_text().splitlines()
     lines = [json.loads(line) for line in (out / "detections.jsonl").read_text().splitlines()]

@@ -1,1 +1,1 @@
-"""TensorRT engines of a bundle: `step-build`."""
+"""Builds TensorRT engines of a bundle: `step-build`."""

@@ -1,4 +1,4 @@
-"""One ONNX graph to one TensorRT engine, with either library of the library; runs in the build process.
+"""Builds one TensorRT engine of one ONNX graph, with either library; runs in the build process.
 
 Sources: https://docs.nvidia.com/deeplearning/tensorrt/latest/_static/python-api/infer/Core/BuilderConfig.html,
 https://docs.nvidia.com/deeplearning/tensorrt/latest/_static/python-api/parsers/Onnx/pyOnnx.html and the RTX pages of
@@ -19,7 +19,7 @@ import step_plugins
 from step.bundles.build_process import PluginsRefusedError
 from step.bundles.engines import BuildOptions
 from step.bundles.libraries import library_logger, listening, needs_typing_flag
-from step.errors import StepError
+from step.errors import ArgumentError, StepError
 from step.files.atomic import atomic_path
 
 _SCRATCH = re.compile(r"Total Activation Memory: (\d+)")
@@ -31,7 +31,7 @@ Log = list[tuple[str, str]]
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltEngine:
-    """What came out of a build; see `step.bundles.engines.EngineRecord` for the fields."""
+    """Holds what came out of a build; see `step.bundles.engines.EngineRecord` for the fields."""
 
     plan: memoryview
     build_s: float
@@ -42,7 +42,7 @@ class BuiltEngine:
 
 
 def make_monitor(trt: Any, report: Callable[[str, float], None], cancelled: Callable[[], bool]) -> Any:
-    """A progress monitor.
+    """Makes a progress monitor.
 
     Args:
         trt: the library.
@@ -74,7 +74,7 @@ def make_monitor(trt: Any, report: Callable[[str, float], None], cancelled: Call
             return not cancelled()
 
         def _fraction(self) -> float:
-            """Every phase is one step of the phase around it."""
+            """Returns the share that is done; every phase is one step of the phase around it."""
             done, share = 0.0, 1.0
             for step, steps in self._phases.values():
                 share /= steps
@@ -97,7 +97,7 @@ def build_engine(
     report: Callable[[str, float], None] = lambda _phase, _fraction: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> BuiltEngine | None:
-    """Parses and builds.
+    """Parses a graph and builds its engine.
 
     Args:
         trt: the library of `options.library`.
@@ -114,7 +114,8 @@ def build_engine(
 
     Raises:
         PluginsRefusedError: the library does not take a plugin that `options` ask for.
-        StepError: the graph cannot be parsed or built, or the options do not fit the library.
+        ArgumentError: an argument does not fit the graph, the library or the GPU.
+        StepError: the graph cannot be parsed or built.
     """
     with listening(trt, lambda severity, message: log.append((severity, message))):
         return _build(
@@ -157,7 +158,9 @@ def _build(
         if cancelled():
             return None
         why = _last_error(log)
-        raise StepError(f"{options.library} {trt.__version__} could not build {onnx_file.name}: {why}{_advice(why)}")
+        raise ArgumentError(
+            f"{options.library} {trt.__version__} could not build {onnx_file.name}: {why}{_advice(why)}"
+        )
     if timing_cache is not None and cache is not None:
         with atomic_path(timing_cache) as path:
             path.write_bytes(memoryview(cache.serialize()))
@@ -174,7 +177,7 @@ def _build(
 
 
 def count_layers(engine: BuiltEngine) -> dict[str, int]:
-    """How many layers of each type, most frequent first."""
+    """Counts the layers of each type, most frequent first."""
     return dict(Counter(kind for kind, _ in engine.layers).most_common())
 
 
@@ -182,14 +185,14 @@ def _make_builder(trt: Any, options: BuildOptions, log: Log) -> Any:
     try:
         return trt.Builder(library_logger(trt))
     except (TypeError, RuntimeError) as error:  # the bindings' word for a builder that the library did not make
-        raise StepError(
+        raise ArgumentError(
             f"{options.library} {trt.__version__} cannot build here ({_last_error(log)}); it needs an NVIDIA GPU and "
-            "driver, tensorrt-rtx builds without: --engine tensorrt-rtx"
+            "driver, tensorrt-rtx builds without: `library` tensorrt-rtx"
         ) from error
 
 
 def _register_plugins(trt: Any) -> None:
-    """The parser then takes them for the nodes that name them; without, it takes the nodes' function bodies."""
+    """Registers our plugins: without, the parser takes the function bodies of the nodes that name them."""
     try:
         step_plugins.register(trt)
     except step_plugins.PluginError as error:
@@ -216,7 +219,7 @@ def _plugin_message(library: str, error: Any) -> str:
 
 
 def _parser_message(library: str, onnx_file: Path, errors: list[Any]) -> str:
-    """Which node, which operator, why, what to try."""
+    """Says which node, which operator, why, and what to try."""
     if not errors:
         return f"{library} cannot read {onnx_file}: it is not an ONNX file; export the bundle again"
     error = errors[0]
@@ -272,7 +275,7 @@ def _configure(trt: Any, config: Any, options: BuildOptions) -> None:
 
 
 def _set_batch(builder: Any, network: Any, config: Any, options: BuildOptions) -> None:
-    """A static batch becomes part of the shapes, a range of batches a profile; a graph exported static has neither."""
+    """Makes a static batch part of the shapes, a range of batches a profile; a graph exported static has neither."""
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
     if options.min_batch == options.max_batch:
         for tensor in inputs:
@@ -292,12 +295,14 @@ def _with_batch(shape: Any, batch: int) -> tuple[int, ...]:
 def _read_timing_cache(config: Any, path: Path) -> Any:
     cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
     if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
-        raise StepError(f"--timing-cache {path}: not a timing cache of this GPU and version; remove it or name another")
+        raise ArgumentError(
+            f"`timing_cache` {path}: not a timing cache of this GPU and version; remove it or name another"
+        )
     return cache
 
 
 def _last_error(log: Log) -> str:
-    """The library's first complaint is the cause; what follows are its consequences."""
+    """Returns the library's first complaint, the cause; what follows are its consequences."""
     errors = [message for severity, message in log if severity in ("ERROR", "INTERNAL_ERROR")]
     telling = [message for message in errors if "Thread context" not in message]  # RTX says this of every build
     return " ".join((telling or errors or ["it gave no reason"])[0].split())
@@ -305,9 +310,9 @@ def _last_error(log: Log) -> str:
 
 def _advice(why: str) -> str:
     if "workspace" in why.lower():
-        return "; give a larger --workspace, or leave it out"
+        return "; give a larger `workspace_mb`, or leave it out"
     if "nvinfer_lean" in why:
-        return "; --version-compatible needs TensorRT's lean runtime: pip install tensorrt-lean"
+        return "; `version_compatible` needs TensorRT's lean runtime: pip install tensorrt-lean"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""`step-build BUNDLE --engine tensorrt|tensorrt-rtx`."""
+"""Runs `step-build BUNDLE --engine tensorrt|tensorrt-rtx`."""
 
 from pathlib import Path
 from typing import cast
@@ -19,13 +19,15 @@ from step_export.engines.writer import build_engines
 
 @click.command(cls=OneLineCommand, context_settings={"show_default": True})
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--engine", required=True, type=click.Choice(LIBRARIES), help="Which library builds and runs them.")
+@click.option(
+    "--engine", "library", required=True, type=click.Choice(LIBRARIES), help="Which library builds and runs them."
+)
 @click.option("--batch", type=int, help="Clips a call, fixed.  [default: 1]")
 @with_build_options
 @click.option("--force", is_flag=True, help="Build even what is already there.")
 def main(
     bundle: Path,
-    engine: str,
+    library: str,
     batch: int | None,
     choices: BuildChoices,
     force: bool,
@@ -34,12 +36,12 @@ def main(
 
     tensorrt builds for the GPU of this machine, tensorrt-rtx on any machine for RTX GPUs since Ampere.
     """
-    options = choices.options(cast(Library, engine), batch=batch)
+    options = choices.options(cast(Library, library), batch=batch)
     build_with_bar(bundle, options, timing_cache=choices.timing_cache, device=choices.device, force=force)
 
 
 def build_with_bar(bundle: Path, options: BuildOptions, *, timing_cache: Path | None, device: int, force: bool) -> None:
-    """`build_engines` with a progress bar and a summary on the terminal; raises what it raises."""
+    """Calls `build_engines`, with a progress bar and a summary on the terminal; raises what it raises."""
     console = make_console()
     with Progress(
         TextColumn("{task.description}"),

@@ -1,4 +1,4 @@
-"""The options of an engine build, shared by `step-build` and `step-export --engine`."""
+"""Reads the options of an engine build, shared by `step-build` and `step-export --engine`."""
 
 import dataclasses
 import functools
@@ -32,7 +32,7 @@ _OTHERS = (
 
 @dataclass(frozen=True, kw_only=True)
 class BuildChoices:
-    """What was said on the command line; `options` makes `BuildOptions` of it.
+    """Holds what was said on the command line; `options` makes `BuildOptions` of it.
 
     Attributes:
         min_batch, opt_batch, max_batch: clips a call, where a profile was asked for.
@@ -50,24 +50,24 @@ class BuildChoices:
 
     @property
     def plugins(self) -> bool | None:
-        """Whether plugins were asked for, or refused; None where nothing was said."""
+        """Says whether plugins were asked for, or refused; None where nothing was said."""
         value = self.given.get("plugins")
         return None if value is None else bool(value)
 
     def without_plugins(self) -> "BuildChoices":
-        """The same, as if nothing had been said of plugins."""
+        """Returns the same, as if nothing had been said of plugins."""
         return dataclasses.replace(self, given={name: value for name, value in self.given.items() if name != "plugins"})
 
     @property
     def device(self) -> int:
-        """Index of the GPU to build on."""
+        """Returns the index of the GPU to build on."""
         found = _DEVICE.fullmatch(self.build_device)
         if found is None:
             raise StepError(f"--build-device is {self.build_device!r}; give cuda:N")
         return int(found[1])
 
     def options(self, library: Library, *, batch: int | None) -> BuildOptions:
-        """The options, checked.
+        """Returns the options, checked.
 
         Args:
             library: which library.
@@ -124,7 +124,7 @@ def with_build_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _click_option(name: str, typed: Typed) -> ClickOption:
-    """An option of click for a field of `BuildOptions`; its value is None where it was not given."""
+    """Makes an option of click for a field of `BuildOptions`; its value is None where it was not given."""
     annotation = BuildOptions.model_fields[name].annotation
     if annotation is bool:
         is_flag = "/" not in typed.flag  # one that can only be turned on

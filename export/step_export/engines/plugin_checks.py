@@ -1,4 +1,4 @@
-"""Whether a bundle's model is one for the plugins, and whether its engines got them."""
+"""Says whether a bundle's model is one for the plugins, and whether its engines got them."""
 
 import step_plugins
 
@@ -28,7 +28,7 @@ def check_plugin_limits(manifest: Manifest) -> None:
 
 
 def count_operators(graph: str, manifest: Manifest) -> int:
-    """Custom operators of a graph: RoI align in every step, NMS in the detection."""
+    """Counts the custom operators of a graph: RoI align in every step, NMS in the detection."""
     poolings = int(manifest.config.pool_mode == "align")
     if graph == FUSED:
         return poolings * manifest.num_steps + 1
@@ -36,7 +36,7 @@ def count_operators(graph: str, manifest: Manifest) -> int:
 
 
 def find_missing_plugins(engines: EngineSet, manifest: Manifest) -> str | None:
-    """What to say if an engine has fewer plugins than its graph has operators; None where it has them all."""
+    """Returns what to say if an engine has fewer plugins than its graph has operators; None if it has them all."""
     wanted = {graph: count_operators(graph, manifest) for graph in engines.engines}
     for graph, record in engines.engines.items():
         found = sum(count for kind, count in record.layers.items() if kind.startswith("PLUGIN"))

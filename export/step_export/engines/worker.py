@@ -1,8 +1,8 @@
-"""The process that holds the TensorRT library while it builds: `python -m step_export.engines.worker`.
+"""Holds the TensorRT library while it builds: `python -m step_export.engines.worker`.
 
 A process of its own, because the library can crash or be killed for memory; see `step.bundles.build_process` for the
-other end. One JSON request comes on standard input; standard input's end is the wish to stop. Events go out as JSON
-lines: progress, then one of done, plugins_refused, error.
+other end. One JSON request comes on standard input; standard input's end is the wish to stop. Events go out as lines
+of JSON, see `BuildEvent`.
 """
 
 import contextlib
@@ -11,9 +11,9 @@ import os
 import sys
 import threading
 import time
-from typing import IO, Any
+from typing import IO
 
-from step.bundles.build_process import BuildRequest, BuildResult, PluginsRefusedError
+from step.bundles.build_process import BuildEvent, BuildFailure, BuildProgress, BuildRequest, BuildResult
 from step.bundles.libraries import load_library
 from step.errors import StepError
 from step.files.atomic import cannot_write
@@ -32,7 +32,7 @@ def _build(request: BuildRequest, events: IO[str], cancelled: threading.Event) -
         nonlocal last_report_s
         if time.monotonic() - last_report_s >= _REPORT_EVERY_S:
             last_report_s = time.monotonic()
-            _send(events, {"phase": phase, "fraction": fraction})
+            _send(events, BuildEvent(progress=BuildProgress(phase=phase, fraction=fraction)))
 
     try:
         engine = build_engine(
@@ -61,11 +61,11 @@ def _build(request: BuildRequest, events: IO[str], cancelled: threading.Event) -
         scratch_bytes=engine.scratch_bytes,
         weights_bytes=engine.weights_bytes,
     )
-    _send(events, {"done": result.model_dump()})
+    _send(events, BuildEvent(done=result))
 
 
 def _current_gpu(request: BuildRequest) -> tuple[str | None, str | None]:
-    """Name and compute capability of the GPU that the library builds on: the only one that this process is shown."""
+    """Returns name and compute capability of the GPU to build on: the only one that this process is shown."""
     try:
         from cuda.bindings import runtime as cudart
     except ImportError as error:
@@ -78,9 +78,9 @@ def _current_gpu(request: BuildRequest) -> tuple[str | None, str | None]:
     return properties.name.decode().strip("\0"), f"sm{properties.major}{properties.minor}"
 
 
-def _send(events: IO[str], event: dict[str, Any]) -> None:
+def _send(events: IO[str], event: BuildEvent) -> None:
     with contextlib.suppress(OSError):  # nobody listens any more; the build is cancelled as soon as that is seen
-        events.write(json.dumps(event) + "\n")
+        events.write(event.model_dump_json(exclude_none=True) + "\n")
         events.flush()
 
 
@@ -99,12 +99,10 @@ def main() -> None:
     threading.Thread(target=watch, daemon=True).start()
     try:
         _build(request, events, cancelled)
-    except PluginsRefusedError as error:
-        _send(events, {"plugins_refused": str(error)})
     except StepError as error:
-        _send(events, {"error": str(error)})
+        _send(events, BuildEvent(failure=BuildFailure.of(error)))
     except OSError as error:
-        _send(events, {"error": str(cannot_write(request.onnx_file.parent, error))})
+        _send(events, BuildEvent(failure=BuildFailure.of(cannot_write(request.onnx_file.parent, error))))
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from step.files.scratch import sweep
 from step_export.engines.plugin_checks import check_plugin_limits, find_missing_plugins
 
 Progress = Callable[[str, str, float], None]
-"""Graph, phase, share of all builds that is done (0 to 1)."""
+"""Takes the graph, the phase and the share of all builds that is done (0 to 1)."""
 
 _LARGEST_BATCH = 1024
 _TURING = "SM75"  # has no kernels for 3D convolutions in tensorrt-rtx
@@ -77,7 +77,7 @@ def _check_bounds(name: str, typed: Typed, value: object) -> None:
 
 
 def load_for_build(options: BuildOptions) -> Any:
-    """The TensorRT library that is to build.
+    """Loads the TensorRT library that is to build.
 
     Raises:
         StepError: it is not installed, or it cannot build for the GPUs that `options` name.
@@ -87,8 +87,8 @@ def load_for_build(options: BuildOptions) -> Any:
         known = [name.lower() for name in trt.ComputeCapability.__members__ if "SM" in name and name != _TURING]
         for target in options.targets:
             if target not in known:
-                raise StepError(
-                    f"--target {target}: {options.library} {trt.__version__} builds this model for {', '.join(known)}"
+                raise ArgumentError(
+                    f"`targets` {target}: {options.library} {trt.__version__} builds this model for {', '.join(known)}"
                 )
     return trt
 
@@ -150,9 +150,9 @@ def build_engines(
 def _check_batch(manifest: Manifest, bundle: Path, options: BuildOptions) -> None:
     asked = (options.min_batch, options.opt_batch, options.max_batch)
     if manifest.batch is not None and asked != (manifest.batch,) * 3:
-        raise StepError(
+        raise ArgumentError(
             f"{bundle} was exported for a batch of {manifest.batch}, the build asks for "
-            f"{'-'.join(map(str, sorted(set(asked))))}; give --batch {manifest.batch}, or export with --batch dynamic"
+            f"{'-'.join(map(str, sorted(set(asked))))}; give `batch` {manifest.batch}, or export with `batch` dynamic"
         )
 
 
@@ -184,7 +184,7 @@ def _is_current(
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """What is the same with plugins and without; see `build_engines`."""
+    """Holds what is the same with plugins and without; see `build_engines`."""
 
     bundle: Path
     manifest: Manifest
@@ -194,7 +194,7 @@ class _Job:
 
 
 def _build(job: _Job, options: BuildOptions, plugin_problem: str | None) -> EngineSet:
-    """With the operators' function bodies where there is a problem with the plugins, or a build with them fails."""
+    """Builds with the operators' function bodies where the plugins have a problem, or a build with them fails."""
     with atomic_path(job.bundle / ENGINES / new_engines_name(options.library)) as folder:
         folder.mkdir()
         if not options.plugins:
@@ -223,7 +223,7 @@ def _build_with_plugins(job: _Job, options: BuildOptions, folder: Path) -> Engin
 
 
 def _build_graphs(job: _Job, options: BuildOptions, folder: Path) -> EngineSet:
-    """Into a folder of the bundle's to be; the logs of an earlier try in it are kept in the new ones."""
+    """Builds into a folder; the logs of an earlier try in it are kept in the new ones."""
     records: dict[str, EngineRecord] = {}
     results: list[BuildResult] = []
     graphs = job.manifest.graphs
@@ -288,9 +288,9 @@ def _capabilities(options: BuildOptions, own: str | None) -> tuple[str, ...]:
 
 
 def _remove_unnamed(bundle: Path) -> None:
-    """What an earlier or a failed build wrote and the manifest does not name.
+    """Removes what an earlier or a failed build wrote and the manifest does not name.
 
-    Not behind a link: other bundles may have their engines there too.
+    What is behind a link stays: other bundles may have their engines there too.
     """
     folder = bundle / ENGINES
     if folder.is_symlink() or not folder.is_dir():

@@ -1,4 +1,4 @@
-"""Graphs and builds with the custom operators as plugins, and with their function bodies instead."""
+"""Checks graphs and builds with the custom operators as plugins, and with their function bodies instead."""
 
 import json
 import shutil
@@ -22,6 +22,8 @@ from step import StepError
 from step.bundles import build_process
 from step.bundles.build_process import (
     BuildCrashedError,
+    BuildEvent,
+    BuildFailure,
     BuildRequest,
     BuildResult,
     BuildStoppedError,
@@ -30,6 +32,7 @@ from step.bundles.build_process import (
 from step.bundles.engines import BuildOptions
 from step.bundles.graph_spec import FUSED
 from step.bundles.manifest import read_bundle
+from step.errors import ArgumentError
 from step.files.atomic import sha256
 
 TENSORRT = BuildOptions(library="tensorrt")
@@ -59,7 +62,7 @@ print(json.dumps({"parsed": parsed, "said": said}))
 
 @pytest.fixture(scope="module")
 def bundle(tiny_checkpoint, tmp_path_factory):
-    """fp16, with the operators as nodes."""
+    """Exports in fp16, with the operators as nodes."""
     path = tmp_path_factory.mktemp("plugins") / "bundle"
     export_bundle(tiny_checkpoint, path, ExportSettings(precision="fp16", graphs="fused", verify=False))
     return path
@@ -67,7 +70,7 @@ def bundle(tiny_checkpoint, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def standard_bundle(tiny_checkpoint, tmp_path_factory):
-    """The same, of standard operators only."""
+    """Exports the same with standard operators only."""
     path = tmp_path_factory.mktemp("plugins") / "standard"
     settings = ExportSettings(precision="fp16", graphs="fused", verify=False, plugins=False)
     export_bundle(tiny_checkpoint, path, settings)
@@ -125,7 +128,7 @@ def test_nvidias_parser_takes_the_function_body_where_it_is_not(bundle):
 
 
 class Library:
-    """TensorRT, as far as the parent process of a build looks at it."""
+    """Is TensorRT as far as the parent process of a build looks at it."""
 
     __name__ = "tensorrt"
     __version__ = "11.4.0.106"
@@ -133,7 +136,7 @@ class Library:
 
 @pytest.fixture
 def builds(monkeypatch):
-    """Builds that only write down what was asked; `failures` ends those with plugins (True) or bodies (False)."""
+    """Has builds only write down what was asked; `failures` ends those with plugins (True) or bodies (False)."""
     state = SimpleNamespace(asked=[], failures={}, problem=None, plugin_layers=4)
 
     def run_build(request, report):
@@ -280,7 +283,7 @@ def test_a_build_that_is_stopped_is_not_tried_without_plugins(stop, builds, own_
 
 
 def test_fewer_plugins_than_operators_are_told(builds, own_bundle):
-    """A library that takes function bodies without a word, or graphs without nodes."""
+    """A library may take function bodies without a word, or a graph have no nodes."""
     builds.plugin_layers = 1
     done = CliRunner().invoke(step_build, [str(own_bundle), "--engine", "tensorrt"])
     assert done.exit_code == 0, done.output
@@ -300,7 +303,7 @@ def test_a_model_beyond_the_kernels_is_built_with_bodies(builds, own_bundle, mon
 
 @pytest.fixture
 def run_worker(tmp_path, monkeypatch):
-    """`run_build` with a shell script in place of the process that holds the library."""
+    """Calls `run_build` with a shell script in place of the process that holds the library."""
     files = {name: tmp_path / name for name in ("onnx_file", "engine_file", "log_file", "layers_file")}
 
     def run(script):
@@ -313,6 +316,7 @@ def run_worker(tmp_path, monkeypatch):
     return run
 
 
+FAILURE = BuildEvent(failure=BuildFailure(kind="other", message="it could not build")).model_dump_json()
 CALLBACK = "Exception caught in get_output_shapes(): "
 
 
@@ -324,14 +328,14 @@ def test_an_exception_of_ours_in_a_plugin_is_a_refusal(run_worker):
     """TensorRT tells of it on standard error only; its own message does not say why."""
     said = _says(f"[ERROR] {CALLBACK}PluginError: step::ClassNms: why")
     with pytest.raises(PluginsRefusedError, match="^step::ClassNms: why$"):
-        run_worker(f"""{said}\necho '{{"error": "it could not build"}}'""")
+        run_worker(f"""{said}\necho '{FAILURE}'""")
 
 
 def test_another_exception_in_a_callback_is_told(run_worker, tmp_path):
     said = f"[ERROR] {CALLBACK}TypeError: only 0-dimensional arrays", "", "At:", f"[ERROR] {CALLBACK}TypeError: other"
     (tmp_path / "log_file").write_text("[VERBOSE] the library\n")
     with pytest.raises(StepError) as caught:
-        run_worker(f"""{_says(*said, said[0])}\necho '{{"error": "it could not build"}}'""")
+        run_worker(f"""{_says(*said, said[0])}\necho '{FAILURE}'""")
     assert str(caught.value) == (
         f"it could not build; it also said: {CALLBACK}TypeError: only 0-dimensional arrays; {CALLBACK}TypeError: other"
     )
@@ -372,7 +376,7 @@ def test_what_a_build_that_ends_well_says_is_in_its_log(run_worker, tmp_path):
         scratch_bytes=None,
         weights_bytes=None,
     )
-    done = json.dumps({"done": result.model_dump()})
+    done = BuildEvent(done=result).model_dump_json()
     assert run_worker(f"printf '[ERROR] a tactic \\377\\n' >&2\necho '{done}'") == result
     assert (tmp_path / "log_file").read_text(encoding="utf-8") == "[ERROR] a tactic \N{REPLACEMENT CHARACTER}\n"
 
@@ -397,6 +401,6 @@ def test_nodes_for_plugins_and_rtx_engines_in_one_call(tiny_checkpoint, tmp_path
 def test_rtx_takes_none(own_bundle):
     assert not BuildOptions(library="tensorrt-rtx").plugins
     done = CliRunner().invoke(step_build, [str(own_bundle), "--engine", "tensorrt-rtx", "--plugins"])
-    assert done.exit_code == 1
-    with pytest.raises(StepError, match="--plugins is for tensorrt; tensorrt-rtx takes none"):
+    assert_one_error((done.exit_code, done.stdout, done.stderr), "--plugins is for tensorrt; tensorrt-rtx takes none")
+    with pytest.raises(ArgumentError, match="^`plugins` is for tensorrt; tensorrt-rtx takes none"):
         engine_writer.check_options(BuildOptions(library="tensorrt-rtx", plugins=True))

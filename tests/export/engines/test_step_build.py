@@ -1,4 +1,4 @@
-"""step-build with TensorRT-RTX, which builds on a CPU, and with the API of TensorRT 11."""
+"""Runs step-build with TensorRT-RTX, which builds on a CPU, and with the API of TensorRT 11."""
 
 import hashlib
 import json
@@ -8,13 +8,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import onnx
 import pytest
 from click.testing import CliRunner
-from helpers import tensorrt_without_gpu
+from helpers import assert_one_error, tensorrt_without_gpu
 from onnx import TensorProto, helper
 from step_export import bundle_writer
 from step_export import cli as export_cli
@@ -23,28 +22,44 @@ from step_export.engines import writer as engine_writer
 from step_export.engines.writer import build_engines
 
 from step import StepError
-from step.bundles import build_process
-from step.bundles.build_process import BuildRequest, run_build
+from step.bundles.build_process import BuildEvent, BuildFailure, BuildRequest, run_build
 from step.bundles.engines import BuildOptions
 from step.bundles.graph_spec import FUSED
 from step.bundles.libraries import needs_typing_flag
 from step.bundles.manifest import MANIFEST, read_bundle, write_manifest
+from step.errors import ArgumentError
 from step.files.atomic import sha256
 
 pytest.importorskip("tensorrt_rtx")
 RTX = BuildOptions(library="tensorrt-rtx")
 STEP_BUILD = Path(sys.executable).with_name("step-build")
+STEP_BUILD_ALOUD = """
+import sys
+from step_export.engines import cli, writer
+
+real = writer.run_build
+
+def run_build(request, progress):
+    def report(phase, fraction):
+        print("building", flush=True)
+        progress(phase, fraction)
+    return real(request, report)
+
+writer.run_build = run_build
+cli.main(sys.argv[1:])
+"""
+"""step-build, which says when the library is at work."""
 
 
 def _content(folder: Path) -> dict[str, str]:
-    """Every file's hash; the lock file is no content."""
+    """Returns every file's hash; the lock file is no content."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".engines.lock")
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 @pytest.fixture
 def fused_bundle(tiny_bundle, tmp_path):
-    """The tiny bundle with its fused graph alone, which builds in a few seconds."""
+    """Copies the tiny bundle with its fused graph alone, which builds in a few seconds."""
     bundle = tmp_path / "bundle"
     bundle.mkdir()
     shutil.copy(tiny_bundle / "fused.onnx", bundle)
@@ -55,7 +70,7 @@ def fused_bundle(tiny_bundle, tmp_path):
 
 @pytest.fixture(scope="module")
 def built(tiny_bundle, tmp_path_factory):
-    """The tiny bundle with RTX engines of all graphs for two GPUs, and what was told meanwhile."""
+    """Builds RTX engines of the tiny bundle for two GPUs; gives what was reported, too."""
     bundle = tmp_path_factory.mktemp("built") / "bundle"
     shutil.copytree(tiny_bundle, bundle)
     told: list[tuple[str, str, float]] = []
@@ -112,15 +127,21 @@ def test_other_options_replace_the_engines(fused_bundle):
     assert first.compute_capabilities == ("sm80", "sm86", "sm89", "sm120")
 
 
-def test_a_damaged_engine_is_built_again(built, tmp_path):
+def test_a_damaged_engine_is_built_again(built, tmp_path, monkeypatch):
     bundle = tmp_path / "b"
     shutil.copytree(built[0], bundle)
     path = bundle / built[1].engines["detect"].file
     path.write_bytes(path.read_bytes()[:-1])
-    manifest = read_bundle(bundle)
-    assert not engine_writer._is_current(
-        manifest.engines["tensorrt-rtx"], manifest, bundle, built[1].options, built[1].version, None
-    )
+
+    class BuiltAgainError(Exception):
+        pass
+
+    def run_build(*_):
+        raise BuiltAgainError
+
+    monkeypatch.setattr(engine_writer, "run_build", run_build)
+    with pytest.raises(BuiltAgainError):
+        build_engines(bundle, built[1].options)
 
 
 def test_ctrl_c_leaves_the_bundle_as_it_was(built, tmp_path):
@@ -140,16 +161,14 @@ def test_ctrl_c_leaves_the_bundle_as_it_was(built, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_on_the_command(number, fused_bundle):
     before = _content(fused_bundle)
-    process = subprocess.Popen(
-        [STEP_BUILD, fused_bundle, "--engine", "tensorrt-rtx"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
-    )
-    while not list((fused_bundle / "engines").glob(".*")):  # the folder that is being built
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(number)
-    _, stderr = process.communicate(timeout=60)
+    command = [sys.executable, "-c", STEP_BUILD_ALOUD, fused_bundle, "--engine", "tensorrt-rtx"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "building\n"
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert stderr.decode().strip() == "error: interrupted"
+    assert stderr.strip() == "error: interrupted"
     assert _content(fused_bundle) == before
 
 
@@ -292,8 +311,12 @@ def test_a_bundle_that_is_none(tmp_path):
 
 def test_a_static_bundle_takes_its_own_batch_only(fused_bundle):
     manifest = read_bundle(fused_bundle)
-    with pytest.raises(StepError, match=r"exported for a batch of 4, the build asks for 1; give --batch 4"):
-        engine_writer._check_batch(manifest.model_copy(update={"batch": 4}), fused_bundle, RTX)
+    write_manifest(manifest.model_copy(update={"batch": 4}), fused_bundle)
+    with pytest.raises(ArgumentError, match=r"exported for a batch of 4, the build asks for 1; give `batch` 4"):
+        build_engines(fused_bundle, RTX)
+    done = CliRunner().invoke(build_cli.main, [str(fused_bundle), "--engine", "tensorrt-rtx"])
+    said = r"the build asks for 1; give --batch 4, or export with --batch dynamic$"
+    assert_one_error((done.exit_code, done.stdout, done.stderr), said)
 
 
 def test_export_and_build_in_one_command(tiny_checkpoint, tmp_path):
@@ -322,16 +345,22 @@ def test_export_refuses_bad_build_options_before_it_exports(options, tiny_checkp
 
 
 @pytest.mark.parametrize(("shown", "device", "expected"), [(None, 1, "1"), ("3,5", 1, "5"), ("", 0, ""), ("3", 1, "")])
-def test_the_build_process_sees_one_gpu(shown, device, expected, monkeypatch):
+def test_the_build_process_sees_one_gpu(shown, device, expected, tmp_path, monkeypatch):
     if shown is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
-    assert build_process._environment(device)["CUDA_VISIBLE_DEVICES"] == expected
+    failure = BuildEvent(failure=BuildFailure(kind="other", message="it sees <%s>")).model_dump_json()
+    shell = tmp_path / "python"
+    shell.write_text(f"#!/bin/sh\nread request\nprintf '{failure}\\n' \"$CUDA_VISIBLE_DEVICES\"\n")
+    shell.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(shell))
+    with pytest.raises(StepError, match=f"^it sees <{expected}>$"):
+        run_build(_request(tmp_path / "g.onnx", device=device), lambda *_: None)
 
 
 def _step_build_with_tensorrt(*words: str | Path) -> "subprocess.CompletedProcess[str]":
-    """The command with NVIDIA's real TensorRT 11 API."""
+    """Runs the command with NVIDIA's real TensorRT 11 API."""
     command = tensorrt_without_gpu(STEP_BUILD, *words)
     return subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ)
 

@@ -51,7 +51,7 @@ def test_a_pattern_that_matches_nothing():
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (ExportSettings(keep_fp32=("backbone",)), "--keep-fp32 'backbone' needs --precision fp16"),
+        (ExportSettings(keep_fp32=("backbone",)), "`keep_fp32` 'backbone' needs `precision` fp16"),
         (ExportSettings(keep_fp32=("heads.7*",), precision="fp16"), "'heads.7\\*' matches no module"),
     ],
 )

@@ -1,4 +1,4 @@
-"""CUDA's calls, and that the GPU of the other tests has the names that the real libraries have."""
+"""Checks CUDA's calls, and that the GPU of the other tests has the names that the real libraries have."""
 
 import pytest
 from fake_gpu import FakeContext, FakeCuda, FakeEngine, FakeRuntimeConfig
@@ -38,7 +38,7 @@ def test_the_fake_has_the_gpu_s_methods():
 
 @pytest.fixture
 def contexts(monkeypatch):
-    """The driver's stack of contexts of this thread, with one primary context a GPU; its handle is 100 + index."""
+    """Stands in for the driver's stack of contexts of this thread, one primary context (100 + index) a GPU."""
     pytest.importorskip("cuda.bindings")
     from cuda.bindings import driver
 

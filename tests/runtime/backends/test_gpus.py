@@ -1,4 +1,4 @@
-"""What is said of GPUs and drivers, with CUDA's answers put in its mouth."""
+"""Checks what is said of GPUs and drivers, with CUDA's answers put in its mouth."""
 
 import sys
 from types import SimpleNamespace
@@ -37,7 +37,7 @@ def two_gpus(monkeypatch):
 
 @pytest.fixture
 def a_driver(monkeypatch):
-    """One that has every GPU that is asked for."""
+    """Is one that has every GPU that is asked for."""
     ok = driver.CUresult.CUDA_SUCCESS
     monkeypatch.setattr(driver, "cuInit", lambda _flags: (ok,))
     monkeypatch.setattr(driver, "cuDeviceGet", lambda index: (ok, index))

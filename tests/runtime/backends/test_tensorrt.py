@@ -1,4 +1,4 @@
-"""The TensorRT backend on a GPU that records its calls and computes with ONNX Runtime."""
+"""Runs the TensorRT backend on a GPU that records its calls and computes with ONNX Runtime."""
 
 import contextlib
 import itertools
@@ -92,7 +92,7 @@ def test_results_that_nobody_asks_for_do_no_harm(bundle, tiny_clips, expected):
 
 @pytest.mark.parametrize("loop", ["fused", "steps"])
 def test_a_clip_after_warm_up(loop, bundle, tiny_clips):
-    """One upload, one graph, one download per result, one wait of the host: no allocation, nothing in between."""
+    """It takes one upload, one graph, one download per result, one wait of the host, and nothing in between."""
     cuda = FakeCuda()
     backend, _ = _open(bundle, cuda, loop=loop)
     backend.submit(tiny_clips[:1]).result()
@@ -123,7 +123,7 @@ def test_rtx_records_its_own_graph(bundle, tiny_clips):
     cuda = FakeCuda()
     backend, trt = _open(bundle, cuda, library="tensorrt-rtx", loop="steps")
     backend.submit(tiny_clips[:1]).result()
-    config = backend._loop._engines[0]._context.made_with
+    config = trt.contexts[0].made_with
     assert isinstance(config, FakeRuntimeConfig)
     assert config.cuda_graph_strategy == trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
     assert config.strategy == trt.ExecutionContextAllocationStrategy.USER_MANAGED
@@ -190,7 +190,7 @@ def _profile_of(most, lively_bundle, tmp_path, **options):
 
 @pytest.mark.parametrize("loop", ["fused", "steps"])
 def test_alternating_batches_are_prepared_for_once(loop, lively_bundle, tiny_clips, expected, tmp_path):
-    """One warm-up and one graph for each number of clips; after that nothing but its launch."""
+    """Each number of clips takes one warm-up and one graph; after that nothing but its launch."""
     cuda, backend, _ = _profile_of(2, lively_bundle, tmp_path, loop=loop)
     for clips in (tiny_clips[:1], tiny_clips):
         backend.submit(clips).result()
@@ -211,24 +211,26 @@ def test_alternating_batches_are_prepared_for_once(loop, lively_bundle, tiny_cli
 
 def test_a_graph_s_context_is_left_alone(lively_bundle, tiny_clips, tmp_path):
     """TensorRT: a graph uses the context that it was recorded from, which must not be given another shape."""
-    _, backend, _ = _profile_of(2, lively_bundle, tmp_path)
+    cuda, backend, trt = _profile_of(2, lively_bundle, tmp_path)
     backend.submit(tiny_clips[:1]).result()
-    (engine,) = backend._loop._engines
-    first = engine._context
+    (first,) = trt.contexts
     backend.submit(tiny_clips).result()
-    assert engine._context is not first
-    assert (first.batch, engine._context.batch) == (1, 2)
-    assert (first.scratch, first.addresses) == (engine._context.scratch, engine._context.addresses)
+    (_, second) = trt.contexts
+    assert (first.batch, second.batch) == (1, 2)
+    assert (first.scratch, first.addresses) == (second.scratch, second.addresses)
+    cuda.calls.clear()
     backend.submit(tiny_clips[:1]).result()
-    assert engine._context is first
+    assert cuda.calls.count("launch") == 1
+    assert trt.contexts == [first, second]
+    assert (first.batch, second.batch) == (1, 2)
 
 
 def test_so_many_batches_are_kept_and_no_more(lively_bundle, tiny_clips, expected, tmp_path):
-    cuda, backend, _ = _profile_of(6, lively_bundle, tmp_path)
+    cuda, backend, trt = _profile_of(6, lively_bundle, tmp_path)
     clips = np.concatenate([tiny_clips] * 3)
     for batch in (1, 2, 3, 4, 1, 5, 6):  # 2 and 3 were not used for longest
         backend.submit(clips[:batch]).result()
-    assert len(cuda.graphs) == len(backend._loop._engines[0]._contexts) == 4
+    assert len(cuda.graphs) == len(trt.contexts) == 4
     cuda.calls.clear()
     _assert_same(backend.submit(clips[:1]).result(), expected[0])
     assert "begin_capture" not in cuda.calls
@@ -287,21 +289,22 @@ def test_each_batch_has_its_own_reason_for_running_without_a_graph(lively_bundle
 
 def test_the_reason_is_that_of_the_call_that_failed(bundle, tiny_clips, monkeypatch):
     """Errors of calls that succeeded, and of other runtimes' calls, are not it."""
-    backend, trt = _open(bundle, FakeCuda())
-    (engine,) = backend._loop._engines
+    backend, trt = _open(bundle, FakeCuda(), cuda_graph=False)
     logger = library_logger(trt)
     said = iter(["an older error", "the real reason"])
-    answers = iter([True, False])
+    real = FakeContext.execute_async_v3
 
-    def execute(_stream):
-        logger.log(SimpleNamespace(name="ERROR"), next(said))
-        return next(answers)
+    def execute(self, stream):
+        message = next(said)
+        logger.log(SimpleNamespace(name="ERROR"), message)
+        return real(self, stream) and message == "an older error"
 
-    monkeypatch.setattr(engine._context, "execute_async_v3", execute)
-    engine.enqueue(1)
+    monkeypatch.setattr(FakeContext, "execute_async_v3", execute)
+    backend.submit(tiny_clips[:1]).result()
     logger.log(SimpleNamespace(name="ERROR"), "said outside of any call")
-    with pytest.raises(StepError, match="fused failed on the GPU: the real reason"):
-        engine.enqueue(1)
+    with pytest.raises(StepError, match="fused failed on the GPU: the real reason$"):
+        backend.submit(tiny_clips[:1])
+    assert next(said, None) is None
     backend.close()
 
 

@@ -1,4 +1,4 @@
-"""One engine at a time, for step-verify, on a GPU that records its calls."""
+"""Runs one engine at a time, for step-verify, on a GPU that records its calls."""
 
 import shutil
 
@@ -84,7 +84,7 @@ def test_bisect_builds_engines_with_marked_outputs(runners, tiny_clips, monkeypa
 
 
 def test_a_search_builds_where_and_as_the_engines_were(runners, cuda, tiny_clips, monkeypatch):
-    """On the GPU of --device, and without plugins where the bundle's engines had to do without."""
+    """It builds on the GPU of --device, and without plugins where the bundle's engines had to do without."""
     bundle, manifest, _, _ = runners
     fallen_back = manifest.engines["tensorrt"].model_copy(update={"plugin_problem": "NVRTC is not installed"})
     asked: list[BuildRequest] = []
