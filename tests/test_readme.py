@@ -1,4 +1,7 @@
-"""Every command and every Python snippet in README.md is run, in a folder that holds the files they name."""
+"""Every command and every Python snippet of the README, docs/usage.md and docs/measured.md is run.
+
+They run in one folder, in the order of the documents, beside the files that they name.
+"""
 
 import os
 import re
@@ -17,13 +20,13 @@ from step.data.toy.toy import generate
 from step.data.toy.toy_cache import toy_folder
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text()
+TEXT = "\n".join((ROOT / name).read_text() for name in ("README.md", "docs/usage.md", "docs/measured.md"))
 # Smaller numbers, and no second look at what other tests look at, since a test need not measure.
 SHORTER = {
     "-o toy-run": "-o toy-run --set optimizer.epochs=1 --set model.image_size_px=48 --set model.width=0.06",
     "--json bench.json": "--json bench.json --runs 1 --seconds 0 --backends onnxruntime,tensorrt",
-    "--turns 2": "--turns 1 --seconds 1",
-    "--turns 3": "--turns 1 --backend onnxruntime",
+    "--rounds 2": "--rounds 1 --seconds 1",
+    "--rounds 3": "--rounds 1 --backend onnxruntime",
     "--runs 100": "--runs 1",
     "--minutes 10": "--minutes 0.05",
     "-o bundle-rtx": "-o bundle-rtx --graphs fused --no-verify",
@@ -35,7 +38,7 @@ SHORTER = {
 
 
 def _blocks(language: str) -> list[str]:
-    blocks = re.findall(r"^```(\w*)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
     return [text for kind, text in blocks if kind == language]
 
 
@@ -89,7 +92,7 @@ def _call(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_there_are_commands():
-    assert len(COMMANDS) >= 12
+    assert len(COMMANDS) >= 40
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -118,22 +121,3 @@ def test_command(command, with_video, capsys, monkeypatch):
 @pytest.mark.parametrize("snippet", _blocks("python"))
 def test_snippet(snippet, with_video):
     _run([sys.executable, "-c", snippet], with_video)
-
-
-def test_every_file_of_the_tree_exists_and_is_listed():
-    (tree,) = _blocks("")
-    listed: set[Path] = set()
-    top = Path()
-    for line in tree.splitlines():
-        entry = re.split(r"\s{2,}| \*", line.strip())[0]
-        if not line.startswith(" "):
-            top = Path(entry)
-            continue
-        listed |= {top / name.strip() for name in entry.split(",")}
-    existing = {
-        path.relative_to(ROOT)
-        for folder in ("step", "export/step_export", "runtime/step_runtime", "plugins/step_plugins")
-        for path in (ROOT / folder).rglob("*.*")
-        if path.suffix in (".py", ".cu", ".cuh") and path.name != "__init__.py"
-    }
-    assert listed == existing
