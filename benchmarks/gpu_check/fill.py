@@ -163,7 +163,8 @@ def _floors(check: CheckResult | None) -> str:
         rows[check.device if gpu is None else gpu.name] = [*floors_ms, *(f"{ms:.1f}" for _, ms in fastest.values())]
         ways = "; ".join(f"{library}: {way}" for library, (way, _) in fastest.items())
         said += (
-            f".\nBeside them, what the fastest fp16 configuration of a library took on {_where(check)}, frames from the host,\n"
+            f".\nBeside them, what the fastest fp16 configuration of a library took on {_where(check)}, frames from "
+            "the host,\n"
             f"detections back there ({ways}; [the others](docs/benchmarks.md))"
         )
     lines = [

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from step.errors import StepError
+from step.files.text_files import read_text
 
 _MOST_BYTES = 64 * 2**20
 
@@ -20,13 +21,11 @@ def read_json(path: Path, *, advice: str) -> Any:
         StepError: it cannot be read, is no JSON, or is none of this project's: too large or nested too deeply.
     """
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise StepError(f"{path}: is damaged: it has {path.stat().st_size} bytes; {advice}")
-        text = path.read_bytes().decode()
+        text = read_text(path, most_bytes=_MOST_BYTES)
     except OSError as error:
         raise StepError(f"{path}: cannot be read: {error.strerror or error}; {advice}") from error
-    except UnicodeDecodeError as error:
-        raise StepError(f"{path}: is damaged: byte {error.start} is no UTF-8; {advice}") from error
+    except ValueError as error:
+        raise StepError(f"{path}: is damaged: {error}; {advice}") from error
     try:
         return parse_json(text)
     except ValueError as error:

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from step.errors import StepError
+from step.files.text_files import read_text
 
 _MOST_BYTES = 2**20
 _MOST_VALUES = 100_000
@@ -20,17 +21,11 @@ def read_yaml(path: Path) -> Any:
         StepError: it cannot be read, is no YAML, or see `parse_yaml`.
     """
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise StepError(f"{path}: has {path.stat().st_size} bytes; a configuration has {_MOST_BYTES} at most")
-        text = path.read_bytes().decode("utf-8-sig")
+        return parse_yaml(read_text(path, most_bytes=_MOST_BYTES, encoding="utf-8-sig"))
     except FileNotFoundError:
         raise
     except OSError as error:
         raise StepError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise StepError(f"{path}: not YAML: byte {error.start} is no UTF-8; save it as UTF-8") from error
-    try:
-        return parse_yaml(text)
     except ValueError as error:
         raise StepError(f"{path}: not YAML: {error}") from error
 
