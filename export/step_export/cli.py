@@ -18,8 +18,8 @@ from step.cli import OneLineCommand, takes
 from step.errors import StepError
 from step.shown import make_console
 from step_export.engines.cli import build_with_bar
+from step_export.engines.option_checks import load_for_build
 from step_export.engines.options import BuildChoices, with_build_options
-from step_export.engines.writer import load_for_build
 
 if TYPE_CHECKING:  # it takes torch, which is imported once the options are known to be right
     from step_export.bundle_writer import ExportSettings, GraphChoice

@@ -13,7 +13,7 @@ import click
 from step.bundles.engines import BuildOptions, Typed, typed_options
 from step.bundles.libraries import Library
 from step.errors import StepError
-from step_export.engines.writer import check_options
+from step_export.engines.option_checks import check_options
 
 _TARGET = re.compile(r"sm\d{2,3}")
 _DEVICE = re.compile(r"cuda:(\d{1,3})")

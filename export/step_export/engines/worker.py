@@ -80,7 +80,7 @@ def _current_gpu(request: BuildRequest) -> tuple[str | None, str | None]:
 
 def _send(events: IO[str], event: BuildEvent) -> None:
     with contextlib.suppress(OSError):  # nobody listens any more; the build is cancelled as soon as that is seen
-        events.write(event.model_dump_json(exclude_none=True) + "\n")
+        events.write(event.model_dump_json() + "\n")
         events.flush()
 
 

@@ -8,7 +8,6 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import step_plugins
 from filelock import FileLock, Timeout
@@ -20,77 +19,21 @@ from step.bundles.engines import (
     BuildOptions,
     EngineRecord,
     EngineSet,
-    Typed,
     find_damage,
     new_engines_name,
     remove_engines,
     this_platform,
     typed_options,
 )
-from step.bundles.libraries import load_library
 from step.bundles.manifest import ENGINES_LOCK, Manifest, read_bundle, write_manifest
 from step.errors import ArgumentError, StepError
 from step.files.atomic import atomic_path, cannot_write, sha256
 from step.files.scratch import sweep
+from step_export.engines.option_checks import check_options, load_for_build
 from step_export.engines.plugin_checks import check_plugin_limits, find_missing_plugins
 
 Progress = Callable[[str, str, float], None]
 """Takes the graph, the phase and the share of all builds that is done (0 to 1)."""
-
-_LARGEST_BATCH = 1024
-_TURING = "SM75"  # has no kernels for 3D convolutions in tensorrt-rtx
-
-
-def check_options(options: BuildOptions, *, timing_cache: Path | None = None) -> None:
-    """Refuses options that contradict each other.
-
-    Raises:
-        StepError: which one, its value, what to do.
-    """
-    if not 1 <= options.min_batch <= options.opt_batch <= options.max_batch <= _LARGEST_BATCH:
-        raise StepError(
-            f"batch sizes are {options.min_batch}, {options.opt_batch}, {options.max_batch} (min, opt, max); "
-            f"they must be 1 to {_LARGEST_BATCH} and in that order"
-        )
-    if timing_cache is not None and timing_cache.is_dir():
-        raise ArgumentError(f"`timing_cache` {timing_cache} is a folder; name a file")
-    if len(set(options.targets)) != len(options.targets):
-        raise ArgumentError(f"`targets` {','.join(options.targets)} names one twice")
-    defaults = BuildOptions(library=options.library)
-    for name, typed in typed_options().items():
-        value = getattr(options, name)
-        if value == getattr(defaults, name):
-            continue
-        if typed.only not in (None, options.library):
-            raise ArgumentError(f"`{name}` is for {typed.only}; {typed.instead}")
-        _check_bounds(name, typed, value)
-    if timing_cache is not None and options.library == "tensorrt-rtx":
-        raise ArgumentError("`timing_cache` is for tensorrt; tensorrt-rtx times nothing when it builds")
-
-
-def _check_bounds(name: str, typed: Typed, value: object) -> None:
-    if typed.least is None or not isinstance(value, int):
-        return
-    if value < typed.least or (typed.most is not None and value > typed.most):
-        bounds = f"at least {typed.least}" if typed.most is None else f"{typed.least} to {typed.most}"
-        raise ArgumentError(f"`{name}` is {value}; it must be {bounds}{typed.unit}")
-
-
-def load_for_build(options: BuildOptions) -> Any:
-    """Loads the TensorRT library that is to build.
-
-    Raises:
-        StepError: it is not installed, or it cannot build for the GPUs that `options` name.
-    """
-    trt = load_library(options.library)
-    if options.targets:
-        known = [name.lower() for name in trt.ComputeCapability.__members__ if "SM" in name and name != _TURING]
-        for target in options.targets:
-            if target not in known:
-                raise ArgumentError(
-                    f"`targets` {target}: {options.library} {trt.__version__} builds this model for {', '.join(known)}"
-                )
-    return trt
 
 
 def build_engines(
@@ -208,11 +151,19 @@ def _build(job: _Job, options: BuildOptions, plugin_problem: str | None) -> Engi
             except BuildCrashedError as error:
                 plugin_problem = error.how
             except StepError as error:
-                plugin_problem, unfit = " ".join(str(error).split()), True
+                plugin_problem, unfit = _in_one_line(error), True
         # If what failed has nothing to do with the plugins, this fails too, and says so.
         engines = _build_graphs(job, options.model_copy(update={"plugins": False}), folder)
     problem = {"plugin_problem": plugin_problem, "plugins_unfit": unfit}
     return engines.model_copy(update={"options": options, **problem})
+
+
+def _in_one_line(error: StepError) -> str:
+    """Returns what is wrong, said of `step-build`'s options: the manifest is read where no argument has a name."""
+    options = {name: typed.flag.partition("/")[0] for name, typed in typed_options().items()}
+    options |= {"library": "--engine", "timing_cache": "--timing-cache"}
+    text = error.naming(options) if isinstance(error, ArgumentError) else str(error)
+    return " ".join(text.split())
 
 
 def _build_with_plugins(job: _Job, options: BuildOptions, folder: Path) -> EngineSet:

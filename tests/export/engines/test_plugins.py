@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from helpers import assert_one_error, tensorrt_without_gpu
 from step_export.bundle_writer import ExportSettings, export_bundle
 from step_export.cli import main as step_export
-from step_export.engines import plugin_checks
+from step_export.engines import option_checks, plugin_checks
 from step_export.engines import writer as engine_writer
 from step_export.engines.cli import main as step_build
 
@@ -159,7 +159,7 @@ def builds(monkeypatch):
         )
 
     monkeypatch.setattr(engine_writer, "run_build", run_build)
-    monkeypatch.setattr(engine_writer, "load_library", lambda _: Library())
+    monkeypatch.setattr(option_checks, "load_library", lambda _: Library())
     monkeypatch.setattr(engine_writer.step_plugins, "find_problem", lambda _: state.problem)
     return state
 
@@ -240,6 +240,11 @@ CRASH = "the build process of fused.onnx with tensorrt was ended by SIGSEGV: las
             False,
         ),
         (REFUSAL, str(REFUSAL), False),
+        (
+            ArgumentError("could not build; give a larger `workspace_mb`, or leave it out"),
+            "could not build; give a larger --workspace, or leave it out",
+            False,
+        ),
         (BuildCrashedError(CRASH, "please report it"), CRASH, True),
     ],
 )
@@ -403,4 +408,4 @@ def test_rtx_takes_none(own_bundle):
     done = CliRunner().invoke(step_build, [str(own_bundle), "--engine", "tensorrt-rtx", "--plugins"])
     assert_one_error((done.exit_code, done.stdout, done.stderr), "--plugins is for tensorrt; tensorrt-rtx takes none")
     with pytest.raises(ArgumentError, match="^`plugins` is for tensorrt; tensorrt-rtx takes none"):
-        engine_writer.check_options(BuildOptions(library="tensorrt-rtx", plugins=True))
+        option_checks.check_options(BuildOptions(library="tensorrt-rtx", plugins=True))
