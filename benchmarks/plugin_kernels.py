@@ -128,7 +128,7 @@ def _products(features: torch.Tensor, tubes: torch.Tensor, pool_size: int) -> Ca
 
 def _table(title: str, columns: tuple[str, ...]) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in ("operator", "way"):
+    for column in ("operator", "configuration"):
         table.add_column(column, no_wrap=True)
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
@@ -152,7 +152,9 @@ def measure(sizes: Sizes, runs: int) -> Table:
     for variant in variants(sizes, "cuda"):
         # The host's work for a launch takes longer than the kernel: it is done once, in recording a graph.
         median_us = 1e3 * timer.time(captured(variant.run, "cuda"), runs=runs).median_ms
-        table.add_row(variant.operator, variant.way, f"{median_us:.1f}", f"{variant.bytes / median_us / 1e3:.0f}")
+        table.add_row(
+            variant.operator, variant.configuration, f"{median_us:.1f}", f"{variant.bytes / median_us / 1e3:.0f}"
+        )
     return table
 
 

@@ -166,8 +166,8 @@ def test_the_script(make_video, tiny_bundle, tiny_checkpoint, tmp_path, capsys):
     assert naive["key_frames"] == graphs["key_frames"] == 2
     assert graphs["agreement"] > 0.99
     assert graphs["ratio"] == pytest.approx(graphs["wall_s"] / naive["wall_s"])
-    assert "--backend tensorrt: " in engines["problem"]
-    assert "tensorrt: --backend tensorrt: " in printed
+    assert "`backend` tensorrt: " in engines["problem"]
+    assert "tensorrt: `backend` tensorrt: " in printed
     assert end_to_end.NAIVE in (tmp_path / "markdown").read_text()
     assert (tmp_path / "plot").read_bytes().startswith(b"\x89PNG")
 
@@ -177,7 +177,7 @@ def test_the_script(make_video, tiny_bundle, tiny_checkpoint, tmp_path, capsys):
     [
         (("--backend", "torch"), "--backend has 'torch'; give some of onnxruntime"),
         (("--every", "1,0"), "--every has '0'; give seconds above 0, or frame"),
-        (("--json", "."), "a folder is in the configuration"),
+        (("--json", "."), "a folder is in the way"),
         (("--model", "none", "--checkpoint", "toy"), "none"),
         (("--model", "none"), "--checkpoint is missing"),
     ],

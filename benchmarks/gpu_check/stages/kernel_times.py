@@ -58,7 +58,7 @@ def _kernels(report: Report, options: StageOptions, peaks: Peaks | None) -> None
     is_cuda = options.device == "cuda"
     timer = Timer(options.device, flush=True)
     for variant in variants(Sizes() if is_cuda else _SMALL, "cuda" if is_cuda else "cpu"):
-        name = f"{variant.operator}, {variant.way}"
+        name = f"{variant.operator}, {variant.configuration}"
         try:
             times = timer.time(captured(variant.run, options.device), runs=_RUNS if is_cuda else 2)
         except RuntimeError as error:  # PyTorch's, and CUDA's through it

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -24,9 +25,9 @@ from step_export.engines.writer import build_engines
 from step import StepError
 from step.bundles.build_process import BuildEvent, BuildFailure, BuildRequest, run_build
 from step.bundles.engines import BuildOptions
-from step.bundles.graph_spec import FUSED
+from step.bundles.graph_spec import FUSED, graph_specs
 from step.bundles.libraries import needs_typing_flag
-from step.bundles.manifest import MANIFEST, read_bundle, write_manifest
+from step.bundles.manifest import MANIFEST, GraphRecord, read_bundle, write_manifest
 from step.errors import ArgumentError
 from step.files.atomic import sha256
 
@@ -311,7 +312,9 @@ def test_a_bundle_that_is_none(tmp_path):
 
 def test_a_static_bundle_takes_its_own_batch_only(fused_bundle):
     manifest = read_bundle(fused_bundle)
-    write_manifest(manifest.model_copy(update={"batch": 4}), fused_bundle)
+    specs = graph_specs(manifest.config, replace(manifest.options, batch=4))
+    graphs = {name: GraphRecord.of(specs[name], record.sha256) for name, record in manifest.graphs.items()}
+    write_manifest(manifest.model_copy(update={"batch": 4, "graphs": graphs}), fused_bundle)
     with pytest.raises(ArgumentError, match=r"exported for a batch of 4, the build asks for 1; give `batch` 4"):
         build_engines(fused_bundle, RTX)
     done = CliRunner().invoke(build_cli.main, [str(fused_bundle), "--engine", "tensorrt-rtx"])

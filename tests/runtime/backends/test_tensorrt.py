@@ -442,7 +442,7 @@ def test_everything_that_is_missing_is_told_at_once(lively_bundle, monkeypatch):
     with pytest.raises(StepError) as caught:
         Detector.open(lively_bundle, "tensorrt")
     message = str(caught.value)
-    for part in ("no NVIDIA driver", "pip install 'step-trt[tensorrt]'", "step-build", "--backend onnxruntime"):
+    for part in ("no NVIDIA driver", "pip install 'step-trt[tensorrt]'", "step-build", "`backend` onnxruntime"):
         assert part in message
 
 

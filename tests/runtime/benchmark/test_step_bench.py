@@ -104,7 +104,7 @@ def test_what_is_not_there_is_a_line(bench, tiny_bundle, tmp_path):
     words = ("--backends", "tensorrt,onnxruntime", "--runs", "1", "--seconds", "0", "--json", tmp_path / "r.json")
     code, printed, error = bench(tiny_bundle, *words)
     assert code == 0, error
-    assert "tensorrt fp32 fused: not measured: --backend tensorrt: " in printed
+    assert "tensorrt fp32 fused: not measured: `backend` tensorrt: " in printed
     rows = Results.read(tmp_path / "r.json").rows
     assert [row.problem is None for row in rows] == [False, False, True, True]
     assert rows[2].ratio == 1
@@ -237,7 +237,7 @@ def test_bundles_of_one_precision_have_names(tiny_bundle, tmp_path):
     ]
 
 
-def test_energy_is_what_the_turns_of_a_way_used(tiny_bundle, tmp_path, monkeypatch, tiny_clips):
+def test_energy_is_what_the_rounds_of_a_configuration_used(tiny_bundle, tmp_path, monkeypatch, tiny_clips):
     """NVML's count goes up by 5 J with every reading: each round has one reading before it and one after."""
     np.save(tmp_path / "clips.npy", tiny_clips[:1])
     readings = iter(range(0, 10**6, 5000))
@@ -249,7 +249,7 @@ def test_energy_is_what_the_turns_of_a_way_used(tiny_bundle, tmp_path, monkeypat
 
     def on_a_gpu(self, configuration, clips):
         real(self, configuration, clips)
-        self.gpu = 0
+        self.loaded = self.loaded.model_copy(update={"gpu": 0})
 
     monkeypatch.setattr(WorkerProcess, "__init__", on_a_gpu)
     configuration = Configuration(

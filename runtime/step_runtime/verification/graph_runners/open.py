@@ -38,8 +38,6 @@ def open_runner(name: str, bundle: Path, manifest: Manifest, *, checkpoint: Path
                 arithmetic: Precision = "fp32" if name == "onnxruntime-fp32" else "fp16"
                 return OnnxRuntimeArithmeticRunner(bundle, manifest, arithmetic=arithmetic, device=device)
             case "torch":
-                if checkpoint is None:
-                    raise ArgumentError("`backends` torch runs the checkpoint itself; give `checkpoint` model.pth")
                 return _torch_runner(checkpoint, manifest, device)
             case "tensorrt" | "tensorrt-rtx":
                 from step_runtime.verification.graph_runners.tensorrt import TensorRTRunner
@@ -50,10 +48,12 @@ def open_runner(name: str, bundle: Path, manifest: Manifest, *, checkpoint: Path
     raise ArgumentError(f"`backends`: no backend {name!r}; there are {', '.join(RUNNERS)}")
 
 
-def _torch_runner(checkpoint: Path, manifest: Manifest, device: str) -> GraphRunner:
+def _torch_runner(checkpoint: Path | None, manifest: Manifest, device: str) -> GraphRunner:
     from step.checkpoints.own_format import load_checkpoint
     from step.models.torch_runner import TorchRunner
 
+    if checkpoint is None:
+        raise ArgumentError("`backends` torch runs the checkpoint itself; give `checkpoint` model.pth")
     detector = load_checkpoint(checkpoint)
     if sha256(checkpoint) != manifest.source.sha256:
         raise StepError(
