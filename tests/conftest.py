@@ -38,7 +38,9 @@ _LONGEST_FILES = (
 
 
 # Fixtures that export, and files that train, build or run commands in processes: `make test-fast` leaves them out.
-_EXPORTS = frozenset({"golden_bundles", "half_bundle", "lively_bundle", "tiny_bundle", "toy_bundle"})
+_EXPORTS = frozenset(
+    {"golden_bundles", "golden_checkpoint", "half_bundle", "lively_bundle", "tiny_bundle", "toy_bundle"}
+)
 _LONG_FILES = frozenset(
     {
         *_LONGEST_FILES,
@@ -49,6 +51,18 @@ _LONG_FILES = frozenset(
         "test_keep_fp32.py",
         "test_what_is_removed.py",
         "test_graph_variants.py",
+        "test_backends.py",
+        "test_classification.py",
+        "test_cpu_mode.py",
+        "test_distributed.py",
+        "test_live.py",
+        "test_loading_speed.py",
+        "test_records.py",
+        "test_resuming.py",
+        "test_texts.py",
+        "test_torchvision.py",
+        "test_toy.py",
+        "test_video_stream.py",
     }
 )
 
