@@ -14,11 +14,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from step.bundles.graph_spec import TensorSpec
+from step.bundles.graph_spec import INPUT_TUBES_PX, NEXT_TUBES_PX, TensorSpec
 from step.errors import StepError
 from step.turns import MOST_BATCHES
 from step_runtime.backends.base import Array
 from step_runtime.backends.cuda import Cuda, give_back_later
+from step_runtime.backends.cuda_graph import capture_graph
 from step_runtime.backends.engine import Engine
 
 Part = Literal["all", "backbone", "rest"]
@@ -114,7 +115,10 @@ class EngineLoop:
                 self._prepare(batch)
             self._batch = batch
         if self._capture and part not in self._prepared[batch].graphs:
-            self._record(part, self._prepared[batch])
+            prepared = self._prepared[batch]
+            captured = capture_graph(self._cuda, self.stream, lambda: self._enqueue(part))
+            prepared.graphs[part] = captured.graph
+            prepared.problem = prepared.problem or captured.problem
 
     def _prepare(self, batch: int) -> None:
         self._cuda.synchronize_stream(self.stream)  # clips of another number may be under way
@@ -169,12 +173,12 @@ class EngineLoop:
         bindings: list[dict[str, str]] = []
         tubes = _ANCHORS
         for engine in self._engines:
-            own = {"input_tubes_px": tubes, "next_tubes_px": f"{engine.spec.name}/next_tubes_px"}
+            own = {INPUT_TUBES_PX: tubes, NEXT_TUBES_PX: f"{engine.spec.name}/{NEXT_TUBES_PX}"}
             binding = {t.name: own.get(t.name, t.name) for t in (*engine.spec.inputs, *engine.spec.outputs)}
             for tensor in (*engine.spec.inputs, *engine.spec.outputs):
                 name = binding[tensor.name]
                 sizes[name] = max(sizes.get(name, 0), byte_size(tensor, self._max_batch))
-            tubes = binding.get("next_tubes_px", tubes)
+            tubes = binding.get(NEXT_TUBES_PX, tubes)
             bindings.append(binding)
         for name, size in sizes.items():
             if size:
@@ -206,30 +210,6 @@ class EngineLoop:
         for engine in self._of(part):
             engine.enqueue(self.stream)
             done(engine.spec.name)
-
-    def _record(self, part: Part, prepared: _Prepared) -> None:
-        """Keeps the graph; None where the library does something that cannot be recorded, which then runs without."""
-        problem: str | None = None
-        graph: int | None = None
-        self._cuda.begin_capture(self.stream)
-        try:
-            self._enqueue(part)
-        except StepError as error:
-            problem = str(error)
-        except BaseException:
-            with contextlib.suppress(StepError):  # a stream that goes on recording cannot be waited for
-                self._cuda.destroy_graph(self._cuda.end_capture(self.stream))
-            raise
-        try:
-            graph = self._cuda.end_capture(self.stream)
-        except StepError as error:
-            problem = problem or str(error)
-        if problem is not None and graph is not None:
-            with contextlib.suppress(StepError):
-                self._cuda.destroy_graph(graph)
-            graph = None
-        prepared.problem = prepared.problem or problem
-        prepared.graphs[part] = graph
 
     def _drop(self, batch: int) -> None:
         """Frees what a number of clips has; none of it may be under way."""

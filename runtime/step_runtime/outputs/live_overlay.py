@@ -9,7 +9,7 @@ from pathlib import Path
 from step.config import StepConfig
 from step_runtime.clips.channel import Channel, Stopped
 from step_runtime.clips.key_frame import KeyFrame
-from step_runtime.outputs.drawing import LabelledBox
+from step_runtime.outputs.box_labels import LabelledBox
 from step_runtime.outputs.overlay import OverlayWriter, box_along_tube
 from step_runtime.outputs.people import merge_classes
 from step_runtime.sources.base import Source, SourceFrame, Stoppable

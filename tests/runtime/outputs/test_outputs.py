@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from runtime_helpers import key_frame
 from step_runtime import merge_classes
-from step_runtime.outputs.drawing import LabelledBox, draw_boxes
+from step_runtime.outputs.box_labels import LabelledBox, draw_boxes
 from step_runtime.outputs.overlay import OverlayWriter, box_along_tube
 from step_runtime.outputs.tables import TableWriter
 from step_runtime.sources.frame_folder import image_frame
