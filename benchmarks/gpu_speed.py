@@ -28,7 +28,7 @@ _CLIPS_IN_FLIGHT = 2
 
 
 def measure(backend: Backend, frames: np.ndarray, runs: int) -> list[float]:
-    """Seconds a clip: the time between results while the next clip is already under configuration, after a warm-up."""
+    """Seconds a clip: the time between results while the next clip is already under way, after a warm-up."""
     for _ in range(3):
         backend.submit(frames).result()
     times_s: list[float] = []
@@ -69,7 +69,7 @@ def main() -> None:
     frames = np.random.RandomState(0).randint(
         0, 256, (1, shape.clip_frames, shape.image_size_px, shape.image_size_px, 3), np.uint8
     )
-    table = Table(title="measured: ms a clip, two clips under configuration")
+    table = Table(title="measured: ms a clip, two clips under way")
     for column in ("engines", "loop", "CUDA graph", "median", "p95", "device"):
         table.add_column(column)
     for library in manifest.engines:

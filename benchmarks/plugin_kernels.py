@@ -46,7 +46,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Variant:
-    """One configuration of doing an operator.
+    """One way to run an operator.
 
     Attributes:
         operator: which, with its dtype and frames.
@@ -62,7 +62,7 @@ class Variant:
 
 
 def traffic(sizes: Sizes) -> dict[str, dict[str, float]]:
-    """Bytes of each operator, by configuration of running it."""
+    """Bytes of each operator, by what runs it."""
     rows = {}
     for half in (True, False):
         for frames in (3, 9):

@@ -3,7 +3,7 @@
     python benchmarks/scaling.py --backend openvino --threads 2 --json scaling.json --plot docs/scaling.png
 
 Each axis changes one thing of the base and leaves the rest; every point runs in a process of its own, and those of an
-axis take rounds.
+axis run in rounds.
 """
 
 import argparse

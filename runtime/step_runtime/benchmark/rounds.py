@@ -49,7 +49,7 @@ class Row:
     @property
     def times_s(self) -> list[float]:
         """Seconds of the calls of all rounds."""
-        return [time_s for round in self.rounds_s for time_s in round]
+        return [time_s for times_s in self.rounds_s for time_s in times_s]
 
 
 def measure(

@@ -111,7 +111,7 @@ def test_stages_one_after_the_other_are_the_whole(tiny_bundle):
             np.testing.assert_allclose(parts, whole, atol=1e-4)
 
 
-def test_turns_go_round(tiny_bundle, monkeypatch):
+def test_rounds_alternate(tiny_bundle, monkeypatch):
     """A B C A B C, until all have enough."""
     order = []
 
