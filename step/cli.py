@@ -51,25 +51,6 @@ def takes(options: Callable[..., Options]) -> Callable[[Callable[[Options], None
     return decorate
 
 
-def takes_with_context(
-    options: Callable[..., Options],
-) -> Callable[[Callable[[click.Context, Options], None]], Callable[..., None]]:
-    """Does what `takes` does for a function that takes click's context before it.
-
-    Args:
-        options: the dataclass.
-    """
-
-    def decorate(function: Callable[[click.Context, Options], None]) -> Callable[..., None]:
-        @functools.wraps(function)
-        def called(context: click.Context, /, **values: Any) -> None:
-            function(context, options(**values))
-
-        return called
-
-    return decorate
-
-
 class OneLineCommand(click.Command):
     """A click command that answers bad input with one line on standard error and exit code 1.
 

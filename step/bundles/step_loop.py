@@ -16,6 +16,7 @@ from step.anchors import anchor_tubes
 from step.bundles.graph_spec import (
     BACKBONE,
     DETECT,
+    FUSED,
     INPUT_TUBES_PX,
     NEXT_TUBES_PX,
     Arrays,
@@ -30,6 +31,11 @@ Value = TypeVar("Value")
 def loop_graphs(num_steps: int) -> tuple[str, ...]:
     """Names of the graphs of a step loop, in the order in which they run."""
     return (BACKBONE, *map(step_graph_name, range(num_steps)), DETECT)
+
+
+def graphs_that_run(loop: str, num_steps: int) -> tuple[str, ...]:
+    """Names of the graphs of a loop, "fused" or "steps", in the order in which they run."""
+    return (FUSED,) if loop == "fused" else loop_graphs(num_steps)
 
 
 def first_tubes(config: StepConfig, *, batch: int) -> NDArray[np.float32]:

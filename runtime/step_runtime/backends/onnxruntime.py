@@ -27,7 +27,7 @@ from step.bundles.graph_spec import (
 )
 from step.bundles.manifest import Manifest
 from step.bundles.onnx_files import one_line, onnxruntime_failures
-from step.bundles.step_loop import each_step, first_tubes, loop_graphs, pass_on, run_steps
+from step.bundles.step_loop import each_step, first_tubes, graphs_that_run, pass_on, run_steps
 from step.detections import Detections
 from step.errors import ArgumentError, StepError
 from step.parity.tolerances import held_to
@@ -78,7 +78,7 @@ class OnnxRuntimeBackend:
         self._tracer = tracer
         self._manifest = manifest
         self._num_steps = num_steps
-        names = (FUSED,) if loop == "fused" else loop_graphs(num_steps)
+        names = graphs_that_run(loop, num_steps)
         self._memory, self._memory_id = _memory_of(device)
         self._tf32 = tf32 and self._memory == "cuda"
         options = session_options(threads)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from step.bundles.graph_spec import BACKBONE, CONTEXT, DETECT, FEATURES, FUSED, INPUT_TUBES_PX, RESULTS
 from step.bundles.manifest import Manifest
 from step.bundles.onnx_files import load_onnx
-from step.bundles.step_loop import each_step, first_tubes, loop_graphs, pass_on, run_steps
+from step.bundles.step_loop import each_step, first_tubes, graphs_that_run, pass_on, run_steps
 from step.detections import Detections
 from step.errors import ArgumentError, StepError
 from step.turns import Turns
@@ -80,7 +80,7 @@ class OpenVinoBackend:
         self._turns = Turns()
         self._num_steps = num_steps
         core, options = openvino.Core(), compile_options(threads)
-        names = (FUSED,) if loop == "fused" else loop_graphs(num_steps)
+        names = graphs_that_run(loop, num_steps)
         self._requests = {}
         for name in names:
             path = folder / manifest.graphs[name].file

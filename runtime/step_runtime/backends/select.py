@@ -48,12 +48,7 @@ def open_backend(
     model = find_model(model)
     _check_arguments(model, device, threads)
     if model.is_file():
-        if loop == "fused":
-            raise ArgumentError(
-                f"`loop` fused needs a bundle; {model} is a checkpoint, whose steps PyTorch runs one by one"
-            )
-        if backend not in ("auto", "torch"):
-            raise ArgumentError(f"{model} is a file; `backend` {backend} needs a bundle: step-export {model} -o BUNDLE")
+        _check_checkpoint(model, backend, loop)
         return open_torch(model, num_steps=num_steps, device=device, threads=threads, tracer=tracer)
     if backend == "torch":
         raise ArgumentError(
@@ -89,6 +84,15 @@ def _check_arguments(model: Path, device: str, threads: int | None) -> None:
         raise ArgumentError(f"`device` is {device!r}; give auto, cpu, cuda or cuda:N")
     if threads is not None and threads < 1:
         raise ArgumentError(f"`threads` is {threads}; it must be at least 1")
+
+
+def _check_checkpoint(model: Path, backend: BackendName, loop: Loop | None) -> None:
+    if loop == "fused":
+        raise ArgumentError(
+            f"`loop` fused needs a bundle; {model} is a checkpoint, whose steps PyTorch runs one by one"
+        )
+    if backend not in ("auto", "torch"):
+        raise ArgumentError(f"{model} is a file; `backend` {backend} needs a bundle: step-export {model} -o BUNDLE")
 
 
 def _candidates(backend: BackendName, device: str) -> list[tuple[BackendName, str]]:

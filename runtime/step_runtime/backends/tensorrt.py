@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from step.anchors import anchor_tubes
 from step.bundles.engines import check_batch
-from step.bundles.graph_spec import FUSED, RESULTS, Precision
+from step.bundles.graph_spec import RESULTS, Precision
 from step.bundles.libraries import Library, load_library
 from step.bundles.manifest import Manifest
-from step.bundles.step_loop import loop_graphs
+from step.bundles.step_loop import graphs_that_run
 from step.detections import Detections
 from step.errors import ArgumentError, StepError
 from step.parity.tolerances import held_to
@@ -129,7 +129,7 @@ class TensorRTBackend:
                 folder=folder,
                 manifest=manifest,
                 library=library,
-                names=[FUSED] if loop == "fused" else list(loop_graphs(num_steps)),
+                names=list(graphs_that_run(loop, num_steps)),
                 gpu=gpu,
                 cuda_graph=cuda_graph,
             )

@@ -19,9 +19,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from step.bundles.graph_spec import FUSED
 from step.bundles.manifest import read_bundle
-from step.bundles.step_loop import loop_graphs
+from step.bundles.step_loop import graphs_that_run
 from step.checkpoints.toy_model import find_model
 from step.data.dataset_folder import DatasetFolder
 from step.errors import StepError
@@ -166,7 +165,7 @@ def _files(configuration: Configuration) -> tuple[int, float | None]:
     if configuration.is_torch:
         return folder.stat().st_size, None
     manifest = read_bundle(folder)
-    names = (FUSED,) if configuration.loop == "fused" else loop_graphs(configuration.num_steps or manifest.num_steps)
+    names = graphs_that_run(configuration.loop, configuration.num_steps or manifest.num_steps)
     if configuration.library is None:
         return sum((folder / manifest.graphs[name].file).stat().st_size for name in names), None
     engines = [manifest.engines[configuration.library].engines[name] for name in names]

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from step.cli import OneLineGroup, progress_bar, takes_with_context
+from step.cli import OneLineGroup, progress_bar, takes
 from step.config import StepConfig
 from step.data.dataset_folder import DatasetFolder
 from step.errors import StepError
@@ -76,13 +76,13 @@ def _parse_ious(_ctx: click.Context, _param: click.Parameter, value: str) -> tup
 @click.option(
     "--html", "html_file", type=click.Path(path_type=Path), help="Write a page with curves and, given --data, mistakes."
 )
-@click.pass_context
-@takes_with_context(EvalCommand)
-def main(context: click.Context, command: EvalCommand) -> None:
+@takes(EvalCommand)
+def main(command: EvalCommand) -> None:
     """Scores detections by AVA's frame-mAP.
 
     The defaults are the STEP release's; the challenge's are --cap 50 --frames-without-truth drop.
     """
+    context = click.get_current_context()
     if context.invoked_subcommand is not None:
         _refuse_options_before(context)
         return
