@@ -19,8 +19,9 @@ from step_runtime.backends.select import BackendName, open_backend
 from step_runtime.clips.feature_reuse import MARGIN, plan_reuse
 from step_runtime.clips.feature_windows import WindowPlan
 from step_runtime.clips.key_frame import KeyFrame
-from step_runtime.clips.run_loop import ClipStarter, WindowStarter, run_loop
+from step_runtime.clips.run_loop import run_loop
 from step_runtime.clips.run_state import RunState
+from step_runtime.clips.starters import ClipStarter, WindowStarter
 from step_runtime.sources.base import Source
 from step_runtime.sources.open import find_sources, open_source, source_names
 from step_runtime.tracing.tracer import SILENT, Tracer

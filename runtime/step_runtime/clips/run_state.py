@@ -1,5 +1,8 @@
 """What a run can be asked about while it goes on."""
 
+import contextlib
+import time
+from collections.abc import Iterator
 from fractions import Fraction
 
 
@@ -13,3 +16,10 @@ class RunState:
         self.inference_s = 0.0
         self.problems: list[str] = []
         self.notes: list[str] = []  # what was chosen, skipped or bounded in reading, a line each
+
+    @contextlib.contextmanager
+    def inference(self) -> Iterator[None]:
+        """Counts what the block takes as time of the model."""
+        start_s = time.monotonic()
+        yield
+        self.inference_s += time.monotonic() - start_s

@@ -284,13 +284,13 @@ def test_a_failing_model_leaves_no_trace(step_run, make_video, tmp_path, monkeyp
 
 def test_a_failing_reader_leaves_no_trace(step_run, make_video, tmp_path, monkeypatch):
     (tmp_path / "trace.json").write_text("of an earlier run")
-    from step_runtime.clips import run_loop
+    from step_runtime.clips import starters
 
-    class FailingBuffer(run_loop.ClipBuffer):
+    class FailingBuffer(starters.ClipBuffer):
         def finish(self):
             raise StepError("the reader failed")
 
-    monkeypatch.setattr(run_loop, "ClipBuffer", FailingBuffer)
+    monkeypatch.setattr(starters, "ClipBuffer", FailingBuffer)
     code, _, error = step_run(make_video(frames=60))
     assert code == 1
     assert "error: the reader failed" in error
