@@ -102,9 +102,7 @@ class Detector:
         Raises:
             ValueError: frames of another dtype, shape or layout; the message says what was expected and what came.
         """
-        if not isinstance(frames, np.ndarray):
-            raise ValueError(f"frames: expected a NumPy array, got {type(frames).__name__}")
-        check_frames(frames.shape, frames.dtype.name, self.config)
+        self._check(frames)
         frames = np.ascontiguousarray(frames)
         size = self.backend.max_batch or len(frames)
         if len(frames) <= size:
@@ -140,7 +138,7 @@ class Detector:
         backend = self.backend
         if backend.loop != "steps" or not isinstance(backend, GivesEveryStep):
             raise StepError(f"the {backend.loop} loop of {backend.name} gives the last step only")
-        check_frames(frames.shape, frames.dtype.name, self.config)
+        self._check(frames)
         if len(frames) != 1:
             raise ValueError(f"frames: expected one clip, got {len(frames)}")
         filled = np.repeat(frames, backend.min_batch, axis=0)
@@ -185,6 +183,11 @@ class Detector:
                 yield from self._run_one(opened, every_s, state, reuse)
         else:
             yield from self._run_one(source, every_s, state, reuse)
+
+    def _check(self, frames: object) -> None:
+        if not isinstance(frames, np.ndarray):
+            raise ValueError(f"frames: expected a NumPy array, got {type(frames).__name__}")
+        check_frames(frames.shape, frames.dtype.name, self.config)
 
     def _run_one(
         self, source: Source, every_s: Fraction | None, state: RunState, reuse: WindowPlan | None
