@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from step_runtime.sources.video import video_name
 
 from step import StepDetector, load_checkpoint
-from step.checkpoints.toy_model import find_model
+from step.checkpoints.toy_model import find_checkpoint
 from step.cli import OneLineCommand
 from step.clips import clip_frame_indices
 from step.errors import StepError
@@ -160,7 +160,7 @@ def _area(box: Box) -> float:
 def _detector(checkpoint: str, threads: int | None) -> StepDetector:
     if threads is not None:
         torch.set_num_threads(threads)
-    return load_checkpoint(find_model(checkpoint))
+    return load_checkpoint(find_checkpoint(checkpoint))
 
 
 if __name__ == "__main__":

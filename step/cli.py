@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from step.checkpoints.toy_model import find_bundle
 from step.errors import ArgumentError, StepError
 from step.memory import is_memory_shortage
 from step.shown import make_console, shown
@@ -49,6 +51,17 @@ def takes(options: Callable[..., Options]) -> Callable[[Callable[[Options], None
         return called
 
     return decorate
+
+
+class BundlePath(click.Path):
+    """A bundle folder as a command's parameter; `toy` is the one in the package."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See `click.ParamType.convert`."""
+        return find_bundle(super().convert(value, param, ctx))
 
 
 class OneLineCommand(click.Command):

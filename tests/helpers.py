@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,7 @@ TINY = StepConfig(width=0.125, image_size_px=64, fc_dim=16)
 ONE_STEP = StepConfig(width=0.06, image_size_px=48, fc_dim=8, chunks=(1,))  # the least that has every kind of graph
 
 
+_LOOK_EVERY_S = 0.05
 MakeVideo = Callable[..., Path]
 Done = tuple[int, str, str]
 
@@ -98,6 +100,23 @@ def shown_index(pixels: NDArray[np.uint8]) -> int:
     quarter = pixels.shape[1] // 4
     low, high = (round((float(part.mean()) - 8) / 15) for part in (pixels[:, :quarter], pixels[:, -quarter:]))
     return 16 * high + low
+
+
+def wait_while_running(process: subprocess.Popen[str], is_so: Callable[[], bool], *, limit_s: float = 60) -> None:
+    """Waits until something is so that a process brings about; what it does can only be looked at again and again.
+
+    Raises:
+        AssertionError: the process ended, or the time was up, before.
+    """
+    for _ in range(int(limit_s / _LOOK_EVERY_S)):
+        if is_so():
+            return
+        try:
+            process.wait(_LOOK_EVERY_S)
+        except subprocess.TimeoutExpired:
+            continue
+        break
+    assert is_so(), f"exit code {process.poll()}: not so within {limit_s} s"
 
 
 def run_command(main: Callable[[list[str]], object], capsys: pytest.CaptureFixture[str], *arguments: object) -> Done:

@@ -18,7 +18,7 @@ from torch import nn
 from gpu_check.stage import Device
 from step import StepConfig, StepDetector, save_checkpoint
 from step.bundles.graph_spec import Precision
-from step.checkpoints.toy_model import find_model
+from step.checkpoints.toy_model import CHECKPOINT
 from step.data.toy.toy import generate_frames
 
 Model = Literal["full", "toy"]
@@ -31,7 +31,7 @@ _TOY_VIDEOS: dict[Device, dict[str, int]] = {"cuda": {"train": 48, "val": 6}, "n
 def find_checkpoint(model: Model, work: Path, device: Device) -> Path:
     """Finds or makes a checkpoint of the model."""
     if model == "toy" and device == "cuda":
-        return find_model("toy")
+        return CHECKPOINT
     path = work / f"full-{device}.pth"
     with FileLock(work / f"full-{device}.lock"):
         if not path.exists():

@@ -29,7 +29,7 @@ from step.bundles.manifest import (
     find_foreign,
     write_manifest,
 )
-from step.checkpoints.toy_model import find_model
+from step.checkpoints.toy_model import find_checkpoint
 from step.clips import check_thresholds
 from step.errors import ArgumentError
 from step.files.atomic import atomic_path, sha256
@@ -110,7 +110,7 @@ def export_bundle(
         ArgumentError: a setting out of range.
         StepError: a bad checkpoint, or nowhere to write.
     """
-    checkpoint, bundle = find_model(checkpoint), Path(bundle)
+    checkpoint, bundle = find_checkpoint(checkpoint), Path(bundle)
     _check_settings(settings)
     _check_replaceable(bundle)
     with _nobody_builds_in(bundle):

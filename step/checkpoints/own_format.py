@@ -17,7 +17,7 @@ from torch import Tensor
 
 from step.checkpoints import release_reader as release
 from step.checkpoints.state import load_state
-from step.checkpoints.toy_model import find_model
+from step.checkpoints.toy_model import find_checkpoint
 from step.config import StepConfig
 from step.errors import StepError
 from step.files.atomic import atomic_path
@@ -76,7 +76,7 @@ def load_checkpoint(path: str | Path) -> StepDetector:
         StepError: the file is missing, damaged, a pickle that would run code, or does not fit its own config; missing,
             unexpected and wrong-shaped parameters are named.
     """
-    path = find_model(path)
+    path = find_checkpoint(path)
     content = read_torch_file(path)
     if content.get("format") == FORMAT:
         if content.get("version") != FORMAT_VERSION:

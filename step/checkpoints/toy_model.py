@@ -1,7 +1,7 @@
-"""The small trained model that comes with the package (torch-free).
+"""The small trained model that comes with the package, as a checkpoint and as a bundle (torch-free).
 
 It finds the synthetic figures of `step-data toy` and says what they do; docs/training.md has the command that
-trained it.
+trained it, and `step-export toy -o BUNDLE` makes such a bundle.
 """
 
 from pathlib import Path
@@ -10,11 +10,22 @@ from step.bundles.manifest import MANIFEST
 
 FOLDER = Path(__file__).parent / "toy_model_files"
 CHECKPOINT = FOLDER / "model.pth"
+BUNDLE = FOLDER / "bundle"
 NAME = "toy"
+WHAT_IT_KNOWS = "the model toy knows drawn figures only (step-run --demo); what it says of real video means nothing"
 
 
-def find_model(model: str | Path) -> Path:
-    """Finds a model's path; `toy`, where no checkpoint or bundle of that name lies, is the packaged checkpoint."""
+def find_checkpoint(model: str | Path) -> Path:
+    """Finds a checkpoint's path; `toy`, where no model of that name lies, is the packaged one."""
+    return CHECKPOINT if is_packaged(model) else Path(model)
+
+
+def find_bundle(model: str | Path) -> Path:
+    """Finds a model's path; `toy`, where no model of that name lies, is the packaged bundle."""
+    return BUNDLE if is_packaged(model) else Path(model)
+
+
+def is_packaged(model: str | Path) -> bool:
+    """Says whether a model's name means the packaged one, not a checkpoint or bundle that lies here."""
     path = Path(model)
-    is_model = path.is_file() or (path / MANIFEST).exists()
-    return CHECKPOINT if str(model) == NAME and not is_model else path
+    return str(model) == NAME and not (path.is_file() or (path / MANIFEST).exists())

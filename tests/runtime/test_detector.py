@@ -1,6 +1,7 @@
 """Detector.run: threads, order, failures; with a backend that needs no model."""
 
 import itertools
+import math
 import threading
 import time
 from fractions import Fraction
@@ -14,6 +15,7 @@ from step_runtime.backends.base import Finished
 from step_runtime.sources.video import VideoSource
 
 from step import Detections, StepConfig, StepError
+from step.clips import clip_offsets_s
 
 CONFIG = StepConfig(image_size_px=32)
 
@@ -24,16 +26,14 @@ class RecordingBackend:
     name, device, loop, config = "recording", "none", "fused", CONFIG
     min_batch, max_batch, depth = 1, None, 1
 
-    def __init__(self, *, fail_at: int | None = None, delay_s: float = 0.0) -> None:
+    def __init__(self, *, fail_at: int | None = None) -> None:
         self.clips: list[np.ndarray] = []
         self.fail_at = fail_at
-        self.delay_s = delay_s
         self.closed = False
 
     def submit(self, frames):
         if len(self.clips) == self.fail_at:
             raise StepError("the worker failed")
-        time.sleep(self.delay_s)
         self.clips.append(frames)
         detections = Detections(
             boxes=np.array([[[0.25, 0.25, 0.75, 0.75], [0, 0, 0, 0]]], np.float32),
@@ -58,12 +58,39 @@ class LiveSource:
     def __init__(self, inner, fail_after: int | None = None):
         self.inner = inner
         self.fail_after = fail_after
+        self.given, self.ended, self.changed = 0, False, threading.Condition()
 
     def frames(self):
         for index, frame in enumerate(self.inner.frames()):
             if index == self.fail_after:
                 raise OSError("the reader failed")
             yield frame
+            self._note(given=index + 1)
+        self._note(given=self.given, ended=True)
+
+    def _note(self, *, given: int, ended: bool = False) -> None:
+        with self.changed:
+            self.given, self.ended = given, ended
+            self.changed.notify_all()
+
+
+class SlowBackend(RecordingBackend):
+    """Takes as long for a clip as its source for the frames of eight, until the source ends."""
+
+    frames_a_clip = 40
+
+    def __init__(self, source: LiveSource) -> None:
+        super().__init__()
+        self.source = source
+        self.waited_s: list[float] = []
+
+    def submit(self, frames):
+        start_s = time.monotonic()
+        wanted = self.source.given + self.frames_a_clip
+        with self.source.changed:
+            assert self.source.changed.wait_for(lambda: self.source.ended or self.source.given >= wanted, timeout=60)
+        self.waited_s.append(time.monotonic() - start_s)
+        return super().submit(frames)
 
 
 def _alive() -> list[str]:
@@ -128,14 +155,15 @@ def test_live_sources_drop_the_oldest_clips(make_video):
     source = LiveSource(VideoSource(str(make_video(frames=240))))
     state = RunState()
     found, dropped = [], []
-    for key in Detector(RecordingBackend(delay_s=0.2)).run(source, every_s=Fraction(1, 5), state=state):
+    backend = SlowBackend(source)
+    for key in Detector(backend).run(source, every_s=Fraction(1, 5), state=state):
         found.append(key)
         dropped.append(state.dropped_clips)
     assert dropped[-2] > 0  # told while the run goes on, not only at its end
     assert state.dropped_clips > 0
     assert len(found) + state.dropped_clips == 48
     assert found[-1].time_s == Fraction(47, 5)
-    assert all(key.lag_s >= 0.2 for key in found)
+    assert all(key.lag_s >= waited_s for key, waited_s in zip(found, backend.waited_s, strict=True))
 
 
 class PipelinedBackend(RecordingBackend):
@@ -146,34 +174,51 @@ class PipelinedBackend(RecordingBackend):
     def __init__(self):
         super().__init__()
         self.order: list[str] = []
+        self.answered = threading.Condition()
 
     def submit(self, frames):
         self.order.append("submit")
         detections = super().submit(frames).detections
-        return SimpleNamespace(result=lambda: self.order.append("result") or detections)
+
+        def result():
+            with self.answered:
+                self.order.append("result")
+                self.answered.notify_all()
+            return detections
+
+        return SimpleNamespace(result=result)
 
 
 def test_a_second_clip_is_started_while_the_first_is_computed(make_video):
     backend = PipelinedBackend()
-    clips = Detector(backend).run(make_video(frames=100))
+    source = LiveSource(VideoSource(str(make_video(frames=100))))
+    source.is_live = False
+    clips = Detector(backend).run(source)
     next(clips)
-    time.sleep(1)  # the reader is ahead now: clips are waiting
+    with source.changed:  # the reader goes ahead until clips are waiting
+        assert source.changed.wait_for(lambda: source.given >= 90, timeout=60)
     assert [key.time_s for key in clips] == [1, 2, 3]
     assert ("submit", "submit") in itertools.pairwise(backend.order)
     assert backend.order.count("result") == 4
 
 
 def test_a_result_does_not_wait_for_the_next_clip(make_video):
-    class PacedSource(LiveSource):
+    backend = PipelinedBackend()
+    every_s, last_offset_s = Fraction(2, 5), clip_offsets_s(CONFIG.clip_frames)[-1]
+
+    class WaitingSource(LiveSource):
+        """Gives the frames of the next clip when the result of the last one was taken."""
+
         def frames(self):
             for frame in super().frames():
-                time.sleep(0.02)
                 yield frame
+                whole_clips = math.ceil((frame.time_s - last_offset_s) / every_s)
+                with backend.answered:
+                    assert backend.answered.wait_for(lambda: backend.order.count("result") >= whole_clips, timeout=60)  # noqa: B023
 
-    backend = PipelinedBackend()
-    source = PacedSource(VideoSource(str(make_video(frames=60))))
-    assert len(list(Detector(backend).run(source, every_s=Fraction(2, 5)))) >= 4
-    assert backend.order[:4] == ["submit", "result"] * 2  # the last clips come together, when the video ends
+    source = WaitingSource(VideoSource(str(make_video(frames=60))))
+    assert len(list(Detector(backend).run(source, every_s=every_s))) >= 4
+    assert backend.order[:6] == ["submit", "result"] * 3  # the last clips come together, when the video ends
 
 
 def test_a_video_that_breaks_off_leaves_a_problem(make_video):

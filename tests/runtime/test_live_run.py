@@ -12,6 +12,7 @@ from pathlib import Path
 
 import av
 import pytest
+from helpers import wait_while_running
 from live_server import serve_live
 from rich.console import Console
 from step_runtime.outputs.appended_file import AppendedFile
@@ -38,12 +39,7 @@ def _start(url: str, bundle: Path, out: Path, *words: str) -> subprocess.Popen[s
 
 
 def _wait_for_lines(process: subprocess.Popen[str], path: Path, count: int = 1) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        if path.is_file() and len(path.read_text().splitlines()) >= count:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"{path} has not {count} lines")
+    wait_while_running(process, lambda: path.is_file() and len(path.read_text().splitlines()) >= count)
 
 
 def _check_whole(out: Path) -> None:

@@ -7,7 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
-import time
+import threading
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,9 +15,10 @@ import av
 import cv2
 import numpy as np
 import pytest
-from helpers import REAL_VIDEOS, numbered_picture, shared_path
+from helpers import REAL_VIDEOS, numbered_picture, shared_path, wait_while_running
 from step_runtime import Detector
 from step_runtime.outputs import run_source
+from step_runtime.outputs.overlay import OverlayWriter
 from step_runtime.sources.video import VideoSource
 
 STEP_RUN = Path(sys.executable).with_name("step-run")
@@ -222,16 +223,17 @@ def test_full_disk(limit, make_video, tiny_bundle, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def _written(out: Path, name: str) -> int:
+    """How many bytes a run has written to a file that it has not put into place."""
+    return sum(path.stat().st_size for path in out.parent.glob(f".step-*/new/{name}"))
+
+
 def test_interrupt_keeps_what_came_before(make_video, tiny_bundle, tmp_path):
     video, out = make_video(frames=250), tmp_path / "out"
     words = [str(STEP_RUN), str(video), "--model", str(tiny_bundle), "--out", str(out), "--every", "frame"]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environment)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not any(
-        path.stat().st_size > 0 for path in out.parent.glob(".step-*/new/detections.jsonl")
-    ):
-        time.sleep(0.05)
+    wait_while_running(process, lambda: _written(out, "detections.jsonl") > 0)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
@@ -264,6 +266,8 @@ def test_url(make_video, tiny_bundle, tmp_path):
 def test_live_overlay(make_video, tiny_bundle, tmp_path, monkeypatch):
     """A live source cannot be read again: frames are drawn as they come, with the newest result's age."""
 
+    room = threading.Semaphore(4)  # a real stream gives no more than can be drawn
+
     class Live(VideoSource):
         def __init__(self, location):
             super().__init__(location)
@@ -271,8 +275,16 @@ def test_live_overlay(make_video, tiny_bundle, tmp_path, monkeypatch):
 
         def frames(self):
             for frame in super().frames():
-                time.sleep(0.04)  # slower than a busy machine encodes
+                assert room.acquire(timeout=60)
                 yield frame
+
+    draw = OverlayWriter.draw
+
+    def drawn(*arguments, **options):
+        draw(*arguments, **options)
+        room.release()
+
+    monkeypatch.setattr(OverlayWriter, "draw", drawn)
 
     video = make_video(frames=100)
     monkeypatch.setattr(run_source, "open_source", lambda location, **_options: Live(str(location)))
@@ -295,10 +307,7 @@ def test_interrupt_while_the_rest_is_drawn(make_video, tiny_bundle, tmp_path):
     video, out = make_video(frames=2500, size=(640, 480)), tmp_path / "out"
     words = [str(STEP_RUN), str(video), "--model", str(tiny_bundle), "--out", str(out), "--every", "1000"]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not list(out.parent.glob(".step-*/new/overlay.mp4")):
-        time.sleep(0.05)
-    time.sleep(1.5)
+    wait_while_running(process, lambda: _written(out, "overlay.mp4") > 100_000)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors

@@ -11,7 +11,9 @@ from rich.table import Table
 
 from step.bundles.engines import BuildOptions, EngineSet
 from step.bundles.libraries import LIBRARIES, Library
+from step.checkpoints.toy_model import NAME, is_packaged
 from step.cli import OneLineCommand
+from step.errors import StepError
 from step.shown import make_console
 from step_export.engines.options import BuildChoices, with_build_options
 from step_export.engines.writer import build_engines
@@ -36,6 +38,11 @@ def main(
 
     tensorrt builds for the GPU of this machine, tensorrt-rtx on any machine for RTX GPUs since Ampere.
     """
+    if is_packaged(bundle):
+        raise StepError(
+            f"{bundle}: the packaged bundle is not written to; make one of your own: step-export {NAME} -o BUNDLE "
+            f"--engine {library}"
+        )
     options = choices.options(cast(Library, library), batch=batch)
     build_with_bar(bundle, options, timing_cache=choices.timing_cache, device=choices.device, force=force)
 

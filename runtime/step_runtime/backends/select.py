@@ -9,8 +9,9 @@ from typing import Literal
 from step.bundles.graph_spec import FUSED
 from step.bundles.libraries import LIBRARIES
 from step.bundles.manifest import DEFAULT_THRESHOLDS, Manifest, Thresholds, read_bundle
-from step.checkpoints.toy_model import find_model
+from step.checkpoints.toy_model import NAME, find_bundle, find_checkpoint
 from step.errors import ArgumentError, StepError
+from step.nearest import did_you_mean
 from step_runtime.backends.base import Backend, Loop
 from step_runtime.tracing.tracer import SILENT, Tracer
 
@@ -32,7 +33,7 @@ def open_backend(
     """Loads a model.
 
     Args:
-        model: a bundle folder, a checkpoint file for the torch backend, or `toy`, the checkpoint in the package.
+        model: a bundle folder, a checkpoint file for the torch backend, or `toy`, the model in the package.
         backend: "auto" takes PyTorch for a checkpoint, and for a bundle the first that can of TensorRT, TensorRT-RTX,
             ONNX Runtime on CUDA, ONNX Runtime on the CPU.
         loop: None takes the fused graph where the bundle has it and all steps are wanted, else the step loop.
@@ -45,7 +46,7 @@ def open_backend(
     Raises:
         StepError: no such model, backend, loop, step count or device.
     """
-    model = find_model(model)
+    model = find_checkpoint(model) if backend == "torch" else find_bundle(model)
     _check_arguments(model, device, threads)
     if model.is_file():
         _check_checkpoint(model, backend, loop)
@@ -79,7 +80,8 @@ def open_backend(
 
 def _check_arguments(model: Path, device: str, threads: int | None) -> None:
     if not model.exists():
-        raise StepError(f"{model}: no such bundle; make one with: step-export model.pth -o {model}")
+        offer = did_you_mean(str(model), (NAME, *(str(path) for path in model.parent.glob("*"))))
+        raise StepError(f"{model}: no such bundle{offer or f'; make one with: step-export model.pth -o {model}'}")
     if device not in ("auto", "cpu", "cuda") and not (device.startswith("cuda:") and device[5:].isdecimal()):
         raise ArgumentError(f"`device` is {device!r}; give auto, cpu, cuda or cuda:N")
     if threads is not None and threads < 1:

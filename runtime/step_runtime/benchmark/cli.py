@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from step.bundles.manifest import read_bundle
-from step.checkpoints.toy_model import CHECKPOINT, NAME, find_model
+from step.checkpoints.toy_model import CHECKPOINT, NAME, find_checkpoint
 from step.cli import OneLineCommand, OneLineGroup, progress_bar, takes
 from step.config import StepConfig
 from step.errors import StepError
@@ -76,7 +76,7 @@ class BenchCommand:
             check_packages("--html")
         if not self.seconds >= 0:
             raise StepError(f"--seconds is {self.seconds}; it must be at least 0")
-        if self.checkpoint is not None and not find_model(self.checkpoint).is_file():
+        if self.checkpoint is not None and not find_checkpoint(self.checkpoint).is_file():
             raise StepError(f"--checkpoint {self.checkpoint}: no such file; give the .pth that was exported")
         _numbers("--batch", self.batches)
         if self.steps is not None:

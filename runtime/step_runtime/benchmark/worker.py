@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from step.bundles.manifest import read_bundle
 from step.bundles.step_loop import graphs_that_run
-from step.checkpoints.toy_model import find_model
+from step.checkpoints.toy_model import find_bundle, find_checkpoint
 from step.data.dataset_folder import DatasetFolder
 from step.errors import StepError
 from step.evaluation.scoring import score_files
@@ -161,9 +161,9 @@ def _open(configuration: Configuration) -> Backend:
 
 def _files(configuration: Configuration) -> tuple[int, float | None]:
     """Bytes of the files that the configuration loads, and seconds that its engines took to build."""
-    folder = find_model(Path(configuration.model))
     if configuration.is_torch:
-        return folder.stat().st_size, None
+        return find_checkpoint(configuration.model).stat().st_size, None
+    folder = find_bundle(configuration.model)
     manifest = read_bundle(folder)
     names = graphs_that_run(configuration.loop, configuration.num_steps or manifest.num_steps)
     if configuration.library is None:

@@ -8,7 +8,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from step.cli import OneLineCommand
+from step.cli import BundlePath, OneLineCommand
 from step.shown import make_console
 from step_runtime.doctor.findings import Finding, Status, examine
 
@@ -17,7 +17,7 @@ _MARKS: dict[Status, str] = {"ok": "[green]ok[/]", "absent": "[yellow]no[/]", "f
 
 
 @click.command(cls=OneLineCommand)
-@click.argument("bundle", required=False, type=click.Path(path_type=Path))
+@click.argument("bundle", required=False, type=BundlePath())
 @click.argument("video", required=False)
 def main(bundle: Path | None, video: str | None) -> None:
     """Says what this machine has, whether BUNDLE is whole and what would run it, and whether VIDEO can be decoded.

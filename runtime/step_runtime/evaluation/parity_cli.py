@@ -9,7 +9,7 @@ import click
 
 from step.bundles.graph_spec import Precision
 from step.bundles.manifest import Manifest, Thresholds, read_bundle
-from step.cli import OneLineCommand, progress_bar, takes
+from step.cli import BundlePath, OneLineCommand, progress_bar, takes
 from step.errors import StepError
 from step.shown import make_console
 from step_runtime.backends.base import Loop
@@ -87,7 +87,7 @@ class ParityCommand:
 
 
 @click.command(cls=OneLineCommand)
-@click.argument("bundles", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="BUNDLE...")
+@click.argument("bundles", type=BundlePath(), nargs=-1, required=True, metavar="BUNDLE...")
 @click.option("--checkpoint", required=True, type=click.Path(path_type=Path), help="The .pth that was exported.")
 @click.option(
     "--data", required=True, type=click.Path(path_type=Path), help="Folder with SPLIT.csv and frames or videos, or toy."

@@ -14,7 +14,7 @@ from rich.status import Status
 
 from step.bundles.graph_spec import FUSED
 from step.bundles.manifest import Manifest, ParityRow, read_bundle
-from step.cli import OneLineCommand, takes
+from step.cli import BundlePath, OneLineCommand, takes
 from step.errors import StepError
 from step.parity.compare import ComparedModel, NamedClip, compare
 from step.parity.runner import GraphRunner
@@ -56,7 +56,7 @@ class VerifyCommand:
 
 
 @click.command(cls=OneLineCommand, context_settings={"show_default": True})
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=BundlePath())
 @click.option(
     "--backends",
     metavar="A,B",

@@ -1,7 +1,6 @@
 """`step-bench roofline`: how far each stage of a clip is from what the machine can do at most."""
 
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,11 @@ import click
 from rich.markup import escape
 
 from step.bundles.manifest import read_bundle
-from step.checkpoints.toy_model import NAME
+from step.checkpoints.toy_model import find_bundle
 from step.cli import OneLineCommand, takes
 from step.errors import StepError
 from step.files.atomic import atomic_path, check_outputs
 from step.shown import make_console
-from step_runtime.benchmark.model_export import export_model
 from step_runtime.benchmark.roofline.known_gpus import known_gpu
 from step_runtime.benchmark.roofline.peaks import Peaks, measure_cpu_peaks, measure_cuda_peaks, usable_threads
 from step_runtime.benchmark.roofline.report import roofline_figure, roofline_markdown, roofline_table, summary_lines
@@ -83,13 +81,8 @@ def roofline_command(command: RooflineCommand) -> None:
     if peaks is None and (busy := _load()) > _MOST_LOAD:
         line = f"the machine is busy (load {busy:.1f}): times will be too long, and shares of the limit too small"
         console.print(line, soft_wrap=True, highlight=False)
-    with tempfile.TemporaryDirectory() as scratch, console.status("starting") as status:
-        folder = command.bundle
-        if str(folder) == NAME and not folder.exists():
-            status.update("exporting the toy model")
-            folder = Path(scratch) / NAME
-            export_model(NAME, folder)
-        result = _measure(command, folder, peaks, report=lambda what: status.update(escape(what)))
+    with console.status("starting") as status:
+        result = _measure(command, find_bundle(command.bundle), peaks, report=lambda what: status.update(escape(what)))
     console.print(roofline_table(result))
     for line in summary_lines(result):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
