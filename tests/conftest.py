@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: tiny and full-size models, bundles, synthetic videos, the reference material."""
 
 import csv
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from step_runtime import Detector
 from torch import nn
 
 from step import StepDetector, save_checkpoint
+from step.checkpoints.toy_model import BUNDLE
 from step.data.dataset_folder import DatasetFolder
 from step.data.extract import extract
 
@@ -38,9 +40,7 @@ _LONGEST_FILES = (
 
 
 # Fixtures that export, and files that train, build or run commands in processes: `make test-fast` leaves them out.
-_EXPORTS = frozenset(
-    {"golden_bundles", "golden_checkpoint", "half_bundle", "lively_bundle", "tiny_bundle", "toy_bundle"}
-)
+_EXPORTS = frozenset({"golden_bundles", "golden_checkpoint", "half_bundle", "lively_bundle", "tiny_bundle"})
 _LONG_FILES = frozenset(
     {
         *_LONGEST_FILES,
@@ -190,12 +190,8 @@ def tiny_bundle(tiny_checkpoint: Path, make_once: MakeOnce) -> Path:
 
 @pytest.fixture(scope="session")
 def toy_bundle(make_once: MakeOnce) -> Path:
-    """The packaged model, exported."""
-
-    def fill(folder: Path) -> None:
-        export_bundle("toy", folder / "bundle", ExportSettings(verify=False))
-
-    return make_once("toy", fill) / "bundle"
+    """A copy of the packaged model, which tests may write to."""
+    return make_once("toy", lambda folder: shutil.copytree(BUNDLE, folder / "bundle") and None) / "bundle"
 
 
 @pytest.fixture(scope="session")

@@ -37,6 +37,7 @@ from step.models.graphs import graph_modules
 from step.revision import project_version
 from step_export.graphs.fold_batch_norm import fold_batch_norm
 from step_export.graphs.fold_padding import fold_padding
+from step_export.graphs.join import join_graphs
 from step_export.graphs.onnx_export import export_graph
 from step_export.graphs.verify import verify_graphs
 
@@ -247,16 +248,21 @@ def _write_graphs(
         folded.half_networks(settings.keep_fp32)
     specs = graph_specs(detector.config, options)
     modules = graph_modules(folded, options, score_threshold=settings.score_threshold, nms_iou=settings.nms_iou)
-    wanted = [name for name in specs if settings.graphs == "all" or (name == FUSED) == (settings.graphs == "fused")]
+    parts = [name for name in specs if name != FUSED]
+    models: dict[str, onnx.ModelProto] = {}
+    for index, name in enumerate(parts, 1):
+        progress(f"exporting {specs[name].file_name} ({index}/{len(parts)})")
+        models[name] = export_graph(modules[name], specs[name], config=detector.config, opset=settings.opset)
+        fold_padding(models[name])
+    if settings.graphs != "steps":
+        progress(f"joining them to {specs[FUSED].file_name}")
+        models[FUSED] = join_graphs(models, specs[FUSED], config=detector.config, num_steps=options.num_steps)
     files: dict[str, Path] = {}
-    for index, name in enumerate(wanted, 1):
-        progress(f"exporting {specs[name].file_name} ({index}/{len(wanted)})")
-        model = export_graph(modules[name], specs[name], config=detector.config, opset=settings.opset)
-        fold_padding(model)
-        if not settings.plugins:
-            model = onnx.inliner.inline_local_functions(model)
-        files[name] = folder / specs[name].file_name
-        onnx.save(model, files[name])
+    for name in specs:  # the fused graph first
+        if settings.graphs == "all" or (name == FUSED) == (settings.graphs == "fused"):
+            model = models[name] if settings.plugins else onnx.inliner.inline_local_functions(models[name])
+            files[name] = folder / specs[name].file_name
+            onnx.save(model, files[name])
     return files
 
 

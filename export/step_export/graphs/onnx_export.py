@@ -27,6 +27,7 @@ _TORCH_DTYPES = {
     "float32": torch.float32,
     "int64": torch.int64,
 }
+_STACK_TRACE = "pkg.torch.onnx.stack_trace"
 _TRACE_BATCH = 2  # torch.export treats sizes 0 and 1 as constants, so a dynamic batch is traced with two clips
 
 
@@ -64,6 +65,7 @@ def export_graph(module: nn.Module, spec: GraphSpec, *, config: StepConfig, opse
         )
     assert program is not None
     model = program.model_proto
+    _forget_paths(model)
     _add_functions(model, config=config, opset=opset)
     _check_interface(model, spec)
     onnx.checker.check_model(model)
@@ -136,6 +138,14 @@ def _add_functions(model: onnx.ModelProto, *, config: StepConfig, opset: int) ->
         )
     if ours and all(entry.domain != DOMAIN for entry in model.opset_import):
         model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
+
+
+def _forget_paths(model: onnx.ModelProto) -> None:
+    """Drops where each node came from in Python: paths of this machine, which make every export another file."""
+    for node in model.graph.node:
+        kept = [entry for entry in node.metadata_props if entry.key != _STACK_TRACE]
+        del node.metadata_props[:]
+        node.metadata_props.extend(kept)
 
 
 def _check_interface(model: onnx.ModelProto, spec: GraphSpec) -> None:

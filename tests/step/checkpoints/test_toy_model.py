@@ -1,14 +1,17 @@
 """The packaged toy model: its size, what it finds, as its log says, and the same mAP in every form."""
 
 import json
+from pathlib import Path
 
 import pytest
 from helpers import run_command
 from step_runtime.evaluation.cli import main as step_eval
 
 from step import load_checkpoint
-from step.checkpoints.toy_model import CHECKPOINT, FOLDER
+from step.bundles.manifest import read_bundle
+from step.checkpoints.toy_model import BUNDLE, CHECKPOINT, FOLDER, find_bundle, find_checkpoint
 from step.data.toy import toy_cache
+from step.files.atomic import sha256
 from step.training.config import read_config
 
 WANTED = 0.80
@@ -26,6 +29,26 @@ def test_what_is_shipped():
     assert read_config(str(FOLDER / "config.yaml"), kind="detect", changes={"data.folder": "toy-ava"}) == read_config(
         "toy_detect.yaml", kind="detect"
     )
+
+
+def test_the_shipped_bundle_is_the_checkpoints():
+    manifest = read_bundle(BUNDLE)
+    assert manifest.source.sha256 == sha256(CHECKPOINT)
+    assert manifest.config == load_checkpoint("toy").config
+    assert manifest.parity
+    assert all(row.passed for row in manifest.parity)
+    for name in manifest.graphs:
+        assert b"site-packages" not in (BUNDLE / f"{name}.onnx").read_bytes()  # no paths of whoever exported it
+
+
+def test_what_toy_means(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert (find_bundle("toy"), find_checkpoint("toy")) == (BUNDLE, CHECKPOINT)
+    assert find_bundle("other") == find_checkpoint("other") == Path("other")
+    Path("toy").mkdir()  # a data set, perhaps
+    assert find_bundle("toy") == BUNDLE
+    (Path("toy") / "manifest.json").touch()
+    assert find_bundle("toy") == find_checkpoint("toy") == Path("toy")
 
 
 @pytest.fixture
