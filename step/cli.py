@@ -61,7 +61,7 @@ class BundlePath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """See `click.ParamType.convert`."""
-        return find_bundle(super().convert(value, param, ctx))
+        return find_bundle(str(super().convert(value, param, ctx)))
 
 
 class OneLineCommand(click.Command):

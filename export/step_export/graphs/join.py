@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from step.anchors import anchor_tubes
@@ -91,7 +92,7 @@ def _append_anchors(graph: onnx.GraphProto, spec: GraphSpec, config: StepConfig)
     if isinstance(batch, int):
         graph.initializer.append(numpy_helper.from_array(np.repeat(anchors_px[None], batch, axis=0), _ANCHORS))
         return _ANCHORS
-    constants = {_ANCHORS: anchors_px[None], f"{_ANCHORS}/sizes": np.array(anchors_px.shape, np.int64)}
+    constants: dict[str, NDArray[np.generic]] = {_ANCHORS: anchors_px[None], f"{_ANCHORS}/sizes": np.array(anchors_px.shape, np.int64)}
     graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
     clips, shape, tubes = (f"{_ANCHORS}/{name}" for name in ("clips", "shape", "tubes"))
     graph.node.extend(
