@@ -92,7 +92,10 @@ def _append_anchors(graph: onnx.GraphProto, spec: GraphSpec, config: StepConfig)
     if isinstance(batch, int):
         graph.initializer.append(numpy_helper.from_array(np.repeat(anchors_px[None], batch, axis=0), _ANCHORS))
         return _ANCHORS
-    constants: dict[str, NDArray[np.generic]] = {_ANCHORS: anchors_px[None], f"{_ANCHORS}/sizes": np.array(anchors_px.shape, np.int64)}
+    constants: dict[str, NDArray[np.generic]] = {
+        _ANCHORS: anchors_px[None],
+        f"{_ANCHORS}/sizes": np.array(anchors_px.shape, np.int64),
+    }
     graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
     clips, shape, tubes = (f"{_ANCHORS}/{name}" for name in ("clips", "shape", "tubes"))
     graph.node.extend(
