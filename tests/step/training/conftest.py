@@ -6,15 +6,31 @@ from helpers import run_command
 from torchvision_on_cpu import load_torchvision
 from training_helpers import detect_config
 
+from step.data import stored_image
+from step.data.toy.toy import generate, generate_frames
+
 load_torchvision()
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    from step.data.toy.toy import generate
+VIDEOS = {"train": 2, "val": 1}
 
-    folder = tmp_path_factory.mktemp("toy") / "toy"
-    generate(folder, videos={"train": 2, "val": 1})
+
+@pytest.fixture(scope="session")
+def data(make_once):
+    """Toy AVA as extracted frames, small ones: reading them takes no time beside training."""
+
+    def fill(folder):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(stored_image, "HEIGHT_PX", 60)
+            generate_frames(folder / "toy", videos=VIDEOS)
+
+    return make_once("training-frames", fill) / "toy"
+
+
+@pytest.fixture
+def data_of_videos(tmp_path):
+    folder = tmp_path / "videos-of-toy"
+    generate(folder, videos=VIDEOS)
     return folder
 
 

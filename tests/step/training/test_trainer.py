@@ -1,7 +1,6 @@
 """step-train end to end on a few clips: files, losses, weights, failures."""
 
 import json
-import shutil
 
 import pytest
 import torch
@@ -165,9 +164,9 @@ def test_a_gradient_that_is_no_number(train, tmp_path, monkeypatch):
     assert_one_error(done, r"the gradient of all losses is inf at update 0; its clips are in .*not_finite.json")
 
 
-def test_what_a_worker_cannot_load(train, data, tmp_path):
+def test_what_a_worker_cannot_load(train, data_of_videos, tmp_path):
     """One line, also from another process; and a missing video before training begins."""
-    shutil.copytree(data, tmp_path / "broken")
+    data_of_videos.rename(tmp_path / "broken")
     video = tmp_path / "broken" / "videos" / "train_001.mp4"
     video.write_bytes(b"no video")
     done = train(data__folder=str(tmp_path / "broken"), data__cache=False, data__workers=1)
