@@ -40,7 +40,9 @@ _LONGEST_FILES = (
 
 
 # Fixtures that export, and files that train, build or run commands in processes: `make test-fast` leaves them out.
-_EXPORTS = frozenset({"golden_bundles", "golden_checkpoint", "half_bundle", "lively_bundle", "tiny_bundle"})
+_EXPORTS = frozenset(
+    {"golden_bundles", "golden_checkpoint", "half_bundle", "lively_bundle", "one_step_bundle", "tiny_bundle"}
+)
 _LONG_FILES = frozenset(
     {
         *_LONGEST_FILES,
@@ -192,6 +194,17 @@ def tiny_bundle(tiny_checkpoint: Path, make_once: MakeOnce) -> Path:
 def toy_bundle(make_once: MakeOnce) -> Path:
     """A copy of the packaged model, which tests may write to."""
     return make_once("toy", lambda folder: shutil.copytree(BUNDLE, folder / "bundle") and None) / "bundle"
+
+
+@pytest.fixture(scope="session")
+def one_step_bundle(make_once: MakeOnce) -> Path:
+    """The smallest model in fp32, every graph, any number of clips; not verified, which its tests do."""
+
+    def fill(folder: Path) -> None:
+        save_checkpoint(make_detector(ONE_STEP), folder / "model.pth")
+        export_bundle(folder / "model.pth", folder / "bundle", ExportSettings(verify=False))
+
+    return make_once("one-step", fill) / "bundle"
 
 
 @pytest.fixture(scope="session")

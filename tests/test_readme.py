@@ -32,7 +32,7 @@ SHORTER = {
     "-o bundle-rtx": "-o bundle-rtx --graphs fused --no-verify",
     "--train 240 --val 20": "--train 1 --val 1",
     "--most 10000000": "--most 100000",
-    "model.pth -o bundle-fp16 ": "model.pth -o bundle-fp16 --no-verify ",
+    "model.pth -o bundle-fp16 ": "model.pth -o bundle-fp16 --no-verify --steps 1 ",
     "-o bundle-standard": "-o bundle-standard --graphs fused --no-verify",
 }
 

@@ -1,12 +1,14 @@
 """`step-export` as a user types it."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import make_detector
+from helpers import assert_one_error, make_detector, run_command
+from step_export.cli import main
 
 from step import StepConfig, save_checkpoint
 from step.bundles.manifest import read_bundle
@@ -59,12 +61,13 @@ def test_prints_and_stores_the_parity_table(checkpoint, tmp_path):
         (["--precision", "int8"], "'int8'"),
     ],
 )
-def test_bad_options(arguments, said, checkpoint, tmp_path):
-    assert_one_line(step_export(checkpoint, "-o", tmp_path / "bundle", *arguments), said)
+def test_bad_options(arguments, said, checkpoint, tmp_path, capsys):
+    words = (checkpoint, "-o", tmp_path / "bundle", *arguments)
+    assert_one_error(run_command(main, capsys, *words), re.escape(said))
     assert not list(tmp_path.iterdir())
 
 
-def test_bad_checkpoints(checkpoint, tmp_path):
+def test_bad_checkpoints(checkpoint, tmp_path, capsys):
     broken, foreign, other = tmp_path / "broken.pth", tmp_path / "foreign.pth", tmp_path / "other.pth"
     broken.write_bytes(checkpoint.read_bytes()[:1000])
     foreign.write_text("hello")
@@ -75,7 +78,7 @@ def test_bad_checkpoints(checkpoint, tmp_path):
         (foreign, "not a checkpoint"),
         (other, "not a STEP checkpoint"),
     ):
-        assert_one_line(step_export(path, "-o", tmp_path / "bundle"), said)
+        assert_one_error(run_command(main, capsys, path, "-o", tmp_path / "bundle"), said)
     assert not (tmp_path / "bundle").exists()
 
 

@@ -59,21 +59,21 @@ def _content(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def fused_bundle(tiny_bundle, tmp_path):
-    """Copies the tiny bundle with its fused graph alone, which builds in a few seconds."""
+def fused_bundle(one_step_bundle, tmp_path):
+    """Copies the smallest bundle with its fused graph alone, which builds in a few seconds."""
     bundle = tmp_path / "bundle"
     bundle.mkdir()
-    shutil.copy(tiny_bundle / "fused.onnx", bundle)
-    manifest = read_bundle(tiny_bundle)
+    shutil.copy(one_step_bundle / "fused.onnx", bundle)
+    manifest = read_bundle(one_step_bundle)
     write_manifest(manifest.model_copy(update={"graphs": {FUSED: manifest.graphs[FUSED]}}), bundle)
     return bundle
 
 
 @pytest.fixture(scope="module")
-def built(tiny_bundle, tmp_path_factory):
-    """Builds RTX engines of the tiny bundle for two GPUs; gives what was reported, too."""
+def built(one_step_bundle, tmp_path_factory):
+    """Builds RTX engines of the smallest bundle for two GPUs; gives what was reported, too."""
     bundle = tmp_path_factory.mktemp("built") / "bundle"
-    shutil.copytree(tiny_bundle, bundle)
+    shutil.copytree(one_step_bundle, bundle)
     told: list[tuple[str, str, float]] = []
     options = RTX.model_copy(update={"targets": ("sm86", "sm89"), "tf32": False, "profile_layers": True})
     engines, is_new = build_engines(bundle, options, progress=lambda *event: told.append(event))
@@ -256,8 +256,8 @@ def test_a_full_disk(tmp_path):
         run_build(_request(path, log_file=Path("/dev/full")), lambda *_: None)
 
 
-def test_marked_outputs(tiny_bundle, tmp_path):
-    shutil.copy(tiny_bundle / "detect.onnx", tmp_path)
+def test_marked_outputs(one_step_bundle, tmp_path):
+    shutil.copy(one_step_bundle / "detect.onnx", tmp_path)
     path = tmp_path / "detect.onnx"
     inner = next(node.output[0] for node in onnx.load(path).graph.node if node.op_type == "TopK")
     run_build(_request(path, mark_outputs=(inner,)), lambda *_: None)
@@ -322,8 +322,9 @@ def test_a_static_bundle_takes_its_own_batch_only(fused_bundle):
     assert_one_error((done.exit_code, done.stdout, done.stderr), said)
 
 
-def test_export_and_build_in_one_command(tiny_checkpoint, tmp_path):
-    words = [str(tiny_checkpoint), "-o", str(tmp_path / "b"), "--graphs", "fused", "--no-verify", "--precision", "fp16"]
+def test_export_and_build_in_one_command(one_step_bundle, tmp_path):
+    checkpoint = one_step_bundle.parent / "model.pth"
+    words = [str(checkpoint), "-o", str(tmp_path / "b"), "--graphs", "fused", "--no-verify", "--precision", "fp16"]
     done = CliRunner().invoke(export_cli.main, [*words, "--engine", "tensorrt-rtx", "--target", "sm86,sm120"])
     assert done.exit_code == 0, done.stderr
     engines = read_bundle(tmp_path / "b").engines["tensorrt-rtx"]
@@ -380,7 +381,7 @@ def test_tensorrt_11(fused_bundle):
     assert done.stdout.count(engines.plugin_problem) == 1
     assert engines.options.max_batch == 2
     assert engines.gpu is None
-    assert engines.engines["fused"].layers["CONVOLUTION"] == 129
+    assert engines.engines["fused"].layers["CONVOLUTION"] == 81
     assert cache.is_file()
 
 
