@@ -50,13 +50,14 @@ class Progress:
         Args:
             done: from the start; None leaves it as it is.
             total: None leaves it as it is.
-            description: of what is done now; None leaves it as it is.
+            description: of what is done now, another one begins other work; None leaves it as it is.
             status: words behind the numbers, such as "loss 0.123"; None leaves them as they are.
         """
         with self._turn:
             self.done = self.done if done is None else done
             self.total = self.total if total is None else total
-            self.description = self.description if description is None else description
+            if description is not None and description != self.description:
+                self.description, self._began_s = description, self._clock()
             self.status = self.status if status is None else status
 
     def advance(self, count: float = 1) -> None:
@@ -72,8 +73,8 @@ class Progress:
         """Returns for example "decoding clips: 480 clips in 0:39, 12.3 clips/s"."""
         spent_s = self._clock() - self._began_s
         if not self.done:
-            return self._described([f"ended after {_time(spent_s)}"])
-        ended = f"{_amount(self.done)}{self._unit} in {_time(spent_s)}"
+            return self._described([f"ended after {shown_time(spent_s)}"])
+        ended = f"{_amount(self.done)}{self._unit} in {shown_time(spent_s)}"
         return self._described([ended, *self._rate(spent_s), *filter(None, [self.status])])
 
     def picture(self) -> RenderableType:
@@ -99,9 +100,9 @@ class Progress:
             words.append(f"{_amount(self.done)}{self._unit}")
         words += self._rate(spent_s)
         if self.total is not None and self.done:
-            words.append(f"{_time(max(self.total - self.done, 0) * spent_s / self.done)} left")
+            words.append(f"{shown_time(max(self.total - self.done, 0) * spent_s / self.done)} left")
         else:
-            words.append(f"{_time(spent_s)} so far")
+            words.append(f"{shown_time(spent_s)} so far")
         return [*words, *filter(None, [self.status])]
 
     def _rate(self, spent_s: float) -> list[str]:
@@ -115,8 +116,8 @@ def _amount(count: float) -> str:
     return str(int(count)) if count == int(count) else f"{count:.1f}"
 
 
-def _time(duration_s: float) -> str:
-    """Returns minutes and seconds, such as 1:05, or hours in front of them."""
+def shown_time(duration_s: float) -> str:
+    """Returns minutes and seconds as people see them, such as 1:05, with hours in front of them where there are any."""
     minutes, seconds = divmod(round(duration_s), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

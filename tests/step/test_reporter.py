@@ -142,6 +142,8 @@ def test_words_of_progress():
     progress.advance(0.5)
     assert progress.last_line() == "decoding: 20.5 in 0:10, 2.05/s, loss 0.5"
     assert Progress("exporting", clock=clock).last_line() == "exporting: ended after 0:00"
+    progress.update(description="evaluating")
+    assert progress.last_line() == "evaluating: 20.5 in 0:00, loss 0.5"
     fast = Progress("reading", 1000, "rows", clock=clock)
     clock.now_s += 1
     fast.update(500)
