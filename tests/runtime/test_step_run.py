@@ -30,7 +30,7 @@ def step_run(*arguments, **options) -> subprocess.CompletedProcess[str]:
 
 
 def assert_one_line(done, *said, exit_code=1):
-    """Exit code 1, and on standard error one line that says it; no traceback."""
+    """One line on standard error that says it, no traceback, and the exit code."""
     assert done.returncode == exit_code, done.stdout + done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, done.stderr
