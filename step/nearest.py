@@ -1,15 +1,15 @@
-"""Offering the name that was probably meant."""
+"""What somebody may have meant who mistyped a name (torch-free)."""
 
 import difflib
 from collections.abc import Iterable
 
 
-def did_you_mean(word: str, names: Iterable[str]) -> str:
-    """Words the offer: "; did you mean toy?", or nothing where no name is near.
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns what to put behind a message about an unknown name: "; did you mean 'fused'?", or nothing.
 
     Args:
-        word: what was given.
-        names: what it could be.
+        name: what was given.
+        known: what could have been.
     """
-    near = difflib.get_close_matches(word, list(names), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from step.bundles.manifest import read_bundle
 from step.checkpoints.toy_model import CHECKPOINT, NAME, find_checkpoint
-from step.cli import OneLineCommand, OneLineGroup, progress_bar, takes
+from step.cli import OneLineCommand, OneLineGroup, find_reporter, progress_bar, takes
 from step.config import StepConfig
 from step.errors import StepError
 from step.files.atomic import atomic_path, check_outputs
@@ -162,7 +162,7 @@ def _measure(command: BenchCommand, scratch: Path, console: Console) -> tuple[Re
         raise StepError(f"--baseline is {command.baseline!r}; give one of {', '.join(names)}")
     clips = scratch / "clips.npy"
     np.save(clips, _clips(read_bundle(folders[0]).config, command.source))
-    scored = None if data is None or str(data) == "none" else open_data(data, command.split, console)
+    scored = None if data is None or str(data) == "none" else open_data(data, command.split, find_reporter())
     with progress_bar(console) as bar:
         task = bar.add_task("", total=None)
         rows = measure(

@@ -262,11 +262,14 @@ def test_a_gpu_that_is_not_here(bench, half_bundle, tmp_path):
         (("--gpu", "x"), "--gpu 'x' is not known; give one of A100"),
         (("--plot", "r.doc"), "--plot is r.doc: no picture format; end it with .png, .svg or .pdf"),
         (("--precision", "fp16"), "--precision is for --gpu"),
-        (("--threads", "0"), "'--threads': 0 is not in the range"),
     ],
 )
 def test_bad_input(words, said, bench, tiny_bundle):
     assert_one_error(bench(tiny_bundle, *words), said)
+
+
+def test_what_is_typed_wrong(bench, tiny_bundle):
+    assert_one_error(bench(tiny_bundle, "--threads", "0"), "'--threads': 0 is not in the range", exit_code=2)
 
 
 def test_other_bundles(bench, half_bundle):
