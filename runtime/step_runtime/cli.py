@@ -1,132 +1,67 @@
 """`step-run SOURCE --model BUNDLE`."""
 
-import math
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from step.cli import OneLineCommand, print_error, takes
-from step.errors import StepError
-from step.files.atomic import check_writable
-from step.shown import make_console
+from step.checkpoints.toy_model import NAME, WHAT_IT_KNOWS, is_packaged
+from step.cli import Choice, OneLineCommand, examples, find_reporter, print_error, takes
+from step.errors import ArgumentError, StepError
+from step.reporter import Reporter
 from step_runtime.backends.base import Loop
 from step_runtime.backends.select import BACKENDS, BackendName
 from step_runtime.clips.feature_reuse import plan_reuse
-from step_runtime.clips.feature_windows import groups_between_keys
 from step_runtime.detector import Detector
-from step_runtime.outputs.run_progress import RunProgress
-from step_runtime.outputs.run_source import RunOptions, RunSummary, run_source
-from step_runtime.sources.live import LiveOptions
-from step_runtime.sources.open import find_sources, source_names
+from step_runtime.outputs.run_progress import run_progress
+from step_runtime.outputs.run_source import run_source
+from step_runtime.outputs.run_summary import detail_lines, summary_lines
+from step_runtime.run_command import RunCommand, RunPlace, parse_every
 from step_runtime.tracing.chrome_trace import write_trace
 from step_runtime.tracing.summary import summarize
 from step_runtime.tracing.tables import trace_report
 from step_runtime.tracing.tracer import SILENT, Recorder
 
-_ACTIONS_SHOWN = 8
-_FASTEST_FPS = 1000
 
-
-def _parse_every(_ctx: click.Context, _param: click.Parameter, value: str) -> Fraction | None:
-    """Seconds between key frames, exact; None stands for every source frame."""
-    if value == "frame":
-        return None
-    try:
-        every_s = Fraction(value)
-    except (ValueError, ZeroDivisionError):
-        every_s = Fraction(0)
-    if every_s <= 0:
-        raise StepError(f"--every is {value!r}; give seconds above 0, or frame")
-    return every_s
-
-
-@dataclass(frozen=True)
-class RunCommand:
-    """What was typed; see `step-run --help`."""
-
-    source: str
-    model: Path
-    out: Path | None
-    every: Fraction | None
-    backend: str
-    loop: str | None
-    steps: int | None
-    reuse_backbone: bool
-    device: str
-    threads: int | None
-    score_threshold: float
-    frames_fps: float
-    overlay: bool
-    stall_timeout: float
-    reconnect: bool
-    trace_file: Path | None
-
-    @property
-    def exact_frames_fps(self) -> Fraction:
-        """Frames per second of a folder of frames: 29.97 is 30000/1001."""
-        return Fraction(self.frames_fps).limit_denominator(1001)
-
-    def check(self) -> None:
-        """Refuses what needs neither the model nor the source to be refused.
-
-        Raises:
-            StepError: a value out of range, or options that exclude each other.
-        """
-        if math.isnan(self.score_threshold) or not 0 <= self.score_threshold < 1:
-            raise StepError(f"--score-threshold is {self.score_threshold}; it must be in [0, 1)")
-        if not 0 < self.frames_fps <= _FASTEST_FPS:
-            raise StepError(f"--frames-fps is {self.frames_fps}; it must be above 0, at most {_FASTEST_FPS}")
-        if not 0 < self.stall_timeout < math.inf:
-            raise StepError(f"--stall-timeout is {self.stall_timeout}; it must be above 0 seconds")
-        if self.trace_file is not None:
-            check_writable(self.trace_file)
-        if self.reuse_backbone and self.loop == "fused":
-            raise StepError("--reuse-backbone with --loop fused, whose one graph cannot be cut; leave --loop out")
-        if self.reuse_backbone:
-            groups_between_keys(self.every)
-
-    def run_options(self, *, say: Callable[[str], None]) -> RunOptions:
-        """How each source is run.
-
-        Args:
-            say: is called with what becomes of a live source's connection.
-        """
-        return RunOptions(
-            every_s=self.every,
-            frames_fps=self.exact_frames_fps,
-            score_threshold=self.score_threshold,
-            overlay=self.overlay,
-            reuse_backbone=self.reuse_backbone,
-            live=LiveOptions(stall_timeout_s=self.stall_timeout, reconnect=self.reconnect, say=say),
-        )
-
-
-@click.command(cls=OneLineCommand, context_settings={"show_default": True})
-@click.argument("source")
-@click.option("--model", required=True, type=click.Path(path_type=Path), help="Bundle folder (or, with torch, a .pth).")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for the results.  [default: runs/SOURCE's name]")
+@click.command(
+    cls=OneLineCommand,
+    context_settings={"show_default": True},
+    epilog=examples(
+        "step-run --demo",
+        "step-run video.mp4 --model bundle",
+        "step-run videos --model bundle --every 0.5 --out results",
+        "step-run rtsp://10.0.0.6/stream --model bundle --reconnect",
+    ),
+)
+@click.argument("sources", nargs=-1, metavar="SOURCE...")
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    help=f"Bundle folder (or, with torch, a .pth); {NAME} is the small model in the package.",
+)
+@click.option("--demo", is_flag=True, help=f"Run the model {NAME} on a synthetic video, to see what comes out.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for the results.  [default: runs/NAME of the source]",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run in the same folder.")
 @click.option(
     "--every",
-    callback=_parse_every,
+    callback=parse_every,
     default="1.0",
     metavar="SECONDS|frame",
     help="Time between key frames; frame: every source frame.",
 )
 @click.option(
     "--backend",
-    type=click.Choice(BACKENDS),
+    type=Choice(BACKENDS),
     default="auto",
     help="What runs the model; auto takes the fastest that can.",
 )
-@click.option("--loop", type=click.Choice(["fused", "steps"]), help="Which graphs.  [default: fused where it can]")
+@click.option("--loop", type=Choice(["fused", "steps"]), help="Which graphs.  [default: fused where it can]")
 @click.option("--steps", type=int, help="Stop after this many progressive steps.  [default: all]")
 @click.option(
     "--reuse-backbone/--no-reuse-backbone",
@@ -160,35 +95,39 @@ class RunCommand:
 )
 @takes(RunCommand)
 def main(command: RunCommand) -> None:
-    """Detects people and their actions in SOURCE: a video file, a folder of videos or of frames, a camera index, a URL.
+    """Detects people and their actions in each SOURCE: a video, a folder of videos or of frames, a camera index, a URL.
 
     Writes detections.jsonl (people and actions), detections.csv (AVA result format), overlay.mp4 and run.json (whether
     the run is finished); those of a live source grow while it runs.
     """
+    reporter = find_reporter()
     command.check()
-    console = make_console(stderr=True)
-
-    def note(line: str) -> None:
-        console.print(line, style="dim", soft_wrap=True, highlight=False, markup=False)
-
-    locations = find_sources(command.source, frames_fps=command.exact_frames_fps, say=note)
+    places = command.find(reporter)
+    if is_packaged(command.chosen_model) and not command.demo:
+        reporter.note(WHAT_IT_KNOWS)
     recorder = None if command.trace_file is None else Recorder()
+    skipped: dict[str, str] = {}
     with Detector.open(
-        command.model,
+        command.chosen_model,
         cast(BackendName, command.backend),
         loop="steps" if command.reuse_backbone else cast("Loop | None", command.loop),
         num_steps=command.steps,
         device=command.device,
         threads=command.threads,
-        skipped=lambda name, reason: note(f"{name} skipped: {reason}"),
+        skipped=skipped.__setitem__,
         tracer=recorder or SILENT,
     ) as detector:
+        _say_what_runs(detector, skipped, reporter)
         if command.reuse_backbone:  # before any source is opened
             plan_reuse(detector.backend, detector.config, every_s=command.every)
-        problems, interrupted = _run_sources(detector, locations, command, console, note)
+        problems, interrupted = _run_sources(detector, places, command, reporter)
         if command.trace_file is not None and recorder is not None and recorder.spans:
-            about = {"model": str(command.model), "source": command.source, "backend": _what_ran(detector)}
-            _report_trace(recorder, command.trace_file, console, about=about)
+            about = {
+                "model": str(command.chosen_model),
+                "source": " ".join(command.sources),
+                "backend": _what_ran(detector),
+            }
+            _report_trace(recorder, command.trace_file, reporter, about=about)
     if interrupted:
         print_error("interrupted; what came before is kept")
         sys.exit(130)
@@ -198,68 +137,52 @@ def main(command: RunCommand) -> None:
         sys.exit(1)
 
 
+def _say_what_runs(detector: Detector, skipped: dict[str, str], reporter: Reporter) -> None:
+    if skipped:
+        reporter.note(f"{_what_ran(detector)}; not here: {', '.join(skipped)} (step-run -v and step-doctor say why)")
+    for name, reason in skipped.items():
+        reporter.detail(f"{name} skipped: {reason}")
+
+
 def _run_sources(
-    detector: Detector,
-    locations: Sequence[str | Path],
-    command: RunCommand,
-    console: Console,
-    note: Callable[[str], None],
+    detector: Detector, places: Sequence[RunPlace], command: RunCommand, reporter: Reporter
 ) -> tuple[list[str], bool]:
     """Runs one source after the other; gives what went wrong, and whether Ctrl-C ended it."""
     problems: list[str] = []
-    for location, name in zip(locations, source_names(locations), strict=True):
-        folder = command.out or Path("runs") / source_names([command.source])[0]
-        if len(locations) > 1:
-            folder = folder / name
+    options = command.run_options(reporter)
+    for place in places:
         try:
-            with RunProgress(console, name) as bar:
-                options = command.run_options(say=bar.say)
-                summary = run_source(detector, location, folder, options, name=name, progress=bar.update)
+            with run_progress(reporter, place.name) as progress:
+                summary = run_source(
+                    detector, place.location, place.folder, options, name=place.name, progress=progress.update
+                )
+        except ArgumentError:
+            raise
         except StepError as error:
-            if len(locations) == 1:
+            if len(places) == 1:
                 raise
-            problems.append(str(error))  # the other sources of the folder are worth running
+            problems.append(str(error))  # the other sources are worth running
             continue
         for line in summary.state.notes:
-            note(line)
-        console.print(_summary_table(summary, detector, command.model, folder))
+            reporter.note(line)
+        what_ran = f"{command.chosen_model}, {_what_ran(detector)}"
+        for line in summary_lines(summary, config=detector.config, what_ran=what_ran, folder=place.folder):
+            reporter.result(line)
+        for line in detail_lines(summary):
+            reporter.detail(line)
         problems += [f"{problem}; what came before is kept" for problem in summary.state.problems]
         if summary.interrupted:
             return problems, True
     return problems, False
 
 
-def _summary_table(summary: RunSummary, detector: Detector, model: Path, folder: Path) -> Table:
-    """One screen: what ran, how fast, what was seen, where it lies."""
-    state = summary.state
-    table = Table(title=escape(f"step-run: {summary.video}"), show_header=False, title_justify="left")
-    table.add_row("model", escape(f"{model} ({_what_ran(detector)})"))
-    rate = summary.key_frames / summary.elapsed_s
-    table.add_row("key frames", f"{summary.key_frames} in {summary.elapsed_s:.1f} s ({rate:.2f} a second)")
-    table.add_row("inference", f"{state.inference_s / summary.key_frames:.3f} s a clip")
-    decoded_s = max(float(state.decoded_s), 1e-3)
-    table.add_row(
-        "reader thread", f"{state.host_s / decoded_s:.3f} core-seconds a second of video, decoder threads not counted"
-    )
-    dropped = f"{state.dropped_clips} clips"
-    dropped += f" and {summary.dropped_frames} frames" if summary.dropped_frames else ""
-    table.add_row("lag", f"{summary.worst_lag_s:.1f} s at worst, {dropped} dropped")
-    if summary.reconnects:
-        table.add_row("connection", f"made again {summary.reconnects} times")
-    table.add_row("people", f"{summary.people} boxes")
-    for label, count in summary.actions.most_common(_ACTIONS_SHOWN):
-        table.add_row("", f"{count} x {detector.config.class_name(label)}")
-    table.add_row("results", escape(f"{folder}"))
-    return table
-
-
 def _what_ran(detector: Detector) -> str:
     backend = detector.backend
-    return f"{backend.name}, {backend.device}, {backend.loop} loop"
+    return f"{backend.name} on {backend.device.removesuffix('ExecutionProvider')}, {backend.loop} loop"
 
 
-def _report_trace(recorder: Recorder, path: Path, console: Console, *, about: dict[str, str]) -> None:
+def _report_trace(recorder: Recorder, path: Path, reporter: Reporter, *, about: dict[str, str]) -> None:
     write_trace(path, recorder.spans, about=about)
-    console.print(trace_report(summarize(recorder.spans)), soft_wrap=True, highlight=False)
+    reporter.result(trace_report(summarize(recorder.spans)))
     left_out = f", {recorder.left_out} later spans left out" if recorder.left_out else ""
-    console.print(f"trace: {path}{left_out}", soft_wrap=True, highlight=False, markup=False)
+    reporter.result(f"trace: {path}{left_out}")

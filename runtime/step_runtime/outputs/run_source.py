@@ -2,14 +2,13 @@
 
 import contextlib
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 
-from step.errors import StepError
+from step.errors import ArgumentError, StepError
 from step.files.atomic import atomic_files
 from step.video.files import is_url
 from step_runtime.clips.key_frame import KeyFrame
@@ -18,6 +17,7 @@ from step_runtime.detector import DEFAULT_EVERY_S, DEFAULT_FRAMES_FPS, Detector
 from step_runtime.outputs.live_folder import keep_live_run, live_folder
 from step_runtime.outputs.live_overlay import LiveOverlay
 from step_runtime.outputs.run_manifest import RUN_FILE, RunManifest, Status, read_run, write_run
+from step_runtime.outputs.run_summary import RunSummary
 from step_runtime.outputs.run_writer import RunWriter
 from step_runtime.sources.base import Source
 from step_runtime.sources.live import DEFAULT_OPTIONS, LiveOptions, LiveSource
@@ -39,6 +39,7 @@ class RunOptions:
         score_threshold: of people in the JSONL and the overlay.
         overlay: whether to write the overlay.
         reuse_backbone: see `Detector.run`.
+        overwrite: whether the results of an earlier run in the same folder may be replaced.
         live: what to do when a stream or camera stands still or breaks.
     """
 
@@ -47,36 +48,8 @@ class RunOptions:
     score_threshold: float = 0.4
     overlay: bool = True
     reuse_backbone: bool = False
+    overwrite: bool = False
     live: LiveOptions = DEFAULT_OPTIONS
-
-
-@dataclass
-class RunSummary:
-    """What a run did, for the console.
-
-    Attributes:
-        video: name of the source.
-        key_frames: how many were detected on.
-        people: boxes above the score threshold, over all key frames.
-        actions: class id -> key-frame boxes that show it.
-        worst_lag_s: longest wait from a clip being complete to its detections.
-        elapsed_s: wall time.
-        dropped_frames: of a live source, how many were not taken in time.
-        reconnects: of a live source, how often it was connected to again.
-        state: counters of the run.
-        interrupted: stopped with Ctrl-C; what was done until then is kept.
-    """
-
-    video: str
-    key_frames: int = 0
-    people: int = 0
-    actions: Counter[int] = field(default_factory=Counter)
-    worst_lag_s: float = 0.0
-    elapsed_s: float = 0.0
-    dropped_frames: int = 0
-    reconnects: int = 0
-    state: RunState = field(default_factory=RunState)
-    interrupted: bool = False
 
 
 Progress = Callable[[Source, KeyFrame, RunState], None]
@@ -103,17 +76,18 @@ def run_source(
         progress: is called after each key frame.
 
     Raises:
+        ArgumentError: the folder holds the results of another run.
         StepError: the source cannot be opened, the model fails, or the files cannot be written. What a live run has
             written is kept.
     """
     source = open_source(location, frames_fps=options.frames_fps, name=name, live=options.live)
-    summary = RunSummary(video=source.name)
+    summary = RunSummary(video=source.name, every_s=options.every_s or source.interval_s)
     shown = shown_url(location) if isinstance(location, str) and is_url(location) else str(location)
     manifest = RunManifest(
         status="running", source=shown, video=source.name, is_live=source.is_live, started=datetime.now(UTC)
     )
     start_s = time.monotonic()
-    with _place(folder, source) as place, _manifest_kept(place, manifest, source, summary):
+    with _place(folder, source, overwrite=options.overwrite) as place, _manifest_kept(place, manifest, source, summary):
         live = _live_overlay(place, source, detector, options)
         writer = RunWriter(
             place,
@@ -134,15 +108,33 @@ def run_source(
                 writer.abort()
                 if live is not None:
                     live.abort()
-    summary.people, summary.actions = writer.people, writer.actions
+    summary.seen = writer.seen
+    summary.files = tuple(name for name in RESULTS if (folder / name).exists())
     summary.elapsed_s = time.monotonic() - start_s
     return summary
 
 
-def _place(folder: Path, source: Source) -> contextlib.AbstractContextManager[Path]:
+def check_free(folder: Path) -> None:
+    """Refuses a folder that holds the results of a run; those of a live run are moved aside instead, where one begins.
+
+    Raises:
+        ArgumentError: it holds some.
+    """
+    found = [name for name in RESULTS if (folder / name).exists()]
+    earlier = read_run(folder)
+    if found and not (earlier is not None and earlier.is_live):
+        raise ArgumentError(
+            f"{folder}: holds the results of a run already ({', '.join(found)}); replace them with `overwrite`, or "
+            "name another folder with `out`"
+        )
+
+
+def _place(folder: Path, source: Source, *, overwrite: bool) -> contextlib.AbstractContextManager[Path]:
     """Where the files are written."""
     if source.is_live:
         return live_folder(folder, names=RESULTS, evidence=RESULTS[0])
+    if not overwrite:
+        check_free(folder)
     earlier = read_run(folder)
     if earlier is not None and earlier.is_live:  # it cannot be had again
         keep_live_run(folder, RESULTS)

@@ -1,7 +1,6 @@
 """The writer thread: everything a run leaves behind, written beside inference and published at the end."""
 
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from step_runtime.clips.channel import Channel, Stopped
 from step_runtime.clips.key_frame import KeyFrame
 from step_runtime.outputs.overlay import OverlayWriter, frames_until
 from step_runtime.outputs.people import Person, merge_classes
+from step_runtime.outputs.run_summary import Seen
 from step_runtime.outputs.tables import TableWriter
 from step_runtime.sources.base import Source, SourceFrame
 from step_runtime.tracing.tracer import INFERENCE, SILENT, WRITER, Tracer
@@ -50,8 +50,7 @@ class RunWriter:
         self._channel: Channel[KeyFrame] = Channel(capacity=_WAITING)
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name=f"step-{WRITER}", daemon=True)
-        self.people = 0
-        self.actions: Counter[int] = Counter()
+        self.seen = Seen()
         self._thread.start()
 
     def put(self, key_frame: KeyFrame) -> None:
@@ -118,8 +117,7 @@ class RunWriter:
             for key_frame in self._tracer.each("wait for a result", self._channel, waits_for=INFERENCE):
                 with self._tracer.span("tables"):
                     people = merge_classes(key_frame, self._config, score_threshold=self._score_threshold)
-                    self.people += len(people)
-                    self.actions.update(label for person in people for label, _ in person.actions)
+                    self.seen.add(people)
                     tables.write(key_frame, people)
                 if overlay is not None:
                     self._draw_until(overlay, frames, key_frame, people)

@@ -4,6 +4,8 @@ What exists on disk is taken for what it is; only what does not is a camera's in
 """
 
 import functools
+import glob
+import itertools
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -62,11 +64,33 @@ def find_sources(
 
 
 def source_names(locations: Sequence[str | Path]) -> list[str]:
-    """What results call each entry of `find_sources`: its name without suffix, with it where two would be the same."""
+    """What results call each entry of `find_sources`: its name without suffix, with it where two would be the same.
+
+    Where these are the same too, as of two cameras' streams, they are numbered.
+    """
     short = [_short_name(location) for location in locations]
-    return [
+    longer = [
         name if short.count(name) == 1 else Path(location).name for name, location in zip(short, locations, strict=True)
     ]
+    names: list[str] = []
+    for name in longer:
+        number = next(n for n in itertools.count(1) if (name if n == 1 else f"{name}-{n}") not in names)
+        names.append(name if number == 1 else f"{name}-{number}")
+    return names
+
+
+def expand(source: str) -> list[str]:
+    """What a pattern such as "videos/*.mp4" matches, in order of name; anything else stands for itself.
+
+    Raises:
+        StepError: nothing matches.
+    """
+    if is_url(source) or not any(sign in source for sign in "*?[") or Path(source).exists():
+        return [source]
+    found = sorted(glob.glob(source, recursive=True))  # noqa: PTH207 - a pattern may be absolute
+    if not found:
+        raise StepError(f"{source}: no file or folder matches")
+    return found
 
 
 def _is_camera(location: str) -> bool:

@@ -2,17 +2,25 @@
 
 from collections.abc import Iterator
 from fractions import Fraction
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
 
 from step.errors import StepError
-from step.video.files import is_url
+from step.video.files import VIDEO_SUFFIXES, is_url
 from step.video_stream import DecodedFrame, VideoStream
 from step_runtime.sources.base import SourceFrame
 
 
 def video_name(location: str) -> str:
-    """File name without suffix; a URL's query does not count."""
-    return Path(location.split("?")[0].rstrip("/") if is_url(location) else location).stem or "source"
+    """File name without suffix; a URL's is that of the last part of its path, or else its host and port."""
+    if not is_url(location):
+        return Path(location).stem or "source"
+    parts = urlsplit(location)
+    name = PurePosixPath(unquote(parts.path)).name
+    if not name:
+        return parts.netloc.rpartition("@")[2].replace(":", "-") or "source"
+    path = PurePosixPath(name)
+    return path.stem if path.suffix.lower() in VIDEO_SUFFIXES else name
 
 
 class VideoSource:

@@ -17,6 +17,8 @@ from step.errors import StepError
 from step.files.atomic import cannot_write
 
 VALIDATION_VIDEOS = 20
+_DEMO = "toy-demo"
+_DEMO_SEED = 7  # of figures that the packaged model has not seen
 
 
 def toy_validation_set(progress: Callable[[int, int], None] = lambda _done, _total: None) -> Path:
@@ -31,14 +33,29 @@ def toy_validation_set(progress: Callable[[int, int], None] = lambda _done, _tot
         StepError: nowhere to write.
     """
     folder = toy_folder()
+    _make_once(folder, lambda: generate(folder, videos={"val": VALIDATION_VIDEOS}, seed=0, progress=progress))
+    return folder
+
+
+def _make_once(folder: Path, make: Callable[[], None]) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
             if not folder.is_dir():
-                generate(folder, videos={"val": VALIDATION_VIDEOS}, seed=0, progress=progress)
+                make()
     except OSError as error:
         raise cannot_write(folder, error) from error
-    return folder
+
+
+def toy_demo_video() -> Path:
+    """Returns a toy video of another seed than the packaged model was trained on, made once and kept.
+
+    Raises:
+        StepError: nowhere to write.
+    """
+    folder = toy_folder().with_name(f"{_DEMO}-{_version()}")
+    _make_once(folder, lambda: generate(folder, videos={"val": 1}, seed=_DEMO_SEED))
+    return folder / "videos" / "val_000.mp4"
 
 
 def toy_folder() -> Path:
