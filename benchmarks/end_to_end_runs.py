@@ -130,7 +130,7 @@ def run_step_run(
         _detector(model, backend, threads),
         video,
         folder,
-        RunOptions(every_s=every_s, overlay=False),
+        RunOptions(every_s=every_s, overlay=False, overwrite=True),
     )
     return RunFigures(summary.key_frames, summary.elapsed_s, summary.worst_lag_s)
 

@@ -14,7 +14,6 @@ import av
 import pytest
 from helpers import wait_while_running
 from live_server import serve_live
-from rich.console import Console
 from step_runtime.outputs.appended_file import AppendedFile
 from step_runtime.outputs.live_folder import keep_live_run, live_folder
 from step_runtime.outputs.run_manifest import RunManifest, read_run, write_run
@@ -22,6 +21,7 @@ from step_runtime.outputs.run_progress import RunProgress
 
 from step import StepError
 from step.files.scratch import is_scratch_name
+from step.progress import Progress
 
 STEP_RUN = Path(sys.executable).with_name("step-run")
 NAMES = ("detections.jsonl", "detections.csv", "overlay.mp4", "run.json")
@@ -180,14 +180,11 @@ class _State:
     dropped_clips = 7
 
 
-def test_progress_in_a_log(capsys):
-    with RunProgress(Console(stderr=True), "cam [x]", line_every_s=0.0) as progress:
-        progress.update(_Source, _KeyFrame, _State)
-        progress.say("[rtsp] broke")
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("cam [x]: 12.5 s, 1 key frames, ")
-    assert lines[0].endswith("lag 0.2 s, 7 clips dropped")
-    assert lines[1] == "[rtsp] broke"
-    with RunProgress(Console(stderr=True), "cam") as progress:  # none before ten seconds
-        progress.update(_Source, _KeyFrame, _State)
-    assert capsys.readouterr().err == ""
+def test_progress_in_a_log():
+    progress = Progress("cam [x]", unit="s of video")
+    run = RunProgress(progress)
+    assert progress.line().endswith("waiting for the first clip")
+    run.update(_Source, _KeyFrame, _State)
+    line = progress.line()
+    assert line.startswith("cam [x]: 12.5 s of video, ")
+    assert re.search(r"1 key frames, [\d.]+/s, lag 0.2 s, 7 clips dropped$", line)

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -15,11 +16,14 @@ import av
 import cv2
 import numpy as np
 import pytest
-from helpers import REAL_VIDEOS, numbered_picture, shared_path, wait_while_running
+from helpers import REAL_VIDEOS, numbered_picture, run_command, shared_path, wait_while_running
 from step_runtime import Detector
+from step_runtime.cli import main
 from step_runtime.outputs import run_source
 from step_runtime.outputs.overlay import OverlayWriter
 from step_runtime.sources.video import VideoSource
+
+from step.checkpoints.toy_model import WHAT_IT_KNOWS
 
 STEP_RUN = Path(sys.executable).with_name("step-run")
 RESULTS = ["detections.csv", "detections.jsonl", "overlay.mp4", "run.json"]
@@ -104,20 +108,96 @@ def test_every_and_threshold(make_video, tiny_bundle, tmp_path):
     assert step_run(video, "--model", tiny_bundle, "--every", "0.5", "--out", out, "--no-overlay").returncode == 0
     assert [line["time_s"] for line in key_frames(out)] == [0.0, 0.48, 1.0]
     assert names(out) == [name for name in RESULTS if name != "overlay.mp4"]
-    done = step_run(video, "--model", tiny_bundle, "--every", "frame", "--score-threshold", "0.99", "--out", out)
+    words = ("--model", tiny_bundle, "--every", "frame", "--score-threshold", "0.99", "--out", out, "--overwrite")
+    done = step_run(video, *words)
     assert done.returncode == 0
+    assert "people: none above the score threshold; a lower --score-threshold shows less certain ones" in done.stdout
     assert [line["frame"] for line in key_frames(out)] == list(range(30))
     assert not any(line["boxes"] for line in key_frames(out))
 
 
-def test_results_replace_older_ones_beside_other_files(make_video, tiny_bundle, tmp_path):
+def test_results_replace_older_ones_only_when_asked_to(make_video, tiny_bundle, tmp_path):
+    """And never other files."""
     out = tmp_path / "out"
     out.mkdir()
     (out / "notes.txt").write_text("mine")
     (out / "detections.csv").write_text("old")
-    assert step_run(make_video(), "--model", tiny_bundle, "--out", out).returncode == 0
-    assert names(out) == sorted([*RESULTS, "notes.txt"])
+    (out / "overlay.mp4").write_text("yesterday's")
+    words = (make_video(), "--model", tiny_bundle, "--no-overlay", "--out", out)
+    assert_one_line(
+        step_run(*words), f"{out}: holds the results of a run already (detections.csv, overlay.mp4); replace"
+    )
+    assert names(out) == ["detections.csv", "notes.txt", "overlay.mp4"]
+    assert step_run(*words, "--overwrite").returncode == 0
+    assert names(out) == ["detections.csv", "detections.jsonl", "notes.txt", "run.json"]
     assert "old" not in (out / "detections.csv").read_text()
+
+
+def test_demo(tmp_path, monkeypatch, capsys):
+    """Without a clone, a video or a model of one's own; it sees what is drawn, and says nothing of real videos."""
+    monkeypatch.setenv("STEP_DATA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    code, printed, error = run_command(main, capsys, "--demo", "--backend", "onnxruntime")
+    assert code == 0, error
+    assert names(tmp_path / "runs" / "demo") == RESULTS
+    assert re.search(r"^people: up to \d at a time, at \d of \d key frames$", printed, re.MULTILINE)
+    assert all(line["boxes"] for line in key_frames(tmp_path / "runs" / "demo"))
+    assert WHAT_IT_KNOWS not in error
+
+
+def test_toy_says_what_it_knows(make_video, tmp_path, capsys):
+    words = (make_video(), "--model", "toy", "--out", tmp_path / "out", "--no-overlay", "--backend", "onnxruntime")
+    code, printed, error = run_command(main, capsys, *words)
+    assert code == 0, error
+    assert error.splitlines()[0] == WHAT_IT_KNOWS
+    assert "(toy, onnxruntime on CPU, fused loop)" in printed
+
+
+def test_what_is_not_here_is_one_line(make_video, tiny_bundle, tmp_path, capsys):
+    words = (make_video(), "--model", tiny_bundle, "--no-overlay")
+    _, _, error = run_command(main, capsys, *words, "--out", tmp_path / "a", "-q")
+    assert error == ""
+    _, _, error = run_command(main, capsys, *words, "--out", tmp_path / "b")
+    assert len(error.splitlines()) == 1
+    assert "; not here: tensorrt, tensorrt-rtx, onnxruntime on CUDA (step-run -v and step-doctor say why)" in error
+    _, _, error = run_command(main, capsys, *words, "--out", tmp_path / "c", "-v")
+    assert "tensorrt-rtx skipped: " in error
+    assert "inference: " in error
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "Missing argument SOURCE; give a video, or --demo"),
+        (("v.mp4",), "Missing option --model; give a bundle, or toy"),
+        (("v.mp4", "--demo"), "--demo with SOURCE v.mp4"),
+        (("v.mp4", "--model", "toy", "--backend", "openvio"), "did you mean 'openvino'?"),
+        (("v.mp4", "--model", "toy", "--loop", "fusd"), "did you mean 'fused'?"),
+    ],
+)
+def test_usage(words, said, capsys):
+    code, _, error = run_command(main, capsys, *words)
+    assert code == 2
+    assert error.startswith("error: ")
+    assert len(error.splitlines()) == 1
+    assert said in error
+
+
+def test_the_nearest_model_is_offered(make_video, tmp_path, capsys):
+    code, _, error = run_command(main, capsys, make_video(), "--model", "tou", "--out", tmp_path / "out")
+    assert (code, error) == (1, "error: tou: no such bundle; did you mean 'toy'?\n")
+
+
+def test_several_sources_and_patterns(make_video, tiny_bundle, tmp_path, capsys):
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        make_video(name, frames=10)
+    words = (tmp_path / "a.mp4", tmp_path / "[bc].mp4", "--model", tiny_bundle, "--out", tmp_path / "out")
+    code, printed, error = run_command(main, capsys, *words, "--no-overlay")
+    assert code == 0, error
+    assert names(tmp_path / "out") == ["a", "b", "c"]
+    assert [line.split(":")[0] for line in printed.splitlines() if "x real time" in line] == ["a", "b", "c"]
+    code, _, error = run_command(main, capsys, tmp_path / "*.avi", "--model", tiny_bundle)
+    assert (code, error) == (1, f"error: {tmp_path}/*.avi: no file or folder matches\n")
 
 
 def test_folder_of_videos(make_video, tiny_bundle, tmp_path):

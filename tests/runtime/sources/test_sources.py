@@ -260,3 +260,23 @@ def test_a_path_is_never_a_camera_or_a_url(make_video, tmp_path, monkeypatch):
 def test_a_path_to_a_video_is_named_as_its_string_is(make_video):
     video = make_video("a.b.mp4")
     assert open_source(video, frames_fps=Fraction(30)).name == open_source(str(video), frames_fps=Fraction(30)).name
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("rtsp://10.0.0.6/cam1", "cam1"),
+        ("rtsp://10.0.0.6/Streaming/Channels/1.0", "1.0"),
+        ("rtsp://user:word@10.0.0.6/", "10.0.0.6"),
+        ("udp://127.0.0.1:5599", "127.0.0.1-5599"),
+        ("http://host/a/clip.mp4?token=x.y", "clip"),
+        ("http://host/a%20b.mkv", "a b"),
+    ],
+)
+def test_a_url_keeps_its_name(url, name):
+    assert source_names([url]) == [name]
+
+
+def test_names_are_different():
+    urls = ["rtsp://a/stream", "rtsp://b/stream", "rtsp://c/stream-2"]
+    assert source_names(urls) == ["stream", "stream-2", "stream-2-2"]
