@@ -26,9 +26,11 @@ class Row:
         device: what ran it, as its library says.
         load_s, first_s: of loading, and of the first call, which is in no round.
         model_bytes, build_s: of what is loaded, and what building it took; None where it was not built.
+        source_sha256: of the checkpoint that the model comes from.
         host_bytes, device_bytes: largest memory of its process, and what it had on the GPU.
         gpu: index of the GPU; None on a CPU.
-        energy_j: of the GPU in all rounds together; None where the driver does not say.
+        threads: CPU threads that its library computes with; None where nothing says.
+        rounds_j: energy of the GPU in each round; None where the driver does not say.
         mean_ap: frame-mAP at 0.5; None where none was asked for.
     """
 
@@ -40,16 +42,41 @@ class Row:
     first_s: float = 0.0
     model_bytes: int | None = None
     build_s: float | None = None
+    source_sha256: str = ""
     host_bytes: int | None = None
     device_bytes: int | None = None
     gpu: int | None = None
-    energy_j: float | None = None
+    threads: int | None = None
+    rounds_j: list[float | None] = field(default_factory=list)
     mean_ap: float | None = None
 
     @property
     def times_s(self) -> list[float]:
         """Seconds of the calls of all rounds."""
         return [time_s for times_s in self.rounds_s for time_s in times_s]
+
+    @property
+    def energy_j(self) -> float | None:
+        """Energy of the GPU in all rounds together; None where the driver does not say of each."""
+        known = [energy_j for energy_j in self.rounds_j if energy_j is not None]
+        return sum(known) if known and len(known) == len(self.rounds_j) else None
+
+
+class MeasuringInterrupted(KeyboardInterrupt):
+    """Ctrl-C while something was measured.
+
+    Attributes:
+        rows: what is known: of the rounds that were finished, and of no other.
+        num_rounds: how many those are.
+    """
+
+    def __init__(self, rows: list[Row]) -> None:
+        working = [row for row in rows if row.problem is None]
+        self.num_rounds = min((len(row.rounds_s) for row in working), default=0)
+        for row in working:
+            del row.rounds_s[self.num_rounds :], row.rounds_j[self.num_rounds :]
+        self.rows = rows if self.num_rounds else []
+        super().__init__(f"interrupted after {self.num_rounds} round{'s' * (self.num_rounds != 1)}")
 
 
 def measure(
@@ -73,9 +100,29 @@ def measure(
         min_runs: calls of each, after the first one.
         min_s: seconds of each.
         progress: is called with how many rounds are done, of about how many, and what is going on.
+
+    Raises:
+        MeasuringInterrupted: a KeyboardInterrupt, with the rows so far.
     """
     rows = [Row(configuration) for configuration in configurations]
     files = [clips] * len(rows) if isinstance(clips, Path) else list(clips)
+    try:
+        _measure(rows, files, data=data, min_runs=min_runs, min_s=min_s, progress=progress)
+    except KeyboardInterrupt as interrupt:
+        raise MeasuringInterrupted(rows) from interrupt
+    return rows
+
+
+def _measure(
+    rows: list[Row],
+    files: Sequence[Path],
+    *,
+    data: tuple[Path, str] | None,
+    min_runs: int,
+    min_s: float,
+    progress: Callable[[int, int, str], None],
+) -> None:
+    """Fills in the rows; see `measure`."""
     with ExitStack() as stack:
         workers: dict[int, WorkerProcess] = {}
         for index, (row, file) in enumerate(zip(rows, files, strict=True)):
@@ -88,7 +135,8 @@ def measure(
             workers[index] = worker
             loaded = worker.loaded
             row.device, row.load_s, row.first_s, row.gpu = loaded.device, loaded.load_s, loaded.first_s, loaded.gpu
-            row.model_bytes, row.build_s = loaded.model_bytes, loaded.build_s
+            row.model_bytes, row.build_s, row.threads = loaded.model_bytes, loaded.build_s, loaded.threads
+            row.source_sha256 = loaded.source_sha256
         _run_rounds(rows, workers, min_runs=min_runs, min_s=min_s, progress=progress)
         for index in list(workers):  # before clips of a data set take memory
             try:
@@ -100,7 +148,6 @@ def measure(
             rows[index].host_bytes, rows[index].device_bytes = memory.host_bytes, memory.device_bytes
         if data is not None:
             score_rows(rows, workers, data, files[0].parent, progress)
-    return rows
 
 
 def _run_rounds(
@@ -137,8 +184,7 @@ def _run_rounds(
                 workers.pop(index).close()
                 continue
             after_j = None if meter is None else meter.energy_j()
-            if before_j is not None and after_j is not None:
-                row.energy_j = (row.energy_j or 0.0) + after_j - before_j
+            row.rounds_j.append(None if before_j is None or after_j is None else after_j - before_j)
         done += 1
 
 

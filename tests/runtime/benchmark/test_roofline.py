@@ -260,7 +260,7 @@ def test_a_gpu_that_is_not_here(bench, half_bundle, tmp_path):
     [
         (("--backends", "tensorrt"), "--backends has 'tensorrt'; give some of onnxruntime, openvino"),
         (("--gpu", "x"), "--gpu 'x' is not known; give one of A100"),
-        (("--plot", "r.doc"), "--plot is r.doc: no picture format; end it with .png, .svg or .pdf"),
+        (("--plot", "r.doc"), "--plot is r.doc: no format of a figure; end it with .png, .svg or .pdf"),
         (("--precision", "fp16"), "--precision is for --gpu"),
         (("--threads", "0"), "'--threads': 0 is not in the range"),
     ],

@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -15,7 +15,6 @@ from step.cli import OneLineCommand, takes
 from step.errors import StepError
 from step.files.atomic import atomic_path, check_outputs
 from step.shown import make_console
-from step_runtime.benchmark.model_export import export_model
 from step_runtime.benchmark.roofline.known_gpus import known_gpu
 from step_runtime.benchmark.roofline.peaks import Peaks, measure_cpu_peaks, measure_cuda_peaks, usable_threads
 from step_runtime.benchmark.roofline.report import roofline_figure, roofline_markdown, roofline_table, summary_lines
@@ -23,6 +22,7 @@ from step_runtime.benchmark.roofline.roofline import Roofline, roofline
 from step_runtime.benchmark.roofline.stage_times import STAGE_BACKENDS, time_stages_apart
 from step_runtime.benchmark.roofline.work import stage_work
 from step_runtime.benchmark.rounds import MIN_RUNS, MIN_S
+from step_runtime.benchmark.toy_bundles import toy_bundle
 
 _MOST_LOAD = 0.7
 _PATH = click.Path(path_type=Path)
@@ -87,8 +87,7 @@ def roofline_command(command: RooflineCommand) -> None:
         folder = command.bundle
         if str(folder) == NAME and not folder.exists():
             status.update("exporting the toy model")
-            folder = Path(scratch) / NAME
-            export_model(NAME, folder)
+            folder = toy_bundle(Path(scratch) / NAME)
         result = _measure(command, folder, peaks, report=lambda what: status.update(escape(what)))
     console.print(roofline_table(result))
     for line in summary_lines(result):
@@ -127,7 +126,8 @@ def _measure(command: RooflineCommand, folder: Path, peaks: Peaks | None, *, rep
     )
     work = stage_work(folder, manifest, batch=batch)
     measured = measure_cpu_peaks(threads=threads, progress=report)
-    return roofline(work, measured, bundle=bundle, batch=batch, precision="fp32", times=times)
+    found = roofline(work, measured, bundle=bundle, batch=batch, precision="fp32", times=times)
+    return replace(found, threads=threads, source_sha256=manifest.source.sha256)
 
 
 def _load() -> float:
@@ -142,4 +142,4 @@ def _check_plot(path: Path) -> None:
         raise StepError(f"--plot needs {error.name}; pip install 'step-trt[eval]'") from error
     known = Figure().canvas.get_supported_filetypes()
     if path.suffix.lower().removeprefix(".") not in known:
-        raise StepError(f"--plot is {path}: no picture format; end it with .png, .svg or .pdf")
+        raise StepError(f"--plot is {path}: no format of a figure; end it with .png, .svg or .pdf")
