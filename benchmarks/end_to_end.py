@@ -26,14 +26,13 @@ from end_to_end_results import (
 )
 from end_to_end_runs import RunFigures, RunOnce, count_frames, measure_in_rounds, run_step_run
 from naive_demo import run_naive
-from rich.console import Console
 from step_runtime.backends.select import BACKENDS
 from step_runtime.benchmark.model_export import export_model
 from step_runtime.sources.video import VideoSource
 
 from step.bundles.manifest import read_bundle
 from step.checkpoints.toy_model import NAME
-from step.cli import OneLineCommand, progress_bar
+from step.cli import OneLineCommand, find_reporter
 from step.errors import StepError
 from step.files.atomic import atomic_path, check_outputs
 from step.parent import end_with_parent
@@ -76,10 +75,10 @@ def main(
     if checkpoint is None and not is_toy:
         raise StepError("--checkpoint is missing; the naive demo runs the .pth that the bundle was exported from")
     source = VideoSource(video)
-    console = Console()
+    reporter = find_reporter()
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as processes:
         if is_toy:
-            with console.status("exporting the toy model"):
+            with reporter.progress("exporting the toy model"):
                 bundle = Path(scratch) / "toy-fp32"
                 export_model("toy", bundle)
         else:
@@ -90,14 +89,13 @@ def main(
         for name in names:
             run = functools.partial(run_step_run, video=video, model=str(bundle), backend=name, threads=threads)
             programs[name] = processes.enter_context(_in_a_process(run))
-        with progress_bar(console) as bar:
-            task = bar.add_task("", total=None)
+        with reporter.progress("measuring", unit="runs") as progress:
             rows = measure_in_rounds(
                 programs,
                 everys_s,
                 Path(scratch) / "results",
                 rounds=rounds,
-                progress=lambda done, total, what: bar.update(task, completed=done, total=total, description=what),
+                progress=lambda done, total, what: progress.update(done, total, status=what),
             )
     frames = count_frames(video)
     results = EndToEndResults.of(
@@ -108,9 +106,9 @@ def main(
         duration_s=frames * source.interval_s,
         threads=threads,
     )
-    console.print(end_to_end_table(results))
+    reporter.result(end_to_end_table(results))
     for line in end_to_end_problems(results):
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
+        reporter.result(line)
     if json_file is not None:
         results.write(json_file)
     if markdown_file is not None:

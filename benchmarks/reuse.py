@@ -37,6 +37,7 @@ from step.data.videos import videos_by_name
 from step.evaluation.ava_csv import read_boxes
 from step.evaluation.ava_rows import detection_rows, write_rows
 from step.evaluation.scoring import score_files
+from step.reporter import Reporter
 
 _IOU, _SCORE_TOLERANCE = 0.5, 0.05
 _EVERY_S = (Fraction(1, 3), Fraction(2, 3), Fraction(1))
@@ -153,7 +154,7 @@ def measure_parts(arguments: argparse.Namespace, console: Console) -> list[dict[
 
 def measure_map(arguments: argparse.Namespace, console: Console) -> list[dict[str, object]]:
     """mAP on the toy validation set, without and with, for several margins."""
-    data = open_data(arguments.data, "val", console)
+    data = open_data(arguments.data, "val", Reporter())
     rows: list[dict[str, object]] = []
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -26,8 +26,9 @@ from step_export.bundle_writer import ExportSettings, export_bundle
 from step_runtime.benchmark.configurations import CPU_BACKENDS
 
 from step import StepConfig, StepDetector, StepError, load_checkpoint, save_checkpoint
-from step.cli import print_error, progress_bar
+from step.cli import print_error
 from step.files.atomic import atomic_path, check_outputs
+from step.reporter import Reporter
 
 _SIZE_PX = 160
 
@@ -65,12 +66,14 @@ def _run(arguments: argparse.Namespace) -> None:
     points = [point for point in scaling_points(base) if point.axis in chosen]
     models = list(dict.fromkeys(point.model for point in points))
     console = Console()
-    with tempfile.TemporaryDirectory() as name, progress_bar(console) as bar:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        Reporter().progress("measuring", len(models) + len(points), "points") as progress,
+    ):
         scratch = Path(name)
-        task = bar.add_task("", total=len(models) + len(points))
         folders = {}
         for index, (model, num_steps) in enumerate(models):
-            bar.update(task, completed=index, description="exporting")
+            progress.update(index, status="exporting")
             folders[model, num_steps] = scratch / f"bundle{index}"
             _export(model, num_steps, folders[model, num_steps], scratch / "model.pth")
         results = measure_points(
@@ -82,7 +85,7 @@ def _run(arguments: argparse.Namespace) -> None:
             min_runs=arguments.runs,
             min_s=arguments.seconds,
             scratch=scratch,
-            progress=lambda done, what: bar.update(task, completed=len(models) + done, description=what),
+            progress=lambda done, what: progress.update(len(models) + done, status=what),
         )
     for axis in chosen:
         _print_axis(console, [row for row in results if row.axis == axis], axis)

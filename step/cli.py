@@ -1,4 +1,4 @@
-"""What every command of the project shares (torch-free)."""
+"""What every command of the project shares: -v and -q, one line for what is wrong, examples (torch-free)."""
 
 import contextlib
 import functools
@@ -11,21 +11,33 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
 from step.errors import ArgumentError, StepError
 from step.memory import is_memory_shortage
-from step.shown import make_console, shown
+from step.nearest import did_you_mean
+from step.reporter import Reporter, Verbosity, libraries_heard
 
 Options = TypeVar("Options")
 _MOST_SAID = 200
 _UNITS = ("_s", "_mb", "_fps")  # of arguments; options go without
+_REPORTER = "step.reporter"  # in the meta of click's contexts, which a command and its subcommand share
+_RUN_ERROR, _USAGE_ERROR, _INTERRUPTED = 1, 2, 130  # exit codes
 
 
 def print_error(message: str) -> None:
     """One line on standard error, never wrapped, so that it can be searched for and copied."""
-    line = shown(" ".join(message.split()))
-    make_console(stderr=True, soft_wrap=True, highlight=False).print(Text.assemble(("error: ", "bold red"), line))
+    Reporter().error(message)
+
+
+def find_reporter() -> Reporter:
+    """Returns what the running command says things with, as -v and -q have it; a new one outside of commands."""
+    context = click.get_current_context(silent=True)
+    return Reporter() if context is None else _reporter_of(context)
+
+
+def examples(*lines: str) -> str:
+    """Returns the end of a command's help: examples, a line each, which click leaves as they are."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def progress_bar(console: Console) -> Progress:
@@ -51,15 +63,29 @@ def takes(options: Callable[..., Options]) -> Callable[[Callable[[Options], None
     return decorate
 
 
-class OneLineCommand(click.Command):
-    """A click command that answers bad input with one line on standard error and exit code 1.
+class Choice(click.Choice[str]):
+    """One of some words; of another the nearest is named."""
 
-    What the library says of its arguments (`ArgumentError`) is said of the command's options.
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        """See `click.Choice.get_invalid_choice_message`."""
+        said = super().get_invalid_choice_message(value, ctx).removesuffix(".")
+        return said + did_you_mean(str(value), self.choices)
+
+
+class OneLineCommand(click.Command):
+    """A click command that answers bad input with one line on standard error; it takes -v and -q.
+
+    The exit code is 2 for what was typed wrong, 1 for what goes wrong then. What the library says of its arguments
+    (`ArgumentError`) is said of the command's options.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params += _verbosity_options()
 
     def invoke(self, ctx: click.Context) -> Any:
         """See `click.Command.invoke`."""
-        with _naming_options_of(self):
+        with _naming_options_of(self), _libraries_heard_by(ctx):
             return super().invoke(ctx)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
@@ -70,14 +96,60 @@ class OneLineCommand(click.Command):
 class OneLineGroup(click.Group):
     """The same for a command with subcommands."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params += _verbosity_options()
+
     def invoke(self, ctx: click.Context) -> Any:
         """See `OneLineCommand.invoke`; a subcommand has named its own options already."""
-        with _naming_options_of(self):
+        with _naming_options_of(self), _libraries_heard_by(ctx):
             return super().invoke(ctx)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """See `OneLineCommand.main`."""
         return _in_one_line(super().main, *args, **kwargs)
+
+
+def _verbosity_options() -> list[click.Parameter]:
+    """Returns -v and -q, which no command has to declare; they are kept in the context."""
+    return [
+        click.Option(
+            ["-v", "--verbose"],
+            is_flag=True,
+            expose_value=False,
+            callback=_set_verbosity("verbose"),
+            help="Say more on standard error.",
+        ),
+        click.Option(
+            ["-q", "--quiet"],
+            is_flag=True,
+            expose_value=False,
+            callback=_set_verbosity("quiet"),
+            help="Say nothing but results and errors.",
+        ),
+    ]
+
+
+def _set_verbosity(verbosity: Verbosity) -> Callable[[click.Context, click.Parameter, bool], None]:
+    def set_it(context: click.Context, _parameter: click.Parameter, given: bool) -> None:
+        reporter = _reporter_of(context)
+        if given and reporter.verbosity not in ("normal", verbosity):
+            raise click.UsageError("--verbose and --quiet exclude each other; give one of them", context)
+        if given:
+            reporter.verbosity = verbosity
+
+    return set_it
+
+
+def _reporter_of(context: click.Context) -> Reporter:
+    reporter = context.meta.setdefault(_REPORTER, Reporter())
+    assert isinstance(reporter, Reporter)
+    return reporter
+
+
+def _libraries_heard_by(context: click.Context) -> contextlib.AbstractContextManager[None]:
+    """Has the outermost command hear what libraries warn of."""
+    return libraries_heard(_reporter_of(context)) if context.parent is None else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
@@ -108,11 +180,13 @@ def _in_one_line(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         print_error(str(error))
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
+        sys.exit(_USAGE_ERROR)
     except click.ClickException as error:
         print_error(error.format_message())
+        sys.exit(_USAGE_ERROR if isinstance(error, click.UsageError) else _RUN_ERROR)
     except click.Abort:
         print_error("interrupted")
-        sys.exit(130)
+        sys.exit(_INTERRUPTED)
     except (MemoryError, RuntimeError, OSError, ImportError, SystemError) as error:
         if not is_memory_shortage(error):
             raise
@@ -121,7 +195,7 @@ def _in_one_line(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    sys.exit(1)
+    sys.exit(_RUN_ERROR)
 
 
 def _answer_like_ctrl_c() -> dict[signal.Signals, Any]:

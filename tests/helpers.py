@@ -110,10 +110,10 @@ def run_command(main: Callable[[list[str]], object], capsys: pytest.CaptureFixtu
     return code, *capsys.readouterr()
 
 
-def assert_one_error(done: Done, said: str) -> None:
-    """Exit code 1 and one line on standard error, which matches `said`."""
+def assert_one_error(done: Done, said: str, *, exit_code: int = 1) -> None:
+    """One line on standard error, which matches `said`; the exit code is 2 for what is typed wrong."""
     code, _, error = done
-    assert code == 1, done
+    assert code == exit_code, done
     assert error.startswith("error: ")
     assert error.count("\n") == 1, error
     assert re.search(said, error), error

@@ -1,4 +1,4 @@
-"""What the documents name exists: paths, links, folders, commands and their options."""
+"""What the documents and the commands' help name exists: paths, links, folders, commands and their options."""
 
 import re
 import shlex
@@ -12,6 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 PACKAGES = ("step", "export/step_export", "runtime/step_runtime", "plugins/step_plugins", "benchmarks", "tests")
 SCRIPTS = {script.name: script for script in entry_points(group="console_scripts") if script.name.startswith("step-")}
+# Their examples are to come.
+WITHOUT_EXAMPLES = ("step-run", "step-bench")
 
 _TOP = "step|export|runtime|plugins|benchmarks|tests|docs|examples|\\.ci"
 _PATH = re.compile(rf"(?<![\w./-])(?:{_TOP})/[\w./-]*\w|(?<![\w./-])(?:pyproject\.toml|constraints\.txt|Makefile)\b")
@@ -72,8 +74,32 @@ def test_options_exist(document: str, command: str):
         assert {option for option in used if f'"{option}"' not in source} == set()
         return
     assert words[0] in SCRIPTS, document
-    script = SCRIPTS[words[0]].load()
-    group = isinstance(script, click.Group)
-    # `step-bench toy` means `step-bench run toy`.
-    chosen = script.commands.get(words[1], script.commands.get("run", script)) if group and len(words) > 1 else script
-    assert used <= _options(chosen), document
+    assert used <= _options(_chosen(SCRIPTS[words[0]].load(), words)[0]), document
+
+
+def _chosen(script: click.Command, words: list[str]) -> tuple[click.Command, list[str]]:
+    """The command or subcommand that some words call, and what is left of them."""
+    if not isinstance(script, click.Group) or len(words) < 2:
+        return script, words[1:]
+    if words[1] in script.commands:
+        return script.commands[words[1]], words[2:]
+    return script.commands.get("run", script), words[1:]  # `step-bench toy` means `step-bench run toy`
+
+
+def _examples(command: click.Command) -> list[str]:
+    return [line.strip() for line in (command.epilog or "").splitlines() if line.startswith("  ")]
+
+
+@pytest.mark.parametrize("name", sorted(set(SCRIPTS) - set(WITHOUT_EXAMPLES)))
+def test_help_ends_with_examples_that_can_be_typed(name: str):
+    script = SCRIPTS[name].load()
+    helped = {name: script}
+    if isinstance(script, click.Group):
+        helped |= {f"{name} {word}": command for word, command in script.commands.items()}
+    for typed, command in helped.items():
+        lines = _examples(command)
+        assert 2 <= len(lines) <= 4, typed
+        for line in lines:
+            assert f"{line} ".startswith(f"{typed} ")
+            chosen, rest = _chosen(script, shlex.split(line))
+            chosen.make_context(line, rest).close()

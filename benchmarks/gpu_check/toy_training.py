@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from gpu_check.stage import Device, Report
 from step.errors import StepError
+from step.reporter import Reporter
 from step.training.config import TrainingConfig, read_config
 from step.training.fabric import open_fabric
 from step.training.samples.loading import load_batches
@@ -89,7 +89,7 @@ def _config(run: Run, data: Path, device: Device, *, epochs: int) -> TrainingCon
 
 def _trainer(config: TrainingConfig, clips: TrainingData, folder: Path, device: Device) -> Trainer:
     fabric = open_fabric("cuda" if device == "cuda" else "cpu", "1", config.precision)
-    return Trainer(config=config, data=clips, folder=folder, fabric=fabric, console=Console(quiet=True))
+    return Trainer(config=config, data=clips, folder=folder, fabric=fabric, reporter=Reporter("quiet"))
 
 
 def _trial_s(config: TrainingConfig, clips: TrainingData, folder: Path, device: Device) -> float:

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from rich.console import Console
 
 from gpu_check.models import random_clips
 from gpu_check.stage import Device, Report
 from gpu_check.timing import Timer
 from step.errors import StepError
+from step.reporter import Reporter
 from step.training.config import Precision, TrainingConfig, read_config
 from step.training.fabric import open_fabric
 from step.training.memory import estimate_memory
@@ -105,8 +105,8 @@ def _measure(report: Report, row: str, config: TrainingConfig, plan: Plan) -> st
 
 
 def _trainer(config: TrainingConfig, fabric: Fabric, data: TrainingData, work: Path) -> Trainer:
-    folder, console = work / "updates", Console(quiet=True)
-    return Trainer(config=config, data=data, folder=folder, fabric=fabric, console=console)
+    folder, reporter = work / "updates", Reporter("quiet")
+    return Trainer(config=config, data=data, folder=folder, fabric=fabric, reporter=reporter)
 
 
 def _gradient_problem(trainer: Trainer) -> str:

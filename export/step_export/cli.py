@@ -6,18 +6,16 @@ from typing import TYPE_CHECKING, cast
 
 import click
 from rich import box
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from step.bundles.engines import BuildOptions
 from step.bundles.graph_spec import Precision
 from step.bundles.libraries import LIBRARIES, Library
 from step.bundles.manifest import Manifest, ParityRow
-from step.cli import OneLineCommand, takes
+from step.cli import Choice, OneLineCommand, examples, find_reporter, takes
 from step.errors import StepError
-from step.shown import make_console
-from step_export.engines.cli import build_with_bar
+from step.reporter import Reporter
+from step_export.engines.cli import build_and_report
 from step_export.engines.option_checks import load_for_build
 from step_export.engines.options import BuildChoices, with_build_options
 
@@ -91,15 +89,21 @@ class ExportCommand:
         )
 
 
-@click.command(cls=OneLineCommand, context_settings={"show_default": True})
+@click.command(
+    cls=OneLineCommand,
+    context_settings={"show_default": True},
+    epilog=examples(
+        "step-export toy -o build/toy",
+        "step-export model.pth -o build/fp16 --precision fp16 --keep-fp32 'heads.0.*'",
+        "step-export model.pth -o build/bundle --batch 1 --engine tensorrt",
+    ),
+)
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", "bundle", required=True, type=click.Path(path_type=Path), help="Bundle folder to write."
 )
-@click.option(
-    "--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", help="Of the networks; boxes stay fp32."
-)
-@click.option("--graphs", type=click.Choice(_GRAPHS), default="all", help="Fused graph, step-loop graphs, or both.")
+@click.option("--precision", type=Choice(["fp32", "fp16"]), default="fp32", help="Of the networks; boxes stay fp32.")
+@click.option("--graphs", type=Choice(_GRAPHS), default="all", help="Fused graph, step-loop graphs, or both.")
 @click.option("--steps", type=int, help="Progressive steps to export.  [default: all]")
 @click.option("--batch", callback=_parse_batch, default="dynamic", metavar="N|dynamic", help="Clips per call.")
 @click.option("--opset", type=int, default=20, help="ONNX operator set.")
@@ -120,7 +124,7 @@ class ExportCommand:
 @click.option(
     "--engine",
     "library",
-    type=click.Choice([*LIBRARIES, "none"]),
+    type=Choice([*LIBRARIES, "none"]),
     default="none",
     help="Build TensorRT engines too, for --batch clips a call (1 if it is dynamic); see step-build.",
 )
@@ -129,27 +133,25 @@ class ExportCommand:
 def main(command: ExportCommand) -> None:
     """Exports a STEP checkpoint (ours or the 2019 release's) to a bundle of ONNX graphs, and builds engines of them."""
     build_options = command.build_options()  # what is wrong here is said now, not after minutes of exporting
-    console = make_console()
-    manifest = _export(command, console)
+    reporter = find_reporter()
+    manifest = _export(command, reporter)
     if manifest.parity is not None:
-        console.print(parity_table(list(manifest.parity)))
-    console.print(_summary(manifest, command.bundle), soft_wrap=True, highlight=False, markup=False)
+        reporter.result(parity_table(list(manifest.parity)))
+    reporter.result(_summary(manifest, command.bundle))
     if build_options is not None:
-        choices = command.choices
-        build_with_bar(
-            command.bundle, build_options, timing_cache=choices.timing_cache, device=choices.device, force=False
-        )
+        build_and_report(command.bundle, build_options, command.choices, reporter, force=False)
 
 
-def _export(command: ExportCommand, console: Console) -> Manifest:
+def _export(command: ExportCommand, reporter: Reporter) -> Manifest:
     try:
         from step_export.bundle_writer import ParityError, export_bundle
     except ModuleNotFoundError as error:
         raise StepError(f"exporting needs {error.name}; install it with: pip install 'step-trt[export]'") from error
-    with console.status("starting") as status:
+    with reporter.progress("starting") as progress:
 
         def show(message: str) -> None:
-            status.update(escape(message))
+            progress.update(description=message)
+            reporter.detail(message)
 
         try:
             return export_bundle(command.checkpoint, command.bundle, command.settings(), progress=show)

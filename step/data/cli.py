@@ -7,10 +7,8 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import click
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from step.cli import OneLineCommand, OneLineGroup
+from step.cli import OneLineCommand, OneLineGroup, examples, find_reporter
 from step.data.check import check, some
 from step.data.extract import Extracted, extract
 from step.data.frame_store import CLIP_PARTS
@@ -20,18 +18,33 @@ from step.data.videos import videos_by_name
 from step.errors import StepError
 from step.evaluation.ava_csv import read_boxes
 from step.parent import end_with_parent
-from step.shown import make_console
+from step.reporter import Reporter
 
 _PATH = click.Path(path_type=Path)
 _SEEDS = 2**32
 
 
-@click.group(cls=OneLineGroup)
+@click.group(
+    cls=OneLineGroup,
+    epilog=examples(
+        "step-data toy build/toy",
+        "step-data prepare ava_val_v2.2.csv -o ava/val.csv --label-map ava_action_list_v2.2.pbtxt",
+        "step-data extract videos -o ava/frames --truth ava/val.csv",
+        "step-data check ava/val.csv --frames ava/frames",
+    ),
+)
 def main() -> None:
     """Prepares AVA and data sets of its form."""
 
 
-@main.command("prepare", cls=OneLineCommand)
+@main.command(
+    "prepare",
+    cls=OneLineCommand,
+    epilog=examples(
+        "step-data prepare ava_train_v2.2.csv -o ava/train.csv",
+        "step-data prepare ava_val_v2.2.csv -o ava/val.csv --label-map ava_action_list_v2.2.pbtxt",
+    ),
+)
 @click.argument("truth", type=_PATH)
 @click.option("-o", "--output", required=True, type=_PATH, help="The csv to write.")
 @click.option("--label-map", type=_PATH, help="pbtxt of the classes to keep.  [default: all]")
@@ -39,15 +52,23 @@ def main() -> None:
 def prepare_command(truth: Path, output: Path, label_map: Path | None, exclude: Path | None) -> None:
     """Writes the ground truth of TRUTH, AVA's csv of any version, sorted, checked and in one form."""
     done = prepare(truth, output, label_map=label_map, exclude=exclude)
-    console = make_console(highlight=False, soft_wrap=True)
-    console.print(f"{output}: {done.rows} boxes in {done.key_frames} key frames of {done.videos} videos", markup=False)
+    reporter = find_reporter()
     for reason, count in done.dropped.items():
-        console.print(f"dropped {count} rows that {'are ' * (not reason.startswith('repeat'))}{reason}", markup=False)
+        reporter.note(f"dropped {count} rows that {'are ' * (not reason.startswith('repeat'))}{reason}")
     for note in done.notes:
-        console.print(note, markup=False)
+        reporter.note(note)
+    reporter.result(f"{output}: {done.rows} boxes in {done.key_frames} key frames of {done.videos} videos")
 
 
-@main.command("extract", cls=OneLineCommand, context_settings={"show_default": True})
+@main.command(
+    "extract",
+    cls=OneLineCommand,
+    context_settings={"show_default": True},
+    epilog=examples(
+        "step-data extract videos -o ava/frames --truth ava/val.csv",
+        "step-data extract first.mp4 second.mp4 -o frames --workers 1",
+    ),
+)
 @click.argument("videos", type=_PATH, nargs=-1, required=True)
 @click.option("-o", "--output", required=True, type=_PATH, help="Folder for the frames.")
 @click.option("--truth", type=_PATH, help="Extract only what the clips of this csv need.  [default: everything]")
@@ -59,12 +80,8 @@ def extract_command(videos: tuple[Path, ...], output: Path, truth: Path | None, 
     """
     if workers < 1:
         raise StepError(f"--workers is {workers}; it must be at least 1")
-    console = make_console(highlight=False, soft_wrap=True)
-
-    def note(line: str) -> None:
-        console.print(line, markup=False)
-
-    files = videos_by_name(videos, say=note)
+    reporter = find_reporter()
+    files = videos_by_name(videos, say=reporter.note)
     key_frames = None if truth is None else _key_frames(truth)
     seconds = None if key_frames is None else {video: _clip_seconds(of) for video, of in key_frames.items()}
     if seconds is not None:
@@ -74,34 +91,57 @@ def extract_command(videos: tuple[Path, ...], output: Path, truth: Path | None, 
                 f"{truth}: video {absent[0]!r} is not among VIDEOS ({len(absent)} of {len(seconds)} are not)"
             )
         files = {name: path for name, path in files.items() if name in seconds}
-    results = _extract_all(files, output, seconds, workers)
+    results = _extract_all(files, output, seconds, workers, reporter)
     frames, written = sum(done.frames for done in results), sum(done.written for done in results)
     there = sum(done.seconds for done in results) - written
     for line in (line for done in results for line in done.notes):
-        note(line)
+        reporter.note(line)
     if key_frames is not None:
         for line in _without_frames(results, key_frames):
-            note(line)
-    note(f"{output}: {frames} frames of {len(results)} videos; {written} seconds written, {there} were there")
+            reporter.note(line)
+    reporter.result(
+        f"{output}: {frames} frames of {len(results)} videos; {written} seconds written, {there} were there"
+    )
 
 
-@main.command("check", cls=OneLineCommand)
+@main.command(
+    "check",
+    cls=OneLineCommand,
+    epilog=examples(
+        "step-data check ava/val.csv",
+        "step-data check ava/val.csv --frames ava/frames --label-map ava_action_list_v2.2.pbtxt",
+    ),
+)
 @click.argument("truth", type=_PATH)
 @click.option("--frames", type=_PATH, help="Folder of the extracted frames.")
 @click.option("--label-map", type=_PATH, help="pbtxt of the classes that there may be.")
 def check_command(truth: Path, frames: Path | None, label_map: Path | None) -> None:
     """Looks for what is missing or wrong in the ground truth TRUTH and in the frames that its clips need."""
-    console = make_console(highlight=False, soft_wrap=True)
-    with console.status("reading") as status:
-        problems = list(check(truth, frames, label_map=label_map, progress=lambda video: status.update(escape(video))))
+    reporter = find_reporter()
+    with reporter.progress("reading", unit="videos") as progress:
+
+        def show(video: str) -> None:
+            progress.advance()
+            progress.update(status=video)
+
+        problems = list(check(truth, frames, label_map=label_map, progress=show))
     for problem in problems:
-        console.print(f"{problem.where}: {problem.text}", markup=False)
+        reporter.result(f"{problem.where}: {problem.text}")
+    if frames is None:
+        reporter.note("not checked: whether every clip's frames are there and whole; that needs --frames FOLDER")
+    if label_map is None:
+        reporter.note("not checked: whether its classes are the data set's; that needs --label-map FILE")
     if problems:
         raise StepError(f"{truth}: {len(problems)} problems were found; they are listed above")
-    console.print(f"{truth}: nothing is wrong", markup=False)
+    reporter.result(f"{truth}: nothing is wrong" + (" in the table" if frames is None else ""))
 
 
-@main.command("toy", cls=OneLineCommand, context_settings={"show_default": True})
+@main.command(
+    "toy",
+    cls=OneLineCommand,
+    context_settings={"show_default": True},
+    epilog=examples("step-data toy build/toy", "step-data toy build/tiny --train 4 --val 2 --seed 7"),
+)
 @click.argument("folder", type=_PATH)
 @click.option("--train", type=int, default=60, help="Training videos.")
 @click.option("--val", type=int, default=20, help="Validation videos.")
@@ -110,16 +150,10 @@ def toy_command(folder: Path, train: int, val: int, seed: int) -> None:
     """Draws a small data set in AVA's form in FOLDER: figures that stand, walk, run, jump, wave, hug and give."""
     if not 0 <= seed < _SEEDS:
         raise StepError(f"--seed is {seed}; it must be 0 to {_SEEDS - 1}")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, transient=True) as bar:
-        task = bar.add_task("videos")
-        counts = {"train": train, "val": val}
-        generate(
-            folder, videos=counts, seed=seed, progress=lambda done, total: bar.update(task, completed=done, total=total)
-        )
-    make_console(highlight=False, soft_wrap=True).print(
-        f"{folder}: {train} training and {val} validation videos", markup=False
-    )
+    reporter = find_reporter()
+    with reporter.progress("drawing", unit="videos") as progress:
+        generate(folder, videos={"train": train, "val": val}, seed=seed, progress=progress.update)
+    reporter.result(f"{folder}: {train} training and {val} validation videos")
 
 
 def _key_frames(truth: Path) -> dict[str, frozenset[int]]:
@@ -147,21 +181,23 @@ def _without_frames(results: list[Extracted], key_frames: dict[str, frozenset[in
 
 
 def _extract_all(
-    files: dict[str, Path], output: Path, seconds: dict[str, frozenset[int]] | None, workers: int
+    files: dict[str, Path],
+    output: Path,
+    seconds: dict[str, frozenset[int]] | None,
+    workers: int,
+    reporter: Reporter,
 ) -> list[Extracted]:
     """Extracts in processes, a video each; the first failure ends it, and what was extracted stays."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     pool = ProcessPoolExecutor(
         min(workers, len(files)),
         mp_context=get_context("spawn"),
         initializer=end_with_parent,
         initargs=(os.getpid(),),
     )
-    with Progress(*columns, transient=True) as bar:
-        task = bar.add_task("videos", total=len(files))
+    with reporter.progress("extracting", total=len(files), unit="videos") as progress:
 
         def advance(_done: Future[Extracted]) -> None:
-            bar.advance(task)
+            progress.advance()
 
         futures: list[Future[Extracted]] = []
         try:

@@ -12,18 +12,23 @@ import yaml
 from rich import box
 from rich.table import Table
 
-from step.cli import OneLineCommand, OneLineGroup, progress_bar, takes
+from step.cli import OneLineCommand, OneLineGroup, examples, find_reporter, takes
 from step.errors import StepError
 from step.files.atomic import atomic_path, cannot_write
 from step.files.locks import sole_writer
-from step.shown import make_console
 from step.training.config import TrainingConfig, read_config
 from step.training.yaml_file import parse_yaml
 
 _PATH = click.Path(path_type=Path)
 
 
-@click.group(cls=OneLineGroup)
+@click.group(
+    cls=OneLineGroup,
+    epilog=examples(
+        "step-train detect toy_detect.yaml --data build/toy -o runs/toy",
+        "step-train classify ava_classify.yaml --data ava -o runs/classifier",
+    ),
+)
 def main() -> None:
     """Trains STEP on AVA and data sets of its form.
 
@@ -90,7 +95,15 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@main.command(cls=OneLineCommand, context_settings={"show_default": True})
+@main.command(
+    cls=OneLineCommand,
+    context_settings={"show_default": True},
+    epilog=examples(
+        "step-train detect toy_detect.yaml --data build/toy -o runs/toy",
+        "step-train detect ava_detect.yaml --data ava -o runs/ava --resume auto",
+        "step-train detect ava_detect.yaml --data ava --set optimizer.batch=2 --dry-run",
+    ),
+)
 @_options
 @takes(TrainCommand)
 def detect(command: TrainCommand) -> None:
@@ -98,7 +111,14 @@ def detect(command: TrainCommand) -> None:
     _run("detect", command)
 
 
-@main.command(cls=OneLineCommand, context_settings={"show_default": True})
+@main.command(
+    cls=OneLineCommand,
+    context_settings={"show_default": True},
+    epilog=examples(
+        "step-train classify ava_classify.yaml --data ava -o runs/classifier",
+        "step-train classify ava_classify.yaml --data ava -o runs/classifier --resume auto",
+    ),
+)
 @_options
 @takes(TrainCommand)
 def classify(command: TrainCommand) -> None:
@@ -129,7 +149,7 @@ def _print_memory(config: TrainingConfig) -> None:
     for name, value in vars(found).items():
         table.add_row(name, f"{value / 2**30:.2f}")
     table.add_row("at least", f"{found.total / 2**30:.2f}")
-    make_console().print(table)
+    find_reporter().result(table)
 
 
 def _train(config: TrainingConfig, output: Path, command: TrainCommand) -> None:
@@ -144,7 +164,7 @@ def _train(config: TrainingConfig, output: Path, command: TrainCommand) -> None:
         from step.training.trainer import Trainer
     except ModuleNotFoundError as error:
         raise StepError(f"training needs {error.name}; install it with: pip install 'step-trt[train]'") from error
-    console = make_console()
+    reporter = find_reporter()
     if output.exists() and not output.is_dir():
         raise StepError(f"-o {output}: is a file; name a folder")
     if command.resume is None and checkpoint.numbered(output / "checkpoints"):
@@ -160,12 +180,11 @@ def _train(config: TrainingConfig, output: Path, command: TrainCommand) -> None:
                 held.enter_context(sole_writer(output))
             except OSError as error:
                 raise cannot_write(output, error) from error
-        with progress_bar(console) as bar:
-            task = bar.add_task("decoding clips", total=None)
-            parts = open_data(config, progress=lambda done, total: bar.update(task, completed=done, total=total))
+        with reporter.progress("decoding clips", unit="clips") as progress:
+            parts = open_data(config, progress=progress.update)
         if command.release_format:
             release_content(StepDetector.from_config(config.step_config()))  # that it can be, before hours of training
-        trainer = Trainer(config=config, data=parts, folder=output, fabric=fabric, console=console, start=start)
+        trainer = Trainer(config=config, data=parts, folder=output, fabric=fabric, reporter=reporter, start=start)
         if fabric.is_global_zero:
             with atomic_path(output / "config.yaml") as path:
                 path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
@@ -173,7 +192,7 @@ def _train(config: TrainingConfig, output: Path, command: TrainCommand) -> None:
         means = ", ".join(f"step {step} {score.mean_ap(0.5):.4f}" for step, score in scores.items())
         if fabric.is_global_zero:
             model = _write_models(output, release_format=command.release_format)
-            console.print(f"frame-mAP@0.5: {means}; the best model: {model}", soft_wrap=True, highlight=False)
+            reporter.result(f"frame-mAP@0.5: {means}; the best model: {model}")
 
 
 def _be_deterministic() -> None:

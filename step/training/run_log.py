@@ -1,8 +1,9 @@
-"""What a run says while it goes on: lines of JSON, TensorBoard, a live table.
+"""What a run says while it goes on: lines of JSON, TensorBoard, a live table or lines in a log.
 
 Only the first of several processes logs.
 """
 
+import contextlib
 import json
 import math
 import time
@@ -11,13 +12,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from rich import box
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Group
 from rich.table import Table
 
 from step.errors import StepError
 from step.evaluation.scoring import Score
 from step.files.atomic import atomic_path, cannot_write
+from step.progress import shown_time
+from step.reporter import Reporter
 from step.training.objectives.losses import StepLosses
 
 if TYPE_CHECKING:
@@ -27,17 +29,17 @@ _SHOWN_UPDATES = 20  # the live table's losses are means over so many
 
 
 class RunLog:
-    """Logs a run to its folder, to TensorBoard and to a live table; it is a context manager.
+    """Logs a run to its folder and to TensorBoard, and shows how far it is; it is a context manager and a `Display`.
 
     Args:
         folder: for log.jsonl and tensorboard/.
         total: updates of the whole run.
         done: updates before this process's first; what was logged after them is dropped.
-        console: for the live table.
+        reporter: shows the live table, or lines in a log.
         is_first: of several processes; the others log nothing.
     """
 
-    def __init__(self, folder: Path, *, total: int, done: int = 0, console: Console, is_first: bool) -> None:
+    def __init__(self, folder: Path, *, total: int, done: int = 0, reporter: Reporter, is_first: bool) -> None:
         self.total, self._done = total, done
         self._is_first = is_first
         self._folder = folder
@@ -46,7 +48,8 @@ class RunLog:
         self._update, self._epoch, self._rate = done, 0, 0.0
         self._evaluated = ""
         self._began_s = time.monotonic()
-        self._live = Live(console=console, transient=True, refresh_per_second=2, get_renderable=self.table)
+        self._reporter = reporter
+        self._shown = contextlib.ExitStack()
         self._lines: IO[str] | None = None
         self._board: SummaryWriter | None = None
 
@@ -64,11 +67,11 @@ class RunLog:
             self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=self._done + 1)
         except OSError as error:
             raise cannot_write(self._folder, error) from error
-        self._live.start()
+        self._shown.enter_context(self._reporter.showing(self))
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        self._live.stop()
+        self._shown.close()
         if self._lines is not None:
             self._lines.close()
         if self._board is not None:
@@ -92,6 +95,8 @@ class RunLog:
     def scores(self, update: int, epoch: int, scores: dict[int, Score]) -> None:
         """Writes the scores of an evaluation, by step."""
         self._scores = {step: score.mean_ap(0.5) for step, score in scores.items()}
+        if self._is_first:
+            self._reporter.note(f"epoch {epoch + 1}, update {update}: frame-mAP@0.5 {self._score_words()}")
         classes = {
             str(step): {str(label): result.average_precision for label, result in score.results[0.5].items()}
             for step, score in scores.items()
@@ -117,12 +122,22 @@ class RunLog:
         if self._board is not None:
             self._board.add_image(name, image, update, dataformats="HWC")
 
-    def table(self) -> Group:
+    def line(self) -> str:
+        """Returns how far the run is, in words, with the sum of the last updates' mean losses and the latest mAP."""
+        words = [self._title()]
+        if self._recent:
+            sums = [sum(sum(step) for step in each) for each in self._recent]
+            words.append(f"loss {sum(sums) / len(sums):.4f}")
+        if self._scores:
+            words.append(f"frame-mAP@0.5 {self._score_words()}")
+        return ", ".join(words)
+
+    def last_line(self) -> str:
+        """Returns the same of a run that has ended."""
+        return self.line()
+
+    def picture(self) -> Group:
         """Makes the live table: how far the run is, and each step's mean losses of the last updates and latest mAP."""
-        spent_s, done = time.monotonic() - self._began_s, max(self._update - self._done, 1)
-        left_s = spent_s / done * (self.total - self._update)
-        title = f"update {self._update} of {self.total}, epoch {self._epoch + 1}, rate {self._rate:.2g}"
-        state = self._evaluated or f"{left_s / 60:.0f} min left"
         table = Table(box=box.SIMPLE_HEAD)
         for column in ("step", *StepLosses._fields, "mAP"):
             table.add_column(column, justify="right")
@@ -130,7 +145,20 @@ class RunLog:
             means = [sum(each[step][i] for each in self._recent) / len(self._recent) for i in range(3)]
             score = f"{self._scores[step + 1]:.4f}" if step + 1 in self._scores else ""
             table.add_row(str(step + 1), *(f"{value:.4f}" for value in means), score)
-        return Group(f"{title}, {state}", table)
+        return Group(self._title(), table)
+
+    def _title(self) -> str:
+        spent_s, done = time.monotonic() - self._began_s, self._update - self._done
+        title = f"update {self._update} of {self.total}, epoch {self._epoch + 1}, rate {self._rate:.2g}"
+        if self._evaluated:
+            return f"{title}, {self._evaluated}"
+        if not done:
+            return title
+        left_s = spent_s / done * (self.total - self._update)
+        return f"{title}, {done / max(spent_s, 1e-3):.3g} updates/s, {shown_time(left_s)} left"
+
+    def _score_words(self) -> str:
+        return ", ".join(f"step {step} {value:.4f}" for step, value in self._scores.items())
 
     def _line(self, values: dict[str, Any]) -> None:
         if self._lines is not None:

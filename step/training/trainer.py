@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from rich.console import Console
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -23,6 +22,7 @@ from step.errors import StepError
 from step.evaluation.scoring import Score
 from step.files.atomic import atomic_path
 from step.models.detector import StepDetector
+from step.reporter import Reporter
 from step.training import run_checkpoints as checkpoint
 from step.training.config import TrainingConfig
 from step.training.evaluation import EvaluationOptions, Shard, evaluate
@@ -48,7 +48,7 @@ class Trainer:
         data: see `open_data`.
         folder: for checkpoints, log and results.
         fabric: launched.
-        console: for the live table.
+        reporter: says how far the run is.
         start: checkpoint to go on from; None to begin.
 
     Raises:
@@ -62,10 +62,10 @@ class Trainer:
         data: TrainingData,
         folder: Path,
         fabric: Fabric,
-        console: Console,
+        reporter: Reporter,
         start: Path | None = None,
     ) -> None:
-        self.config, self.data, self.folder, self.fabric, self.console = config, data, folder, fabric, console
+        self.config, self.data, self.folder, self.fabric, self.reporter = config, data, folder, fabric, reporter
         self.checkpoints = folder / "checkpoints"
         self.progress = Progress()
         options = config.optimizer
@@ -144,7 +144,7 @@ class Trainer:
             self.folder,
             total=self.total,
             done=self.progress.update,
-            console=self.console,
+            reporter=self.reporter,
             is_first=self.fabric.is_global_zero,
         )
         try:

@@ -48,11 +48,15 @@ def test_every_stage(tmp_path):
         (["--only", "kernel"], "--only kernel: no such stage; there are environment, bundles,"),
         (["--minutes", "0"], "--minutes is 0; it must be above 0"),
         (["--minutes", "nan"], "--minutes is nan; it must be above 0"),
-        (["--device", "rocm"], "Invalid value for '--device'"),
     ],
 )
 def test_bad_options(more, said, tmp_path, capsys):
     assert_one_error(run_command(main, capsys, "--out", tmp_path, *more), said)
+
+
+def test_what_is_typed_wrong(tmp_path, capsys):
+    done = run_command(main, capsys, "--out", tmp_path, "--device", "rocm")
+    assert_one_error(done, "Invalid value for '--device'", exit_code=2)
 
 
 def test_nowhere_to_write(tmp_path, capsys):

@@ -1,14 +1,15 @@
-"""What every command shares: which signals end it in order."""
+"""What every command shares: which signals end it in order, -v and -q, and what is typed wrong."""
 
 import os
 import signal
 import sys
+import warnings
 
 import click
 import pytest
 from helpers import run_command
 
-from step.cli import OneLineCommand, OneLineGroup
+from step.cli import Choice, OneLineCommand, OneLineGroup, examples, find_reporter
 from step.errors import ArgumentError
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="other signals")
@@ -70,3 +71,68 @@ def _group_alone(steps: int) -> None:
 
 def test_a_group_has_options_too(capsys):
     assert run_command(_group_alone, capsys, "--steps", "9") == (1, "", "error: --steps is 9\n")
+
+
+@click.command(cls=OneLineCommand, epilog=examples("talks --loop fused", "talks " + "--loop steps " * 10))
+@click.option("--loop", type=Choice(["fused", "steps"]))
+def _talks(loop: str | None) -> None:
+    find_reporter().note("a note")
+    find_reporter().detail("a detail")
+    warnings.warn("a warning", FutureWarning, stacklevel=1)
+    find_reporter().result("a result")
+
+
+@click.group(cls=OneLineGroup)
+def _talking() -> None:
+    pass
+
+
+_talking.add_command(_talks, "talks")
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ([], "a note\n"),
+        (["-q"], ""),
+        (["--quiet"], ""),
+        (["-v"], "a note\na detail\nwarning: a warning\n"),
+        (["--verbose"], "a note\na detail\nwarning: a warning\n"),
+    ],
+)
+@pytest.mark.filterwarnings("always")
+def test_every_command_takes_verbose_and_quiet(words, error, capsys):
+    assert run_command(_talks, capsys, *words) == (0, "a result\n", error)
+    assert run_command(_talking, capsys, "talks", *words) == (0, "a result\n", error)
+    assert run_command(_talking, capsys, *words, "talks") == (0, "a result\n", error)
+
+
+@pytest.mark.parametrize("words", [["-v", "-q", "talks"], ["-v", "talks", "-q"], ["talks", "--quiet", "--verbose"]])
+def test_verbose_and_quiet_exclude_each_other(words, capsys):
+    said = "error: --verbose and --quiet exclude each other; give one of them\n"
+    assert run_command(_talking, capsys, *words) == (2, "", said)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["talks", "--lop", "fused"], "--loop"),
+        (["talks", "--loop", "fusd"], "'fusd' is not one of 'fused', 'steps'; did you mean 'fused'?"),
+        (["talks", "--loop", "x"], "'x' is not one of 'fused', 'steps'\n"),
+        (["talk"], "talks"),
+        (["talks", "extra"], "extra"),
+        (["talks", "--loop"], "--loop"),
+    ],
+)
+def test_what_is_typed_wrong_is_exit_code_2(words, said, capsys):
+    code, out, error = run_command(_talking, capsys, *words)
+    assert (code, out) == (2, "")
+    assert error.startswith("error: ")
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_examples_are_lines_of_the_help(capsys):
+    _, out, _ = run_command(_talks, capsys, "--help")
+    assert "  Examples:\n    talks --loop fused\n    talks --loop steps --loop steps" in out
+    assert max(map(len, out.splitlines())) > 120

@@ -5,23 +5,27 @@ from typing import cast
 
 import click
 from rich import box
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from step.bundles.engines import BuildOptions, EngineSet
 from step.bundles.libraries import LIBRARIES, Library
-from step.cli import OneLineCommand
-from step.shown import make_console
+from step.cli import Choice, OneLineCommand, examples, find_reporter
+from step.reporter import Reporter
 from step_export.engines.options import BuildChoices, with_build_options
 from step_export.engines.writer import build_engines
 
 
-@click.command(cls=OneLineCommand, context_settings={"show_default": True})
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.option(
-    "--engine", "library", required=True, type=click.Choice(LIBRARIES), help="Which library builds and runs them."
+@click.command(
+    cls=OneLineCommand,
+    context_settings={"show_default": True},
+    epilog=examples(
+        "step-build build/bundle --engine tensorrt",
+        "step-build build/bundle --engine tensorrt-rtx --batch 4",
+        "step-build build/bundle --engine tensorrt --timing-cache timings --force",
+    ),
 )
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--engine", "library", required=True, type=Choice(LIBRARIES), help="Which library builds and runs them.")
 @click.option("--batch", type=int, help="Clips a call, fixed.  [default: 1]")
 @with_build_options
 @click.option("--force", is_flag=True, help="Build even what is already there.")
@@ -37,39 +41,36 @@ def main(
     tensorrt builds for the GPU of this machine, tensorrt-rtx on any machine for RTX GPUs since Ampere.
     """
     options = choices.options(cast(Library, library), batch=batch)
-    build_with_bar(bundle, options, timing_cache=choices.timing_cache, device=choices.device, force=force)
+    build_and_report(bundle, options, choices, find_reporter(), force=force)
 
 
-def build_with_bar(bundle: Path, options: BuildOptions, *, timing_cache: Path | None, device: int, force: bool) -> None:
-    """Calls `build_engines`, with a progress bar and a summary on the terminal; raises what it raises."""
-    console = make_console()
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-    ) as bar:
-        task = bar.add_task("starting", total=1.0)
+def build_and_report(
+    bundle: Path, options: BuildOptions, choices: BuildChoices, reporter: Reporter, *, force: bool
+) -> None:
+    """Calls `build_engines`; says how far it is and what came of it. Raises what that raises."""
+    with reporter.progress("building engines", total=100, unit="%") as progress:
 
         def show(graph: str, phase: str, fraction: float) -> None:
-            bar.update(task, description=escape(f"{graph}: {phase}"), completed=fraction)
+            progress.update(round(100 * fraction), status=f"{graph}: {phase}")
 
         def wait() -> None:
-            bar.update(task, description="waiting: another process is building engines of this bundle")
+            progress.update(status="waiting: another process is building engines of this bundle")
 
         engines, built = build_engines(
-            bundle, options, timing_cache=timing_cache, device=device, force=force, progress=show, waiting=wait
+            bundle,
+            options,
+            timing_cache=choices.timing_cache,
+            device=choices.device,
+            force=force,
+            progress=show,
+            waiting=wait,
         )
     if not built:
-        console.print(escape(f"{bundle}: these engines are already there (--force builds them again)"))
+        reporter.note(f"{bundle}: these engines are already there (--force builds them again)")
     if engines.plugin_problem is not None:
-        console.print(f"Function bodies instead of plugins: {engines.plugin_problem}", soft_wrap=True, markup=False)
-    console.print(_engine_table(engines))
-    console.print(
-        f"Run them: step-run VIDEO --model {bundle} --backend {options.library}", soft_wrap=True, markup=False
-    )
+        reporter.note(f"Function bodies instead of plugins: {engines.plugin_problem}")
+    reporter.result(_engine_table(engines))
+    reporter.result(f"Run them: step-run VIDEO --model {bundle} --backend {options.library}")
 
 
 def _engine_table(engines: EngineSet) -> Table:

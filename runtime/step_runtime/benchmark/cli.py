@@ -7,15 +7,14 @@ from pathlib import Path
 import click
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
 from step.bundles.manifest import read_bundle
 from step.checkpoints.toy_model import find_model
-from step.cli import OneLineCommand, OneLineGroup, progress_bar, takes
+from step.cli import OneLineCommand, OneLineGroup, examples, find_reporter, takes
 from step.config import StepConfig
 from step.errors import StepError
 from step.files.atomic import atomic_path
-from step.shown import make_console
+from step.reporter import Reporter
 from step_runtime.benchmark.comparison import ASPECTS, check_comparable, compare, differences
 from step_runtime.benchmark.configurations import BENCH_BACKENDS, CPU_BACKENDS, list_configurations
 from step_runtime.benchmark.options import BenchCommand
@@ -23,20 +22,22 @@ from step_runtime.benchmark.page import write_page
 from step_runtime.benchmark.results import Results, Subject
 from step_runtime.benchmark.roofline.cli import roofline_command
 from step_runtime.benchmark.rounds import MIN_RUNS, MIN_S, MeasuringInterrupted, Row, measure
-from step_runtime.benchmark.tables import changes_table, markdown, problem_lines, results_table
+from step_runtime.benchmark.tables import changes_table, markdown, problem_lines, results_table, title_line
 from step_runtime.benchmark.toy_bundles import toy_bundles
 from step_runtime.benchmark.verdict import verdict_lines
 from step_runtime.clips.sample_clips import sample_clips
 from step_runtime.evaluation.open_data import open_data
 
 _PATH = click.Path(path_type=Path)
+_OF_ALL_COMMANDS = ("-v", "--verbose", "-q", "--quiet")
 
 
 class _RunByDefault(OneLineGroup):
     """`step-bench BUNDLE` means `step-bench run BUNDLE`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] != "--help":
+        first = next((word for word in args if word not in _OF_ALL_COMMANDS), "--help")
+        if first not in self.commands and first != "--help":
             args = ["run", *args]
         return super().parse_args(ctx, args)
 
@@ -46,7 +47,15 @@ def main() -> None:
     """Measures every configuration of running a model, in rounds: step-bench BUNDLE..., or step-bench toy."""
 
 
-@main.command(cls=OneLineCommand, context_settings={"show_default": True})
+@main.command(
+    cls=OneLineCommand,
+    context_settings={"show_default": True},
+    epilog=examples(
+        "step-bench toy",
+        "step-bench bundle bundle-fp16 --checkpoint model.pth --source video.mp4 --json bench.json --html bench.html",
+        "step-bench bundle --backends openvino,onnxruntime --threads 2 --data ava",
+    ),
+)
 @click.argument("bundles", type=_PATH, nargs=-1, required=True, metavar="BUNDLE...|toy")
 @click.option("--checkpoint", type=_PATH, help="The .pth that was exported: PyTorch is measured too.")
 @click.option(
@@ -76,13 +85,15 @@ def run(command: BenchCommand) -> None:
     """
     command.check()
     floor = command.floor()
-    console = make_console()
+    reporter = find_reporter()
     with tempfile.TemporaryDirectory() as scratch:
-        results = _measure(command, Path(scratch), console)
+        results = _measure(command, Path(scratch), reporter)
     verdict = verdict_lines(results, floor)
-    console.print(results_table(results))
+    if results.measured:
+        reporter.result(title_line(results))
+        reporter.result(results_table(results))
     for line in problem_lines(results):
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
+        reporter.result(line)
     if command.json_file is not None:
         results.write(command.json_file)
     if command.markdown_file is not None:
@@ -93,16 +104,16 @@ def run(command: BenchCommand) -> None:
     if command.html_file is not None:
         write_page(results, verdict, command.html_file)
     for line in verdict:
-        console.print(line, style="bold", soft_wrap=True, markup=False, highlight=False)
+        reporter.result(line)
     if results.partial:
         raise KeyboardInterrupt
 
 
-def _measure(command: BenchCommand, scratch: Path, console: Console) -> Results:
+def _measure(command: BenchCommand, scratch: Path, reporter: Reporter) -> Results:
     """Measures; whatever is in the folder `scratch` is not called by its path."""
     data = command.data_folder
     folders = (
-        toy_bundles(scratch, command.wanted, console) if command.is_toy else list(map(find_model, command.bundles))
+        toy_bundles(scratch, command.wanted, reporter) if command.is_toy else list(map(find_model, command.bundles))
     )
     configurations, missing = list_configurations(
         folders,
@@ -118,18 +129,17 @@ def _measure(command: BenchCommand, scratch: Path, console: Console) -> Results:
         raise StepError(f"--baseline is {command.baseline!r}; give one of {', '.join(names)}")
     clips = scratch / "clips.npy"
     np.save(clips, _clips(read_bundle(folders[0]).config, command.source))
-    scored = None if data is None else open_data(data, command.split, console)
+    scored = None if data is None else open_data(data, command.split, reporter)
     partial = ""
     try:
-        with progress_bar(console) as bar:
-            task = bar.add_task("", total=None)
+        with reporter.progress("measuring") as progress:
             rows = measure(
                 configurations,
                 clips,
                 data=None if scored is None else (scored.truth.parent, command.split),
                 min_runs=command.runs,
                 min_s=command.seconds,
-                progress=lambda done, total, what: bar.update(task, completed=done, total=total, description=what),
+                tell=lambda phase, done, total, name: progress.update(done, total, description=phase, status=name),
             )
     except MeasuringInterrupted as interrupt:
         if not interrupt.rows:
@@ -159,7 +169,14 @@ def _without_folder(rows: list[Row], folder: Path) -> list[Row]:
     ]
 
 
-@main.command("compare", cls=OneLineCommand)
+@main.command(
+    "compare",
+    cls=OneLineCommand,
+    epilog=examples(
+        "step-bench compare before.json after.json",
+        "step-bench compare laptop.json server.json --may-differ machine,threads",
+    ),
+)
 @click.argument("old", type=_PATH)
 @click.argument("new", type=_PATH)
 @click.option(
@@ -179,10 +196,10 @@ def compare_command(old: Path, new: Path, may_differ: str) -> None:
     changes = compare(before, after)
     if not changes:
         raise StepError(f"{old} and {new} have no measured configuration in common")
-    console = make_console()
+    reporter = find_reporter()
     for line in differences(before, after):
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
-    console.print(changes_table(changes))
+        reporter.note(line)
+    reporter.result(changes_table(changes))
     slower = [change.name for change in changes if change.is_slower]
     if slower:
         raise StepError(f"{len(slower)} of {len(changes)} configurations became slower: {', '.join(slower)}")

@@ -44,7 +44,7 @@ _MORE_COLUMNS: dict[str, Cell] = {  # of files, which have room
 
 def results_table(results: Results) -> Table:
     """A row for each configuration that could run."""
-    table = Table(title=escape(title_line(results)), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("configuration")  # may break, so that figures never do
     columns = _filled(_COLUMNS, results)
     for column in columns:

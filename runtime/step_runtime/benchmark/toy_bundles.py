@@ -4,13 +4,12 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from rich.console import Console
-
 from step.bundles.graph_spec import Precision
 from step.bundles.libraries import LIBRARIES
 from step.checkpoints.toy_model import CHECKPOINT, NAME, find_model
 from step.errors import StepError
 from step.parent import child_command
+from step.reporter import Reporter
 from step_runtime.benchmark.model_export import can_export, export_model
 
 _BUILDER = "step_export.engines.cli"
@@ -19,7 +18,7 @@ _PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 _EXPORTS_AT_ONCE = 2
 
 
-def toy_bundles(folder: Path, backends: list[str], console: Console) -> list[Path]:
+def toy_bundles(folder: Path, backends: list[str], reporter: Reporter) -> list[Path]:
     """Exports one for each precision, with engines where a backend needs them; for tensorrt also one without plugins.
 
     Engines that cannot be built here are left out: their rows say what is missing. Where nothing can be exported, the
@@ -28,7 +27,7 @@ def toy_bundles(folder: Path, backends: list[str], console: Console) -> list[Pat
     Args:
         folder: to write in.
         backends: names that `list_configurations` takes.
-        console: shows what is going on.
+        reporter: says what is going on.
 
     Raises:
         StepError: the model cannot be exported, and no bundle of it comes with the package.
@@ -42,14 +41,14 @@ def toy_bundles(folder: Path, backends: list[str], console: Console) -> list[Pat
         if "tensorrt" in libraries:
             options[folder / f"toy-{precision}-no-plugins"] = ["--precision", precision, "--no-plugins"]
     # Tracing takes one core each.
-    with console.status("exporting the toy model"), ThreadPoolExecutor(_EXPORTS_AT_ONCE) as pool:
+    with reporter.progress("exporting the toy model"), ThreadPoolExecutor(_EXPORTS_AT_ONCE) as pool:
         list(pool.map(lambda path: export_model(CHECKPOINT, path, *options[path]), options))
     for path in options:
         for library in libraries:
-            with console.status(f"building engines: {path.name}, {library}"):
+            with reporter.progress(f"building engines: {path.name}, {library}"):
                 problem = _build(path, library)
             if problem is not None:
-                console.print(f"{path.name}: no {library} engines: {problem}", soft_wrap=True, markup=False)
+                reporter.note(f"{path.name}: no {library} engines: {problem}")
     return list(options)
 
 

@@ -8,7 +8,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from step.cli import OneLineCommand
+from step.cli import OneLineCommand, examples, find_reporter
 from step.shown import make_console
 from step_runtime.doctor.findings import Finding, Status, examine
 
@@ -16,7 +16,10 @@ _WORDS: dict[Status, str] = {"ok": "ok", "absent": "no", "failed": "FAILED"}
 _MARKS: dict[Status, str] = {"ok": "[green]ok[/]", "absent": "[yellow]no[/]", "failed": "[bold red]FAILED[/]"}
 
 
-@click.command(cls=OneLineCommand)
+@click.command(
+    cls=OneLineCommand,
+    epilog=examples("step-doctor", "step-doctor build/bundle", "step-doctor build/bundle video.mp4"),
+)
 @click.argument("bundle", required=False, type=click.Path(path_type=Path))
 @click.argument("video", required=False)
 def main(bundle: Path | None, video: str | None) -> None:
@@ -25,7 +28,7 @@ def main(bundle: Path | None, video: str | None) -> None:
     Exit code 1 if the bundle cannot run or the video cannot be read.
     """
     console = make_console()
-    with console.status("looking"):
+    with find_reporter().progress("looking"):
         findings = list(examine(bundle, video))
     if console.is_terminal:
         console.print(_table(findings))

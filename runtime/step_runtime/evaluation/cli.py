@@ -3,16 +3,15 @@
 import json
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
 import click
-from rich.console import Console
-from rich.progress import Progress
 
-from step.cli import OneLineGroup, progress_bar, takes
+from step.cli import Choice, OneLineGroup, examples, find_reporter, takes
 from step.config import StepConfig
 from step.data.dataset_folder import DatasetFolder
 from step.errors import StepError
@@ -23,7 +22,8 @@ from step.evaluation.scoring import Score
 from step.evaluation.video_map import link_detections, true_tubes, video_ap
 from step.files.atomic import atomic_path, check_outputs
 from step.pages.page import check_packages, format_date
-from step.shown import make_console
+from step.progress import Progress
+from step.reporter import Reporter
 from step_runtime.backends.base import Loop
 from step_runtime.backends.select import BACKENDS
 from step_runtime.benchmark.machine import describe_machine, machine
@@ -44,7 +44,16 @@ def _parse_ious(_ctx: click.Context, _param: click.Parameter, value: str) -> tup
         raise StepError(f"--iou is {value!r}; give numbers such as 0.5 or 0.5,0.75") from None
 
 
-@click.group(cls=OneLineGroup, invoke_without_command=True, context_settings={"show_default": True})
+@click.group(
+    cls=OneLineGroup,
+    invoke_without_command=True,
+    context_settings={"show_default": True},
+    epilog=examples(
+        "step-eval --model toy --data toy",
+        "step-eval --model build/bundle --data ava --results detections.csv --html report.html",
+        "step-eval --results detections.csv --truth ava_val.csv --cap 50 --frames-without-truth drop",
+    ),
+)
 @click.option(
     "--results",
     type=click.Path(path_type=Path),
@@ -58,8 +67,8 @@ def _parse_ious(_ctx: click.Context, _param: click.Parameter, value: str) -> tup
     help="Folder with SPLIT.csv and frames or videos, see step-data; or toy, the validation set of step-data toy.",
 )
 @click.option("--split", default="val", help="Which csv of --data.")
-@click.option("--backend", type=click.Choice(BACKENDS), default="auto", help="What runs the model.")
-@click.option("--loop", type=click.Choice(["fused", "steps"]), help="Which graphs.  [default: fused where it can]")
+@click.option("--backend", type=Choice(BACKENDS), default="auto", help="What runs the model.")
+@click.option("--loop", type=Choice(["fused", "steps"]), help="Which graphs.  [default: fused where it can]")
 @click.option("--steps", type=int, help="Progressive steps to run.  [default: all]")
 @click.option("--every-step", is_flag=True, help="Score after each step too; the step loop runs.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
@@ -68,7 +77,7 @@ def _parse_ious(_ctx: click.Context, _param: click.Parameter, value: str) -> tup
 @click.option("--cap", type=int, help="Best detections of a key frame that count; the challenge takes 50.")
 @click.option(
     "--frames-without-truth",
-    type=click.Choice(["count", "drop"]),
+    type=Choice(["count", "drop"]),
     default="count",
     help="Whether detections in key frames without ground truth are wrong; the challenge drops them.",
 )
@@ -89,14 +98,14 @@ def main(command: EvalCommand) -> None:
     if context.invoked_subcommand is not None:
         _refuse_options_before(context)
         return
-    console = make_console()
+    reporter = find_reporter()
     command.check()
     scoring = command.scoring
-    folder = None if command.data is None else open_data(command.data, command.split, console)
+    folder = None if command.data is None else open_data(command.data, command.split, reporter)
     scorer = command.scorer(folder, scoring)
     _check_before(scorer, command.outputs, with_tubes=command.video_map, with_page=command.html_file is not None)
     if folder is not None and command.model is not None:
-        by_step = _score_model(command, folder, scorer, console)
+        by_step = _score_model(command, folder, scorer, reporter)
     else:
         assert command.results is not None
         by_step = {0: scorer.score(command.results)}
@@ -108,13 +117,15 @@ def main(command: EvalCommand) -> None:
         }
     if command.video_map:
         extra |= _video_map(scored)
-    _print(scored, by_step if command.every_step else {}, extra, console)
+    _print(scored, by_step if command.every_step else {}, extra, reporter)
     _write_files(command, scored, extra, folder)
 
 
 def _refuse_options_before(context: click.Context) -> None:
     """Refuses options before a subcommand, which has its own: nobody would see them."""
     for parameter in context.command.params:
+        if not parameter.expose_value:  # -v and -q are of both
+            continue
         if context.get_parameter_source(str(parameter.name)) is click.core.ParameterSource.COMMANDLINE:
             option = max(parameter.opts, key=len)
             raise StepError(
@@ -165,7 +176,7 @@ def _check_before(scorer: Scorer, outputs: Mapping[str, Path | None], *, with_tu
     check_outputs(outputs)
 
 
-def _score_model(command: EvalCommand, folder: DatasetFolder, scorer: Scorer, console: Console) -> dict[int, Score]:
+def _score_model(command: EvalCommand, folder: DatasetFolder, scorer: Scorer, reporter: Reporter) -> dict[int, Score]:
     """Runs and scores a model; returns scores by step. The last step's results go to --results, where it is given."""
     with tempfile.TemporaryDirectory() as scratch:
 
@@ -174,26 +185,26 @@ def _score_model(command: EvalCommand, folder: DatasetFolder, scorer: Scorer, co
             return files | ({} if command.results is None else {last: command.results})
 
         if command.every_step:
-            files, config = _run_every_step(command, folder, outputs, console)
+            files, config = _run_every_step(command, folder, outputs, reporter)
         else:
-            files, config = _run_last_step(command, folder, outputs, console)
+            files, config = _run_last_step(command, folder, outputs, reporter)
         by_step = {step: scorer.score(file) for step, file in files.items()}
     names = {label: config.class_name(label) for label in config.class_ids}
     return {step: replace(each, names=each.names or names) for step, each in by_step.items()}
 
 
-def _print(scored: Score, by_step: dict[int, Score], extra: dict[str, Any], console: Console) -> None:
-    console.print(class_table(scored))
+def _print(scored: Score, by_step: dict[int, Score], extra: dict[str, Any], reporter: Reporter) -> None:
+    reporter.result(class_table(scored))
     if by_step:
-        console.print(step_table(by_step))
+        reporter.result(step_table(by_step))
     for note in scored.notes:
-        console.print(note, soft_wrap=True, markup=False, highlight=False)
+        reporter.note(note)
     for iou in scored.results:
         groups = ", ".join(f"{group} {value:.4f}" for group, value in scored.group_ap(iou).items())
-        console.print(f"by kind@{iou:g}: {groups or 'none'}", soft_wrap=True, highlight=False)
-        console.print(f"frame-mAP@{iou:g}: {scored.mean_ap(iou):.8f}", soft_wrap=True, highlight=False)
+        reporter.result(f"by kind@{iou:g}: {groups or 'none'}")
+        reporter.result(f"frame-mAP@{iou:g}: {scored.mean_ap(iou):.8f}")
     for name, value in extra.get("video_mAP", {}).items():
-        console.print(f"video-mAP@{name}: {value:.8f}", soft_wrap=True, highlight=False)
+        reporter.result(f"video-mAP@{name}: {value:.8f}")
 
 
 def _video_map(scored: Score) -> dict[str, Any]:
@@ -213,41 +224,41 @@ Outputs = Callable[[int], dict[int, Path]]
 
 
 def _run_last_step(
-    command: EvalCommand, folder: DatasetFolder, outputs: Outputs, console: Console
+    command: EvalCommand, folder: DatasetFolder, outputs: Outputs, reporter: Reporter
 ) -> tuple[dict[int, Path], StepConfig]:
     """Runs a model; returns the file of results after its last step, by step, and the model's architecture."""
-    detector = command.open(loop=cast(Loop | None, command.loop), num_steps=command.steps)
-    with detector, progress_bar(console) as bar:
+    detector = command.open(reporter, loop=cast(Loop | None, command.loop), num_steps=command.steps)
+    with detector, _shown(detector, reporter) as progress:
         last = command.steps or detector.config.num_steps
         output = outputs(last)[last]
-        write_results(detector, folder, output, progress=_shown(bar, detector))
+        write_results(detector, folder, output, progress=progress.update)
         return {last: output}, detector.config
 
 
 def _run_every_step(
-    command: EvalCommand, folder: DatasetFolder, outputs: Outputs, console: Console
+    command: EvalCommand, folder: DatasetFolder, outputs: Outputs, reporter: Reporter
 ) -> tuple[dict[int, Path], StepConfig]:
     """Runs a model in one pass, or in one for each step where the library gives the last step only.
 
     Returns:
         Files of results by step, and the model's architecture.
     """
-    with command.open(loop="steps", num_steps=command.steps) as detector:
+    with command.open(reporter, loop="steps", num_steps=command.steps) as detector:
         config = detector.config
         files = outputs(command.steps or config.num_steps)
         if detector.gives_every_step:
-            with progress_bar(console) as bar:
-                write_results_of_each_step(detector, folder, list(files.values()), progress=_shown(bar, detector))
+            with _shown(detector, reporter) as progress:
+                write_results_of_each_step(detector, folder, list(files.values()), progress=progress.update)
             return files, config
     for step, file in files.items():
-        with command.open(loop="steps", num_steps=step) as detector, progress_bar(console) as bar:
-            write_results(detector, folder, file, progress=_shown(bar, detector))
+        detector = command.open(reporter, loop="steps", num_steps=step)
+        with detector, _shown(detector, reporter) as progress:
+            write_results(detector, folder, file, progress=progress.update)
     return files, config
 
 
-def _shown(bar: Progress, detector: Detector) -> Callable[[int, int], None]:
-    task = bar.add_task(f"key frames on {detector.backend.name}")
-    return lambda done, total: bar.update(task, completed=done, total=total)
+def _shown(detector: Detector, reporter: Reporter) -> AbstractContextManager[Progress]:
+    return reporter.progress(f"scoring on {detector.backend.name}", unit="key frames")
 
 
 main.add_command(parity)

@@ -2,15 +2,13 @@
 
 from pathlib import Path
 
-from rich.console import Console
-
-from step.cli import progress_bar
 from step.data.dataset_folder import DatasetFolder
 from step.data.toy.toy_cache import toy_validation_set
 from step.errors import ArgumentError
+from step.reporter import Reporter
 
 
-def open_data(data: Path, split: str, console: Console) -> DatasetFolder:
+def open_data(data: Path, split: str, reporter: Reporter) -> DatasetFolder:
     """Opens a folder, or the toy validation set.
 
     Raises:
@@ -20,7 +18,6 @@ def open_data(data: Path, split: str, console: Console) -> DatasetFolder:
         return DatasetFolder.open(data, split)
     if split != "val":
         raise ArgumentError(f"`split` is {split!r}; `data` toy has only val; step-data toy makes both")
-    with progress_bar(console) as bar:
-        task = bar.add_task("making the toy validation set", total=None)
-        folder = toy_validation_set(lambda done, total: bar.update(task, completed=done, total=total))
+    with reporter.progress("making the toy validation set", unit="videos") as progress:
+        folder = toy_validation_set(progress.update)
     return DatasetFolder.open(folder, split)

@@ -7,6 +7,7 @@ from typing import cast
 from step.data.dataset_folder import DatasetFolder
 from step.errors import StepError
 from step.evaluation.scoring import FramesWithoutTruth, Score, ScoringOptions, score_files
+from step.reporter import Reporter
 from step_runtime.backends.base import Loop
 from step_runtime.backends.select import BackendName
 from step_runtime.detector import Detector
@@ -91,8 +92,14 @@ class EvalCommand:
         assert truth is not None
         return Scorer(truth=truth, label_map=label_map, exclude=exclude, options=scoring)
 
-    def open(self, *, loop: Loop | None, num_steps: int | None) -> Detector:
-        """Loads the model."""
+    def open(self, reporter: Reporter, *, loop: Loop | None, num_steps: int | None) -> Detector:
+        """Loads the model; which backends were skipped for another is a detail."""
         assert self.model is not None
-        backend = cast(BackendName, self.backend)
-        return Detector.open(self.model, backend, loop=loop, num_steps=num_steps, device=self.device)
+        return Detector.open(
+            self.model,
+            cast(BackendName, self.backend),
+            loop=loop,
+            num_steps=num_steps,
+            device=self.device,
+            skipped=lambda name, reason: reporter.detail(f"{name} skipped: {reason}"),
+        )

@@ -9,9 +9,8 @@ import click
 
 from step.bundles.graph_spec import Precision
 from step.bundles.manifest import Manifest, Thresholds, read_bundle
-from step.cli import OneLineCommand, progress_bar, takes
+from step.cli import OneLineCommand, examples, find_reporter, takes
 from step.errors import StepError
-from step.shown import make_console
 from step_runtime.backends.base import Loop
 from step_runtime.backends.select import BACKENDS, BackendName
 from step_runtime.evaluation.map_parity import (
@@ -86,7 +85,14 @@ class ParityCommand:
         }
 
 
-@click.command(cls=OneLineCommand)
+@click.command(
+    cls=OneLineCommand,
+    epilog=examples(
+        "step-eval parity build/fp32 --checkpoint model.pth --data ava",
+        "step-eval parity build/fp32 build/fp16 --checkpoint model.pth --data ava --backends onnxruntime,openvino",
+        "step-eval parity build/toy --checkpoint toy --data toy --loops fused --steps 3",
+    ),
+)
 @click.argument("bundles", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="BUNDLE...")
 @click.option("--checkpoint", required=True, type=click.Path(path_type=Path), help="The .pth that was exported.")
 @click.option(
@@ -106,21 +112,20 @@ def parity(command: ParityCommand) -> None:
     manifests = [read_bundle(bundle) for bundle in command.bundles]
     thresholds = _common_thresholds(command.bundles, manifests)
     configurations, steps = command.configurations(manifests), command.chosen_steps(manifests)
-    console = make_console()
-    folder = open_data(command.data, command.split, console)
-    with progress_bar(console) as bar:
-        task = bar.add_task("starting")
+    reporter = find_reporter()
+    folder = open_data(command.data, command.split, reporter)
+    with reporter.progress("starting", unit="key frames") as progress:
 
         def show(configuration: Configuration, done: int, total: int) -> None:
-            bar.update(task, description=configuration.name, completed=done, total=total)
+            progress.update(done, total, description=configuration.name)
 
         rows = compare_map(
             configurations, folder, steps=steps, thresholds=thresholds, device=command.device, progress=show
         )
-    console.print(parity_table(rows, command.tolerances))
+    reporter.result(parity_table(rows, command.tolerances))
     for row in rows:
         if row.problem is not None:
-            console.print(f"{row.configuration.name}: {row.problem}", soft_wrap=True, markup=False, highlight=False)
+            reporter.result(f"{row.configuration.name}: {row.problem}")
     failed = [row.configuration.name for row in rows if not row.passed(command.tolerances)]
     if failed:
         raise StepError(f"{len(failed)} of {len(rows)} configurations do not give PyTorch's mAP: {', '.join(failed)}")

@@ -9,17 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from rich.markup import escape
-from rich.status import Status
 
 from step.bundles.graph_spec import FUSED
 from step.bundles.manifest import Manifest, ParityRow, read_bundle
-from step.cli import OneLineCommand, takes
+from step.cli import OneLineCommand, examples, find_reporter, takes
 from step.errors import StepError
 from step.parity.compare import ComparedModel, NamedClip, compare
 from step.parity.runner import GraphRunner
 from step.parity.synthetic_clips import verification_clips
-from step.shown import make_console
+from step.progress import Progress
 from step_runtime.clips.sample_clips import sample_clips
 from step_runtime.verification.graph_runners.open import open_runner
 from step_runtime.verification.report import ComparisonReport, Divergence, SearchReport
@@ -55,7 +53,15 @@ class VerifyCommand:
             )
 
 
-@click.command(cls=OneLineCommand, context_settings={"show_default": True})
+@click.command(
+    cls=OneLineCommand,
+    context_settings={"show_default": True},
+    epilog=examples(
+        "step-verify build/bundle --checkpoint model.pth --clips videos",
+        "step-verify build/bundle --backends onnxruntime,openvino --json compared.json",
+        "step-verify build/fp16 --bisect --bound 0.02",
+    ),
+)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
     "--backends",
@@ -82,12 +88,13 @@ def main(command: VerifyCommand) -> None:
     With --bisect it looks inside the graphs instead, and says what step-export --keep-fp32 has to keep in float32.
     """
     command.check()
+    reporter = find_reporter()
     bundle = command.bundle
     manifest = read_bundle(bundle)
     names = _backend_names(command.backends, manifest, command.checkpoint)
     graphs = _graphs_to_search(command.graph, manifest, bundle)
     with contextlib.ExitStack() as stack:
-        status = stack.enter_context(make_console(stderr=True).status("loading"))
+        progress = stack.enter_context(reporter.progress("loading", unit="tensors"))
         reference, candidate = (
             stack.enter_context(contextlib.closing(_open(name, bundle, manifest, command.checkpoint))) for name in names
         )
@@ -95,17 +102,16 @@ def main(command: VerifyCommand) -> None:
         report: ComparisonReport | SearchReport
         if command.bisect:
             report = _search(
-                reference, candidate, bundle, manifest, clips, graphs=graphs, bound=command.bound, status=status
+                reference, candidate, bundle, manifest, clips, graphs=graphs, bound=command.bound, progress=progress
             )
         else:
-            report = _compare(reference, candidate, bundle, manifest, clips, status=status)
+            report = _compare(reference, candidate, bundle, manifest, clips, progress=progress)
     if command.json_file is not None:
         report.write(command.json_file)
-    console = make_console()
     if isinstance(report, ComparisonReport):
-        console.print(report.table())
+        reporter.result(report.table())
     else:
-        console.print(report.text(kept=manifest.keep_fp32), soft_wrap=True, highlight=False, markup=False)
+        reporter.result(report.text(kept=manifest.keep_fp32))
     if not report.passed:
         sys.exit(1)
 
@@ -117,12 +123,13 @@ def _compare(
     manifest: Manifest,
     clips: Iterator[NamedClip],
     *,
-    status: Status,
+    progress: Progress,
 ) -> ComparisonReport:
     rows: list[ParityRow] = []
+    progress.update(description="comparing")
     for row in compare(reference, candidate, ComparedModel.of(manifest), clips):
-        status.update(escape(f"compared {row.graph} on {row.clip}"))
         rows.append(row)
+        progress.update(len(rows), status=f"{row.graph} on {row.clip}")
     return ComparisonReport(bundle=str(bundle), backends=(reference.name, candidate.name), rows=tuple(rows))
 
 
@@ -135,7 +142,7 @@ def _search(
     *,
     graphs: list[str],
     bound: float | None,
-    status: Status,
+    progress: Progress,
 ) -> SearchReport:
     """Searches graphs one after the other, until one holds a tensor beyond the bound."""
     try:
@@ -155,7 +162,7 @@ def _search(
             held,
             graph=graph,
             bound=bound,
-            progress=lambda message: status.update(escape(message)),
+            progress=lambda message: progress.update(description=message),
         )
         if found is not None:
             break

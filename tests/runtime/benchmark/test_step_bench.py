@@ -323,7 +323,7 @@ def test_a_batch_beyond_the_memory_is_a_line_that_says_so(bench, tiny_bundle):
 
 def test_without_arguments_it_shows_its_help(bench):
     code, _, error = bench()
-    assert code == 1
+    assert code == 2
     assert error.startswith("Usage: ")
     assert "\n  compare " in error
 

@@ -71,23 +71,23 @@ def test_video_map(files, capsys):
 
 def test_a_label_map_without_the_60(files, capsys):
     (files / "map.pbtxt").write_text('item { name: "stand" id: 12 }\nitem { name: "juggle" id: 99 }')
-    _, printed, _ = run_command(main, capsys, *_words(files, "--label-map", files / "map.pbtxt"))
-    assert "the label map has 1 of the challenge's 60 classes; only its own 2 count" in printed
+    _, _, notes = run_command(main, capsys, *_words(files, "--label-map", files / "map.pbtxt"))
+    assert "the label map has 1 of the challenge's 60 classes; only its own 2 count" in notes
 
 
 def test_no_detections(files, capsys):
     (files / "r.csv").write_text("")
-    code, printed, _ = run_command(main, capsys, *_words(files))
+    code, printed, notes = run_command(main, capsys, *_words(files))
     assert code == 0
-    assert "the results have no detections: mAP is 0" in printed
+    assert "the results have no detections: mAP is 0" in notes
     assert "frame-mAP@0.5: 0.00000000" in printed
 
 
 def test_results_outside_the_truth_are_reported(files, capsys):
     (files / "r.csv").write_text(RESULTS + "b,0902,0,0,1,1,12,0.99\n")
-    _, printed, _ = run_command(main, capsys, *_words(files))
-    assert "1 of 2 videos of the results are not in the truth: b" in printed
-    assert "1 detections lie in key frames without truth" in printed
+    _, printed, notes = run_command(main, capsys, *_words(files))
+    assert "1 of 2 videos of the results are not in the truth: b" in notes
+    assert "1 detections lie in key frames without truth" in notes
     _, dropped, _ = run_command(main, capsys, *_words(files, "--frames-without-truth", "drop"))
     assert "frame-mAP@0.5: 0.75000000" in dropped
     assert "frame-mAP@0.5: 0.75000000" not in printed
@@ -104,11 +104,15 @@ def test_results_outside_the_truth_are_reported(files, capsys):
         (["--cap", "0"], "--cap is 0; it must be at least 1"),
         (["--label-map", "none.pbtxt"], "none.pbtxt: no such file"),
         (["--exclude", "none.csv"], "none.csv: no such file"),
-        (["--frames-without-truth", "keep"], "'keep' is not one of 'count', 'drop'"),
     ],
 )
 def test_bad_options(more, said, files, capsys):
     assert_one_error(run_command(main, capsys, *_words(files, *more)), said)
+
+
+def test_what_is_typed_wrong(files, capsys):
+    done = run_command(main, capsys, *_words(files, "--frames-without-truth", "dorp"))
+    assert_one_error(done, "'dorp' is not one of 'count', 'drop'; did you mean 'drop'?", exit_code=2)
 
 
 def test_a_detection_without_area_is_none(files, capsys):

@@ -31,11 +31,13 @@ def _extracted(place, run, *more):
 def test_prepare(place, run):
     (place / "gt.csv").write_text(TRUTH + TRUTH)
     (place / "map.pbtxt").write_text('item { name: "stand" id: 12 }')
-    code, printed, _ = run("prepare", place / "gt.csv", "-o", place / "out.csv", "--label-map", place / "map.pbtxt")
+    words = ("prepare", place / "gt.csv", "-o", place / "out.csv", "--label-map", place / "map.pbtxt")
+    code, printed, notes = run(*words)
     assert code == 0
     assert "out.csv: 1 boxes in 1 key frames of 1 videos" in printed
-    assert "dropped 2 rows that repeat an earlier row" in printed
-    assert "dropped 1 rows that are of classes that the label map has not" in printed
+    assert "dropped 2 rows that repeat an earlier row" in notes
+    assert "dropped 1 rows that are of classes that the label map has not" in notes
+    assert run(*words, "-q") == (0, printed, "")
 
 
 def test_extract_and_again(place, run):
@@ -61,18 +63,27 @@ def test_extract_what_the_clips_need(place, run):
 
 def test_key_frames_that_the_video_has_not_are_named(place, run):
     (place / "gt.csv").write_text("v,0003,0.1,0.1,0.5,0.5,12,0\nv,0030,0.1,0.1,0.5,0.5,12,0\n")
-    code, printed, error = _extracted(place, run, "--truth", place / "gt.csv")
-    assert code == 0, error
-    assert "v: 1 key frame of --truth without frames (second 30): in a gap of the video or beyond it" in printed
+    code, _, notes = _extracted(place, run, "--truth", place / "gt.csv")
+    assert code == 0, notes
+    assert "v: 1 key frame of --truth without frames (second 30): in a gap of the video or beyond it" in notes
     (place / "gt.csv").write_text("v,0030,0.1,0.1,0.5,0.5,12,0\n")
-    assert "(second 30)" in _extracted(place, run, "--truth", place / "gt.csv")[1]
+    assert "(second 30)" in _extracted(place, run, "--truth", place / "gt.csv")[2]
 
 
 def test_a_good_data_set(place, run):
     _extracted(place, run)
-    code, printed, _ = run("check", place / "gt.csv", "--frames", place / "frames")
+    code, printed, notes = run("check", place / "gt.csv", "--frames", place / "frames")
     assert code == 0
-    assert "gt.csv: nothing is wrong" in printed
+    assert printed.endswith("gt.csv: nothing is wrong\n")
+    assert notes == "not checked: whether its classes are the data set's; that needs --label-map FILE\n"
+
+
+def test_what_could_not_be_checked_is_said(place, run):
+    (place / "map.pbtxt").write_text('item { name: "stand" id: 12 } item { name: "watch" id: 80 }')
+    code, printed, notes = run("check", place / "gt.csv", "--label-map", place / "map.pbtxt")
+    assert code == 0
+    assert printed.endswith("gt.csv: nothing is wrong in the table\n")
+    assert notes == "not checked: whether every clip's frames are there and whole; that needs --frames FOLDER\n"
 
 
 @pytest.mark.parametrize(

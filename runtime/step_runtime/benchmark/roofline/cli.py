@@ -7,14 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
-from rich.markup import escape
 
 from step.bundles.manifest import read_bundle
 from step.checkpoints.toy_model import NAME
-from step.cli import OneLineCommand, takes
+from step.cli import OneLineCommand, find_reporter, takes
 from step.errors import StepError
 from step.files.atomic import atomic_path, check_outputs
-from step.shown import make_console
 from step_runtime.benchmark.roofline.known_gpus import known_gpu
 from step_runtime.benchmark.roofline.peaks import Peaks, measure_cpu_peaks, measure_cuda_peaks, usable_threads
 from step_runtime.benchmark.roofline.report import roofline_figure, roofline_markdown, roofline_table, summary_lines
@@ -79,19 +77,20 @@ def roofline_command(command: RooflineCommand) -> None:
     command.check()
     gpu = command.gpu
     peaks = None if gpu is None else measure_cuda_peaks() if gpu == "here" else known_gpu(gpu).peaks()
-    console = make_console()
+    reporter = find_reporter()
     if peaks is None and (busy := _load()) > _MOST_LOAD:
-        line = f"the machine is busy (load {busy:.1f}): times will be too long, and shares of the limit too small"
-        console.print(line, soft_wrap=True, highlight=False)
-    with tempfile.TemporaryDirectory() as scratch, console.status("starting") as status:
+        reporter.warning(
+            f"the machine is busy (load {busy:.1f}): times will be too long, and shares of the limit too small"
+        )
+    with tempfile.TemporaryDirectory() as scratch, reporter.progress("starting") as progress:
         folder = command.bundle
         if str(folder) == NAME and not folder.exists():
-            status.update("exporting the toy model")
+            progress.update(description="exporting the toy model")
             folder = toy_bundle(Path(scratch) / NAME)
-        result = _measure(command, folder, peaks, report=lambda what: status.update(escape(what)))
-    console.print(roofline_table(result))
+        result = _measure(command, folder, peaks, report=lambda what: progress.update(description=what))
+    reporter.result(roofline_table(result))
     for line in summary_lines(result):
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
+        reporter.result(line)
     if command.json_file is not None:
         result.write(command.json_file)
     if command.markdown_file is not None:
