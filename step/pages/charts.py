@@ -21,7 +21,9 @@ _SLACK = 1e-9  # differences of decimals are not exact
 _LEAST_SHARE = 0.005  # less looks like nothing
 _CELL_PX, _LETTER_PX, _MARGIN_PX = 17, 6.2, 10
 _PLOT_LEFT, _PLOT_RIGHT, _PLOT_TOP, _PLOT_BOTTOM = 48.0, 350.0, 20.0, 230.0
-_ABOVE, _BELOW = -9, 18  # where a point's number stands, in turns from left to right: points often coincide
+_LINE_PX = 14  # of text
+_NEAR_PX = 16  # points that are nearer have one label
+_ABOVE, _BELOW = -9, 18  # where a label stands
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,13 +136,21 @@ class Tick:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A point with the place of its number."""
+    """A point of a plot."""
 
     name: str
     color: Color
     x: float
     y: float
-    label_y: float
+
+
+@dataclass(frozen=True)
+class Label:
+    """Numbers of points that nearly coincide, above or below them."""
+
+    x: float
+    y: float
+    text: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +162,7 @@ class Scatter:
     x_ticks: Sequence[Tick]
     y_ticks: Sequence[Tick]
     points: Sequence[Point]
+    labels: Sequence[Label]
     front: str
 
     @classmethod
@@ -180,17 +191,40 @@ class Scatter:
         def place_y(y: float) -> float:
             return round(_PLOT_BOTTOM - (_PLOT_BOTTOM - _PLOT_TOP) * (y - y_low) / (y_high - y_low), 1)
 
+        placed = [Point(name=name, color=color, x=place_x(x), y=place_y(y)) for name, color, x, y in points]
         return cls(
             x_label=x_label,
             y_label=y_label,
             x_ticks=[Tick(place_x(value), text) for value, text in ticks(0.0, x_high)],
             y_ticks=[Tick(place_y(value), text) for value, text in ticks(y_low, y_high)],
-            points=[
-                Point(name=name, color=color, x=place_x(x), y=place_y(y), label_y=place_y(y) + (_ABOVE, _BELOW)[i % 2])
-                for i, (name, color, x, y) in enumerate(points)
-            ],
+            points=placed,
+            labels=_labels(placed),
             front=" ".join(f"{place_x(x)},{place_y(y)}" for x, y in front),
         )
+
+
+def _labels(points: Sequence[Point]) -> list[Label]:
+    """Numbers the points from 1, those that nearly meet together; a label is below where another one is above."""
+    groups: list[list[int]] = []
+    for place in sorted(range(len(points)), key=lambda place: points[place].x):
+        first = points[groups[-1][0]] if groups else None
+        if first is not None and math.hypot(points[place].x - first.x, points[place].y - first.y) < _NEAR_PX:
+            groups[-1].append(place)
+        else:
+            groups.append([place])
+    labels: list[Label] = []
+    for group in groups:
+        text = ", ".join(str(place + 1) for place in sorted(group))
+        width_px, ys = _LETTER_PX * len(text), [points[place].y for place in group]
+        x = min(points[group[-1]].x, _PLOT_RIGHT - width_px / 2)
+        above, below = (Label(round(x, 1), round(y, 1), text) for y in (min(ys) + _ABOVE, max(ys) + _BELOW))
+        labels.append(below if any(_overlap(above, other) for other in labels) else above)
+    return labels
+
+
+def _overlap(one: Label, other: Label) -> bool:
+    width_px = _LETTER_PX * (len(one.text) + len(other.text)) / 2 + _LETTER_PX
+    return abs(one.x - other.x) < width_px and abs(one.y - other.y) < _LINE_PX
 
 
 def ticks(low: float, high: float, *, about: int = 5) -> list[tuple[float, str]]:

@@ -40,7 +40,7 @@ def write_page(results: Results, verdict: Sequence[str], path: Path) -> None:
     }
     head = Head(
         title=f"step-bench: {results.model}" if results.model else "step-bench",
-        verdict=tuple(verdict) or ("Nothing could be measured.",),
+        verdict=tuple(f"{line[:1].upper()}{line[1:]}." for line in verdict) or ("Nothing could be measured.",),
         facts={
             "Model": results.model,
             "Clip": results.clip,

@@ -32,8 +32,7 @@ def verdict_lines(results: Results, floor: Floor | None = None) -> list[str]:
     parts = [f"deploy {_speed(chosen)} here{_over_baseline(chosen, results)}{accuracy}", _cameras(_clips_per_s(chosen))]
     behind = None if floor is None else floor.behind(chosen)
     if floor is not None and behind is not None:
-        least = f"the floor of {_number(1e3 * floor.floor_s)} ms"
-        parts.append(f"at {least}" if behind < 0.005 else f"{100 * behind:.0f} % behind {least}")
+        parts.append(f"{_behind(behind)} the floor of {_number(1e3 * floor.floor_s)} ms")
     line = "; ".join(parts)
     remarks = _remarks(results, runnable, accurate, chosen)
     return [f"so far: {line}" if results.partial else line, *(["; ".join(remarks)] if remarks else [])]
@@ -71,7 +70,13 @@ def _why_not(row: ResultRow, runnable: list[ResultRow], chosen: ResultRow) -> st
 
 
 def _speed(row: ResultRow) -> str:
-    return f"{row.name}: {_number(_clips_per_s(row))} clips/s"
+    return f"{row.name}: {_clips_per_s(row):.3g} clips/s"
+
+
+def _behind(share: float) -> str:
+    if share < 0.005:
+        return "at"
+    return f"{100 * share:.0f} % behind" if share < 1 else f"{1 + share:.1f} x"
 
 
 def _over_baseline(row: ResultRow, results: Results) -> str:

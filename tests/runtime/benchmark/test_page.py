@@ -28,7 +28,7 @@ def test_the_verdict_and_what_it_is_about_come_first(tmp_path):
     page = _page(make_results(*ROWS, model="bundle", data="ava val", clip="noise", missing=("torch: none",)), tmp_path)
     head, main = page.split("</header>")
     assert "<title>step-bench: bundle</title>" in head
-    assert re.findall('<p class="verdict">(deploy [^:]*)', head) == ["deploy openvino fp32 fused"]
+    assert re.findall('<p class="verdict">(Deploy [^:]*)', head) == ["Deploy openvino fp32 fused"]
     facts = dict(re.findall("<dt>(.*)</dt><dd>(.*)</dd>", head))
     assert list(facts) == ["Model", "Clip", "mAP on", "Machine", "Threads", "Date"]
     assert (facts["Model"], facts["Threads"]) == ("bundle", "2 threads")
@@ -43,7 +43,7 @@ def test_the_verdict_and_what_it_is_about_come_first(tmp_path):
 def test_a_part_is_marked(tmp_path):
     page = _page(make_results(*ROWS, partial="interrupted after 4 rounds"), tmp_path)
     assert '<p class="note">Partial: interrupted after 4 rounds</p>' in page
-    assert '<p class="verdict">so far: deploy ' in page
+    assert '<p class="verdict">So far: deploy ' in page
 
 
 def test_names_are_text(tmp_path):

@@ -51,5 +51,14 @@ def test_points_lie_within_the_plot():
     assert 48 < slow.x < fast.x < 350
     assert 20 < slow.y < fast.y < 230  # more is higher, and y points down
     assert chart.front == f"{slow.x},{slow.y} {fast.x},{fast.y}"
+    assert [label.text for label in chart.labels] == ["1", "2"]
     (alone,) = Scatter.of(points[:1], front=[], x_label="x", y_label="y").points
     assert 20 < alone.y < 230
+
+
+def test_points_that_nearly_meet_share_a_label():
+    points = [(str(x), "grey", x, 0.5) for x in (20.0, 19.9, 19.8, 6.3, 5.1, 5.0)]
+    chart = Scatter.of(points, front=[], x_label="x", y_label="y")
+    assert [label.text for label in chart.labels] == ["5, 6", "4", "1, 2, 3"]
+    assert [label.y - chart.points[0].y for label in chart.labels] == [-9, 18, -9]  # 4 would lie on 5, 6
+    assert chart.labels[2].x < 350 - 20
