@@ -92,7 +92,7 @@ def write_page(score: Score, subject: Subject, path: Path, *, key_frame: KeyFram
         "details": score.as_json()["options"] | score.counts,
     }
     head = Head(
-        title=f"{subject.model} on {subject.truth}",
+        title=f"step-eval: {subject.model} on {subject.truth}",
         verdict=tuple(_verdict(score, iou)),
         facts={
             "Model": subject.model,

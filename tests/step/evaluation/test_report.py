@@ -54,7 +54,7 @@ def test_page(words, tmp_path, capsys):
     page = (tmp_path / "p.html").read_text()
     assert "stand &lt;b&gt;" in page
     assert "stand <b>" not in page
-    assert "<title>r.csv on gt.csv</title>" in page
+    assert "<title>step-eval: r.csv on gt.csv</title>" in page
     assert _verdict(page) == [
         "frame-mAP@0.5 is 0.2500 over 2 classes: best stand &lt;b&gt; (0.50), worst talk (0.00).",
         "33 % of the 3 labelled actions are found; missed most: talk (1), stand &lt;b&gt; (1).",
@@ -82,7 +82,7 @@ def test_names_are_text(tmp_path, capsys):
     assert code == 0, error
     page = (tmp_path / "p.html").read_text()
     assert "&lt;script&gt;alert(&#39;a&#34;b&#39;)&lt;/script&gt;\\u202e" in page
-    assert "<title>r&#39;&#34;&lt;b&gt;.csv on g&#39;&#34;&lt;i&gt;.csv</title>" in page
+    assert "<title>step-eval: r&#39;&#34;&lt;b&gt;.csv on g&#39;&#34;&lt;i&gt;.csv</title>" in page
     assert "&lt;em&gt;v" in page
     assert not re.search("<script|<b>\\.|<i>|<em>|\u202e", page)
 
