@@ -200,9 +200,9 @@ def _notes(truth: BoxTable, results: BoxTable, names: dict[int, str], counts: di
     if names and challenge < len(CHALLENGE_CLASS_IDS):
         notes.append(f"the label map has {challenge} of the challenge's 60 classes; only its own {len(names)} count")
     if not len(truth):
-        notes.append(f"{truth.path} has no boxes: there is nothing to find, and mAP is 0")
+        notes.append("the ground truth has no boxes: there is nothing to find, and mAP is 0")
     if not len(results):
-        notes.append(f"{results.path} has no detections: mAP is 0")
+        notes.append("the results have no detections: mAP is 0")
     known = set(truth.videos) | {video for video, _ in truth.empty}
     unknown = [video for video in results.videos if video not in known]
     if unknown:

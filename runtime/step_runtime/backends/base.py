@@ -80,6 +80,8 @@ class Backend(Protocol):
         max_batch: most clips of a call, or None for any number.
         depth: how many calls may be pending; 1 where `submit` itself computes.
         precision: whose tolerance its results are held to; see `held_to`.
+        threads: CPU threads that its library computes with, as the library or the system says; None where neither
+            does, and on a GPU.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Backend(Protocol):
     min_batch: int
     max_batch: int | None
     depth: int
+    threads: int | None
 
     @property
     def precision(self) -> Precision:

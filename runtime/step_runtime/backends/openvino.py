@@ -82,12 +82,15 @@ class OpenVinoBackend:
         core, options = openvino.Core(), compile_options(threads)
         names = graphs_that_run(loop, num_steps)
         self._requests = {}
+        self.threads: int | None = None
         for name in names:
             path = folder / manifest.graphs[name].file
             try:
                 inlined = onnx.inliner.inline_local_functions(load_onnx(path))
                 model = core.read_model(inlined.SerializeToString())
-                self._requests[name] = core.compile_model(model, "CPU", options).create_infer_request()
+                compiled = core.compile_model(model, "CPU", options)
+                self._requests[name] = compiled.create_infer_request()
+                self.threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))
             except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
                 reason = next(reversed(str(error).strip().splitlines()), type(error).__name__)
                 raise StepError(f"{path}: OpenVINO {openvino.__version__} cannot load it: {reason}") from error

@@ -94,6 +94,7 @@ class TensorRTBackend:
     """
 
     depth = _SLOTS
+    threads: int | None = None
 
     def __init__(
         self,

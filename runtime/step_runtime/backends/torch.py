@@ -67,6 +67,7 @@ class TorchBackend:
         if device.startswith("cuda"):
             problem = use_kernels(device)
             self.device += "" if problem is None else f", without the engines' kernels: {problem}"
+        self.threads = None if device.startswith("cuda") else torch.get_num_threads()
         self._num_steps = num_steps if num_steps is not None else self.config.num_steps
         if not 1 <= self._num_steps <= self.config.num_steps:
             raise ArgumentError(f"`num_steps` is {num_steps}; this checkpoint has 1 to {self.config.num_steps}")

@@ -1,5 +1,6 @@
 """A configuration of running a model: which files, which library, which graphs."""
 
+import importlib.util
 import itertools
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -137,22 +138,23 @@ def list_configurations(
     manifests = {bundle: read_bundle(bundle) for bundle in dict.fromkeys(bundles)}
     backends, batches, steps = list(dict.fromkeys(backends)), list(dict.fromkeys(batches)), list(dict.fromkeys(steps))
     missing: list[str] = []
-    if checkpoint is None:
-        missing += [
-            f"{name}: not measured: it runs a checkpoint; give --checkpoint"
-            for name in backends
-            if name.startswith("torch")
-        ]
+    of_torch = [name for name in backends if name.startswith("torch")]
+    if of_torch and (checkpoint is None or importlib.util.find_spec("torch") is None):
+        reason = "a checkpoint is run; give --checkpoint"
+        if checkpoint is not None:
+            reason = "torch is not installed; pip install 'step-trt[export]'"
+        missing.append(f"{', '.join(of_torch)}: not measured: {reason}")
+        backends = [name for name in backends if name not in of_torch]
     configurations: list[Configuration] = []
     for batch, num_steps in itertools.product(batches, steps):
         if manifests and not any(_loops(manifest, num_steps, batch) for manifest in manifests.values()):
             what = f"batch {batch}" if num_steps is None else f"batch {batch}, {num_steps} steps"
             missing.append(f"{what}: not measured: no bundle takes that ({_taken(manifests)})")
         for backend in backends:
-            if not backend.startswith("torch"):
-                found = _of_bundles(manifests, backend, batch, num_steps, device)
+            if checkpoint is not None and backend.startswith("torch"):
+                found = [_of_checkpoint(checkpoint, backend, batch, num_steps, device)]
             else:
-                found = [] if checkpoint is None else [_of_checkpoint(checkpoint, backend, batch, num_steps, device)]
+                found = _of_bundles(manifests, backend, batch, num_steps, device)
             configurations += [replace(each, threads=threads) for each in found]
     if not configurations:
         raise StepError(f"nothing to measure: {'; '.join(missing)}")

@@ -31,6 +31,20 @@ def machine() -> dict[str, Any]:
     return found | {"driver": driver_version()}
 
 
+def describe_machine(found: dict[str, Any]) -> str:
+    """Names processor and GPUs in one line.
+
+    Args:
+        found: what `machine` gave.
+    """
+    count = found.get("threads")
+    parts = [str(found.get("cpu") or "unknown processor")]
+    if count is not None:
+        parts.append(f"{count} CPU{'s' * (count != 1)}")
+    parts += [str(gpu.get("name")) for gpu in found.get("gpus", []) if isinstance(gpu, dict)]
+    return ", ".join(parts)
+
+
 def versions() -> dict[str, str]:
     """Versions of the libraries that are there, and the revision of the working tree."""
     found = {}

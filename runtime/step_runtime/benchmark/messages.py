@@ -48,18 +48,22 @@ class Loaded(Record):
     Attributes:
         device: what runs it, as its library says.
         gpu: index of the GPU; None on a CPU.
+        threads: CPU threads that the library computes with; see `Backend.threads`.
         load_s, first_s: of loading, and of the first call.
         model_bytes: of what is loaded.
         build_s: that building it took; None where it was not built.
+        source_sha256: of the checkpoint that the model comes from.
     """
 
     kind: Literal["loaded"] = "loaded"
     device: str
     gpu: int | None
+    threads: int | None
     load_s: float
     first_s: float
     model_bytes: int
     build_s: float | None
+    source_sha256: str
 
 
 class Times(Record):

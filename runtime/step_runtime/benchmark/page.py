@@ -1,60 +1,63 @@
-"""A benchmark as one HTML file with everything in it (needs matplotlib and jinja2)."""
+"""Writes a benchmark as one HTML file with everything in it (needs jinja2)."""
 
-import base64
-import importlib.util
 import json
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
-from step.errors import StepError
-from step.files.atomic import atomic_path
-from step_runtime.benchmark.plots import draw_front, draw_times
+from step.pages import page
+from step.pages.charts import MOST_ROWS
+from step.pages.page import FirstRows, Head, format_date
+from step_runtime.benchmark.charts import accuracy_scatter, library_colors, time_bars
+from step_runtime.benchmark.machine import describe_machine
 from step_runtime.benchmark.results import Results
 from step_runtime.benchmark.tables import all_cells
 
+_ABOUT_THE_MACHINE = {"cpu": "processor", "cpu_mhz": "clock, MHz", "threads": "CPUs"}
 
-def write_page(results: Results, path: Path) -> None:
-    """Tables and figures of a benchmark.
+
+def write_page(results: Results, verdict: Sequence[str], path: Path) -> None:
+    """Writes tables and charts.
+
+    Args:
+        results: of the benchmark.
+        verdict: lines of `verdict_lines`.
+        path: to write.
 
     Raises:
         StepError: nowhere to write, or a package that is missing.
     """
-    check_packages("--html")
-    import jinja2
-
     headings, rows = all_cells(results)
-    figures = {"Time": draw_times(results), "Accuracy and speed": draw_front(results)}
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("step_runtime.benchmark", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    text = environment.get_template("page.html.jinja").render(
-        results=results,
-        machine={name: value if isinstance(value, str) else json.dumps(value) for name, value in _told(results)},
-        headings=headings,
-        rows=[cells for cells in rows if len(cells) == len(headings)],
-        problems=[cells for cells in rows if len(cells) != len(headings)],
-        figures={
-            title: f"data:image/png;base64,{base64.b64encode(content).decode()}"
-            for title, content in figures.items()
-            if content is not None
+    values: dict[str, object] = {
+        "results": results,
+        "headings": headings,
+        "rows": FirstRows.of([cells for cells in rows if len(cells) == len(headings)], MOST_ROWS),
+        "problems": FirstRows.of([cells for cells in rows if len(cells) != len(headings)], MOST_ROWS),
+        "library_colors": library_colors(results),
+        "bars": time_bars(results),
+        "scatter": accuracy_scatter(results),
+        "details": _machine_facts(results) | results.versions,
+    }
+    head = Head(
+        title=f"step-bench: {results.model}" if results.model else "step-bench",
+        verdict=tuple(f"{line[:1].upper()}{line[1:]}." for line in verdict) or ("Nothing could be measured.",),
+        facts={
+            "Model": results.model,
+            "Clip": results.clip,
+            "mAP on": results.data,
+            "Machine": describe_machine(results.machine),
+            "Threads": results.threads,
+            "Date": format_date(datetime.fromisoformat(results.date)) if results.date else "",
         },
+        notes=(f"Partial: {results.partial}",) if results.partial else (),
     )
-    with atomic_path(path) as scratch:
-        scratch.write_text(text, encoding="utf-8")
+    page.write_page(path, package="step_runtime.benchmark", template="page.html.jinja", head=head, values=values)
 
 
-def check_packages(option: str) -> None:
-    """Whether what an option asks for can be drawn.
-
-    Raises:
-        StepError: a package is missing.
-    """
-    for name in ("jinja2", "matplotlib"):
-        if importlib.util.find_spec(name) is None:
-            raise StepError(f"{option} needs {name}; install it with: pip install 'step-trt[eval]'")
-
-
-def _told(results: Results) -> list[tuple[str, object]]:
-    return [(name, value) for name, value in results.machine.items() if value is not None]
+def _machine_facts(results: Results) -> dict[str, str]:
+    """What is known of the machine, by name."""
+    return {
+        _ABOUT_THE_MACHINE.get(name, name): value if isinstance(value, str) else json.dumps(value)
+        for name, value in results.machine.items()
+        if value is not None
+    }

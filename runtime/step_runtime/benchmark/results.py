@@ -1,6 +1,7 @@
 """A benchmark's results: rows with their statistics, and where they come from, as JSON."""
 
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,13 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from step.errors import StepError
 from step.files.atomic import atomic_path
 from step.files.json_files import read_json
-from step_runtime.benchmark.machine import machine, same_machine, versions
+from step_runtime.benchmark.machine import machine, versions
 from step_runtime.benchmark.rounds import Row
 from step_runtime.benchmark.statistics import median_ratio, percentile
 
 SCHEMA = 2
-MIN_COMPARED = 4
-"""Runs of a row that `compare` wants before it calls a difference one."""
 
 
 class ResultRow(BaseModel):
@@ -26,6 +25,8 @@ class ResultRow(BaseModel):
         configuration: see `Configuration`.
         problem: why there are no figures; None where there are.
         device: as the library says.
+        threads: CPU threads that the library computed with; None where nothing says.
+        source_sha256: of the checkpoint that the model comes from; "" in files of earlier versions.
         runs: calls that were timed.
         p50_ms, p95_ms, p99_ms, mean_ms: of a call, by trtexec's percentile rule.
         clips_per_s: batch / mean.
@@ -45,6 +46,8 @@ class ResultRow(BaseModel):
     configuration: dict[str, Any] = Field(alias="way")  # as earlier versions wrote it
     problem: str | None
     device: str = ""
+    threads: int | None = None
+    source_sha256: str = ""
     runs: int = 0
     p50_ms: float | None = None
     p95_ms: float | None = None
@@ -65,6 +68,23 @@ class ResultRow(BaseModel):
     times_ms: list[float] = []
 
 
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """Says what is measured, for the heads of tables and pages.
+
+    Attributes:
+        baseline: name of the row that ratios are to; None, or one without figures, for the first that has some.
+        data, clip, model, partial, missing: see `Results`.
+    """
+
+    baseline: str | None = None
+    data: str = ""
+    clip: str = ""
+    model: str = ""
+    partial: str = ""
+    missing: tuple[str, ...] = ()
+
+
 class Results(BaseModel):
     """A whole benchmark.
 
@@ -73,6 +93,10 @@ class Results(BaseModel):
         baseline: name of the row that ratios are to.
         data: what mAP is measured on; "" for nothing.
         clip: what was run on.
+        model: what was measured, as it was asked for.
+        date: when it ended, in ISO format with its time zone; "" in files of earlier versions.
+        partial: why it is only a part of what was asked for; "" where it is all.
+        missing: a line for each thing that was asked for and that there is no model or library for.
         machine: processor, threads, system, GPUs with their clocks.
         versions: of what ran.
         rows: one for each configuration.
@@ -84,29 +108,51 @@ class Results(BaseModel):
     baseline: str
     data: str = ""
     clip: str = ""
+    model: str = ""
+    date: str = ""
+    partial: str = ""
+    missing: list[str] = []
     machine: dict[str, Any]
     versions: dict[str, str]
     rows: list[ResultRow]
 
     @classmethod
-    def of(cls, rows: list[Row], *, baseline: str | None = None, data: str = "", clip: str = "") -> Self:
-        """Statistics of what was measured.
+    def of(cls, rows: list[Row], subject: Subject | None = None) -> Self:
+        """Computes the statistics of what was measured just now.
 
         Args:
             rows: measured in rounds.
-            baseline: name of a row; None, or one without figures, for the first that has some.
-            data, clip: see `Results`.
+            subject: of what; None for nothing in particular.
         """
+        subject = subject or Subject()
         good = [row for row in rows if row.rounds_s and row.problem is None]
-        chosen = next((row for row in good if row.configuration.name == baseline), good[0] if good else None)
+        chosen = next((row for row in good if row.configuration.name == subject.baseline), good[0] if good else None)
         return cls(
             baseline="" if chosen is None else chosen.configuration.name,
-            data=data,
-            clip=clip,
+            data=subject.data,
+            clip=subject.clip,
+            model=subject.model,
+            date=datetime.now().astimezone().isoformat(timespec="seconds"),
+            partial=subject.partial,
+            missing=list(subject.missing),
             machine=machine(),
             versions=versions(),
             rows=[_result(row, chosen) for row in rows],
         )
+
+    @property
+    def measured(self) -> list[ResultRow]:
+        """Rows that have figures."""
+        return [row for row in self.rows if row.problem is None]
+
+    @property
+    def threads(self) -> str:
+        """CPU threads that ran, in words, such as "2 threads"; "" where nothing says."""
+        counts = sorted({row.threads for row in self.measured if row.threads is not None})
+        if not counts:
+            return ""
+        numbers = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        return f"{numbers} thread{'s' * (counts != [1])}"
 
     def write(self, path: Path) -> None:
         """As JSON, atomically."""
@@ -131,61 +177,10 @@ class Results(BaseModel):
             raise StepError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}; measure again") from error
 
 
-@dataclass(frozen=True)
-class Change:
-    """A row in two files: the ratio of medians, new over old, and whether it lies beyond both rows' spread."""
-
-    name: str
-    ratio: float
-    is_slower: bool
-    is_faster: bool
-
-
-def compare(old: Results, new: Results) -> list[Change]:
-    """Rows that both have, which differ beyond noise where the middle halves of their times do not meet."""
-    before = {row.name: row for row in old.rows if row.times_ms and min(row.times_ms) > 0}
-    changes = []
-    for row in new.rows:
-        if row.name not in before or not row.times_ms or min(row.times_ms) <= 0:
-            continue
-        other = before[row.name]
-        (old_low, old_high), (low, high) = _middle_half(other.times_ms), _middle_half(row.times_ms)
-        ratio = percentile(row.times_ms, 50) / percentile(other.times_ms, 50)
-        is_enough = min(len(row.times_ms), len(other.times_ms)) >= MIN_COMPARED
-        changes.append(
-            Change(row.name, ratio, is_slower=is_enough and low > old_high, is_faster=is_enough and high < old_low)
-        )
-    return changes
-
-
-def differences(old: Results, new: Results) -> list[str]:
-    """What keeps two files from being compared row by row, a line each."""
-    lines = [] if same_machine(old.machine, new.machine) else ["the two were measured on different machines"]
-    if old.clip != new.clip:
-        lines.append(f"the clips differ: {old.clip or 'unknown'}, {new.clip or 'unknown'}")
-    before, after = ({row.name: row for row in each.rows} for each in (old, new))
-    for name, row in before.items():
-        other = after.get(name)
-        if other is None:
-            lines.append(f"{name}: only in the old file")
-        elif row.problem is None and other.problem is not None:
-            lines.append(f"{name}: measured before, not any more: {other.problem}")
-        elif other.problem is None and row.problem is None:
-            for field in ("device", "threads", "model"):
-                one, another = row.configuration.get(field), other.configuration.get(field)
-                is_same = Path(str(one)).name == Path(str(another)).name if field == "model" else one == another
-                if not is_same:
-                    lines.append(f"{name}: {field} was {one}, is {another}")
-            if min(len(row.times_ms), len(other.times_ms)) < MIN_COMPARED:
-                lines.append(f"{name}: fewer than {MIN_COMPARED} runs, too few to call a difference one")
-    lines += [f"{name}: only in the new file" for name in after if name not in before]
-    return lines
-
-
 def _result(row: Row, baseline: Row | None) -> ResultRow:
     base: dict[str, Any] = {"name": row.configuration.name, "way": row.configuration.to_dict(), "problem": row.problem}
     if row.problem is not None or not row.rounds_s:
-        return ResultRow(**base, device=row.device)
+        return ResultRow(**base, device=row.device, threads=row.threads, source_sha256=row.source_sha256)
     times_s = row.times_s
     mean_s = sum(times_s) / len(times_s)
     assert baseline is not None
@@ -193,6 +188,8 @@ def _result(row: Row, baseline: Row | None) -> ResultRow:
     return ResultRow(
         **base,
         device=row.device,
+        threads=row.threads,
+        source_sha256=row.source_sha256,
         runs=len(times_s),
         p50_ms=1e3 * percentile(times_s, 50),
         p95_ms=1e3 * percentile(times_s, 95),
@@ -212,7 +209,3 @@ def _result(row: Row, baseline: Row | None) -> ResultRow:
         mean_ap=row.mean_ap,
         times_ms=[1e3 * time_s for time_s in times_s],
     )
-
-
-def _middle_half(times_ms: list[float]) -> tuple[float, float]:
-    return percentile(times_ms, 25), percentile(times_ms, 75)

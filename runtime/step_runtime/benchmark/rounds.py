@@ -1,5 +1,6 @@
 """Measuring configurations in rounds: A B C A B C ..."""
 
+import math
 from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -12,7 +13,13 @@ from step_runtime.benchmark.gpu_meter import GpuMeter
 from step_runtime.benchmark.worker_process import WorkerProcess
 
 MIN_RUNS, MIN_S = 10, 3.0
+Tell = Callable[[str, int, int, str], None]
+"""Is told what is going on: the phase, how much of it is done, of about how much, and the name of the configuration."""
 _WARM_UP_CALLS, _MOST_CALLS_A_ROUND = 2, 50
+
+
+def tell_nobody(_phase: str, _done: int, _total: int, _name: str) -> None:
+    """Tells nobody."""
 
 
 @dataclass
@@ -26,9 +33,11 @@ class Row:
         device: what ran it, as its library says.
         load_s, first_s: of loading, and of the first call, which is in no round.
         model_bytes, build_s: of what is loaded, and what building it took; None where it was not built.
+        source_sha256: of the checkpoint that the model comes from.
         host_bytes, device_bytes: largest memory of its process, and what it had on the GPU.
         gpu: index of the GPU; None on a CPU.
-        energy_j: of the GPU in all rounds together; None where the driver does not say.
+        threads: CPU threads that its library computes with; None where nothing says.
+        rounds_j: energy of the GPU in each round; None where the driver does not say.
         mean_ap: frame-mAP at 0.5; None where none was asked for.
     """
 
@@ -40,16 +49,41 @@ class Row:
     first_s: float = 0.0
     model_bytes: int | None = None
     build_s: float | None = None
+    source_sha256: str = ""
     host_bytes: int | None = None
     device_bytes: int | None = None
     gpu: int | None = None
-    energy_j: float | None = None
+    threads: int | None = None
+    rounds_j: list[float | None] = field(default_factory=list)
     mean_ap: float | None = None
 
     @property
     def times_s(self) -> list[float]:
         """Seconds of the calls of all rounds."""
         return [time_s for times_s in self.rounds_s for time_s in times_s]
+
+    @property
+    def energy_j(self) -> float | None:
+        """Energy of the GPU in all rounds together; None where the driver does not say of each."""
+        known = [energy_j for energy_j in self.rounds_j if energy_j is not None]
+        return sum(known) if known and len(known) == len(self.rounds_j) else None
+
+
+class MeasuringInterrupted(KeyboardInterrupt):
+    """Ctrl-C while something was measured.
+
+    Attributes:
+        rows: what is known: of the rounds that were finished, and of no other.
+        num_rounds: how many those are.
+    """
+
+    def __init__(self, rows: list[Row]) -> None:
+        working = [row for row in rows if row.problem is None]
+        self.num_rounds = min((len(row.rounds_s) for row in working), default=0)
+        for row in working:
+            del row.rounds_s[self.num_rounds :], row.rounds_j[self.num_rounds :]
+        self.rows = rows if self.num_rounds else []
+        super().__init__(f"interrupted after {self.num_rounds} round{'s' * (self.num_rounds != 1)}")
 
 
 def measure(
@@ -59,7 +93,7 @@ def measure(
     data: tuple[Path, str] | None = None,
     min_runs: int = MIN_RUNS,
     min_s: float = MIN_S,
-    progress: Callable[[int, int, str], None] = lambda _done, _total, _what: None,
+    tell: Tell = tell_nobody,
 ) -> list[Row]:
     """Times every configuration: at least so many calls and seconds each, a round of each after a round of each other.
 
@@ -72,14 +106,34 @@ def measure(
         data: folder and split of a data set, for the mAP of every configuration that takes single clips; None for none.
         min_runs: calls of each, after the first one.
         min_s: seconds of each.
-        progress: is called with how many rounds are done, of about how many, and what is going on.
+        tell: see `Tell`.
+
+    Raises:
+        MeasuringInterrupted: a KeyboardInterrupt, with the rows so far.
     """
     rows = [Row(configuration) for configuration in configurations]
     files = [clips] * len(rows) if isinstance(clips, Path) else list(clips)
+    try:
+        _measure(rows, files, data=data, min_runs=min_runs, min_s=min_s, tell=tell)
+    except KeyboardInterrupt as interrupt:
+        raise MeasuringInterrupted(rows) from interrupt
+    return rows
+
+
+def _measure(
+    rows: list[Row],
+    files: Sequence[Path],
+    *,
+    data: tuple[Path, str] | None,
+    min_runs: int,
+    min_s: float,
+    tell: Tell,
+) -> None:
+    """Fills in the rows; see `measure`."""
     with ExitStack() as stack:
         workers: dict[int, WorkerProcess] = {}
         for index, (row, file) in enumerate(zip(rows, files, strict=True)):
-            progress(0, len(rows), f"loading {row.configuration.name}")
+            tell("loading", index, len(rows), row.configuration.name)
             try:
                 worker = stack.enter_context(WorkerProcess(row.configuration, file))
             except StepError as error:
@@ -88,8 +142,9 @@ def measure(
             workers[index] = worker
             loaded = worker.loaded
             row.device, row.load_s, row.first_s, row.gpu = loaded.device, loaded.load_s, loaded.first_s, loaded.gpu
-            row.model_bytes, row.build_s = loaded.model_bytes, loaded.build_s
-        _run_rounds(rows, workers, min_runs=min_runs, min_s=min_s, progress=progress)
+            row.model_bytes, row.build_s, row.threads = loaded.model_bytes, loaded.build_s, loaded.threads
+            row.source_sha256 = loaded.source_sha256
+        _run_rounds(rows, workers, min_runs=min_runs, min_s=min_s, tell=tell)
         for index in list(workers):  # before clips of a data set take memory
             try:
                 memory = workers[index].memory()
@@ -99,8 +154,7 @@ def measure(
                 continue
             rows[index].host_bytes, rows[index].device_bytes = memory.host_bytes, memory.device_bytes
         if data is not None:
-            score_rows(rows, workers, data, files[0].parent, progress)
-    return rows
+            score_rows(rows, workers, data, files[0].parent, tell)
 
 
 def _run_rounds(
@@ -109,13 +163,13 @@ def _run_rounds(
     *,
     min_runs: int,
     min_s: float,
-    progress: Callable[[int, int, str], None],
+    tell: Tell,
 ) -> None:
     """Fills in the times; a worker that fails is closed and taken out."""
     # A fast configuration makes several calls a round, so that all have their seconds after the same rounds.
     calls: dict[int, int] = {}
     for index in list(workers):
-        progress(0, len(rows), f"warming up {rows[index].configuration.name}")
+        tell("warming up", index, len(rows), rows[index].configuration.name)
         try:
             warm_s = min(workers[index].time_calls(_WARM_UP_CALLS))
         except StepError as error:
@@ -124,10 +178,10 @@ def _run_rounds(
             continue
         calls[index] = max(1, min(_MOST_CALLS_A_ROUND, round(min_s / min_runs / max(warm_s, 1e-6))))
     done = 0
-    while waiting := [i for i in workers if _wants_more(rows[i], min_runs, min_s)]:
+    while left := max((_rounds_left(rows[i], calls[i], min_runs, min_s) for i in workers), default=0):
         for index in list(workers):  # all go on until the last has enough, so that every round has all
             row = rows[index]
-            progress(done, done + len(waiting), row.configuration.name)
+            tell("measuring in rounds", done, done + left, row.configuration.name)
             meter = None if row.gpu is None else GpuMeter(row.gpu)
             before_j = None if meter is None else meter.energy_j()
             try:
@@ -137,8 +191,7 @@ def _run_rounds(
                 workers.pop(index).close()
                 continue
             after_j = None if meter is None else meter.energy_j()
-            if before_j is not None and after_j is not None:
-                row.energy_j = (row.energy_j or 0.0) + after_j - before_j
+            row.rounds_j.append(None if before_j is None or after_j is None else after_j - before_j)
         done += 1
 
 
@@ -157,7 +210,7 @@ def score_rows(
     workers: MutableMapping[int, WorkerProcess] | MutableMapping[int, Scorer],
     data: tuple[Path, str],
     cache: Path,
-    progress: Callable[[int, int, str], None],
+    tell: Tell,
 ) -> None:
     """Fills in the mAP; what computes the same numbers is scored once, by the fastest.
 
@@ -166,13 +219,13 @@ def score_rows(
         workers: by the row's index; one that fails is closed and taken out.
         data: folder and split.
         cache: folder for decoded clips.
-        progress: see `measure`.
+        tell: see `Tell`.
     """
     found: dict[Configuration, float] = {}
     for done, index in enumerate(sorted(workers, key=lambda index: min(rows[index].times_s))):
         row = rows[index]
         single = row.configuration.scored_as
-        progress(done, len(workers), f"mAP of {single.name}")
+        tell("scoring", done, len(workers), single.name)
         if single not in found:
             try:
                 found[single] = workers[index].mean_ap(*data, cache)
@@ -183,6 +236,13 @@ def score_rows(
         row.mean_ap = found[single]
 
 
-def _wants_more(row: Row, min_runs: int, min_s: float) -> bool:
+def _rounds_left(row: Row, calls: int, min_runs: int, min_s: float) -> int:
+    """Rounds that a row still needs, as far as the ones before tell; 0 where it has its calls and seconds."""
     times_s = row.times_s
-    return len(times_s) < min_runs or sum(times_s) < min_s
+    calls_left = max(min_runs - len(times_s), 0)
+    rounds = math.ceil(calls_left / calls)
+    left_s = min_s - sum(times_s)
+    if left_s > 0:
+        of_round_s = sum(times_s) / len(row.rounds_s) if row.rounds_s else min_s / max(math.ceil(min_runs / calls), 1)
+        rounds = max(rounds, math.ceil(left_s / of_round_s) if of_round_s else 1)
+    return rounds

@@ -1,12 +1,14 @@
 """What step-bench prints."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from step_runtime.benchmark.results import Change, ResultRow, Results
+from step_runtime.benchmark.comparison import Change
+from step_runtime.benchmark.machine import describe_machine
+from step_runtime.benchmark.results import ResultRow, Results
 from step_runtime.benchmark.statistics import interval
 
 Cell = Callable[[ResultRow], str]
@@ -31,6 +33,7 @@ _MORE_COLUMNS: dict[str, Cell] = {  # of files, which have room
     "p99": lambda row: _number(row.p99_ms, ".1f"),
     "mean": lambda row: _number(row.mean_ms, ".1f"),
     "runs": lambda row: str(row.runs),
+    "threads": lambda row: "" if row.threads is None else str(row.threads),
     "model MB": lambda row: _number(row.model_bytes, ".1f", 1e-6),
     "build s": lambda row: _number(row.build_s, ".1f"),
     "load s": lambda row: _number(row.load_s, ".1f"),
@@ -41,21 +44,27 @@ _MORE_COLUMNS: dict[str, Cell] = {  # of files, which have room
 
 def results_table(results: Results) -> Table:
     """A row for each configuration that could run."""
-    title = f"{results.machine['cpu']}, {results.machine['threads']} threads; ratios to {results.baseline or 'nothing'}"
-    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("configuration")  # may break, so that figures never do
     columns = _filled(_COLUMNS, results)
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
-    for row in results.rows:
-        if row.problem is None:
-            table.add_row(escape(row.name), *(cell(row) for cell in columns.values()))
+    for row in results.measured:
+        table.add_row(escape(row.name), *(cell(row) for cell in columns.values()))
     return table
 
 
+def title_line(results: Results) -> str:
+    """The machine, the threads that ran, and what ratios are to."""
+    ran = f"{results.threads} ran; " if results.threads else ""
+    return f"{describe_machine(results.machine)}; {ran}ratios to {results.baseline or 'nothing'}"
+
+
 def problem_lines(results: Results) -> list[str]:
-    """One for each configuration that could not run."""
-    return [f"{row.name}: not measured: {row.problem}" for row in results.rows if row.problem is not None]
+    """What was not measured, and whether the rest is a part only; a line each."""
+    lines = [f"partial: {results.partial}"] if results.partial else []
+    lines += results.missing
+    return lines + [f"{row.name}: not measured: {row.problem}" for row in results.rows if row.problem is not None]
 
 
 def all_cells(results: Results) -> tuple[list[str], list[list[str]]]:
@@ -71,13 +80,17 @@ def all_cells(results: Results) -> tuple[list[str], list[list[str]]]:
     return ["configuration", *columns], rows
 
 
-def markdown(results: Results) -> str:
-    """A Markdown table of all rows."""
+def markdown(results: Results, verdict: Sequence[str] = ()) -> str:
+    """A Markdown table of all rows, and the verdict's lines below."""
     headings, rows = all_cells(results)
     lines = [f"| {' | '.join(headings)} |", f"|---|{'---:|' * (len(headings) - 1)}"]
     for cells in rows:
         blank = [""] * (len(headings) - len(cells))
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in [*cells, *blank])} |")
+    if results.partial:
+        lines += ["", f"Partial: {results.partial}."]
+    for line in verdict:
+        lines += ["", line]
     return "\n".join(lines) + "\n"
 
 
@@ -95,5 +108,4 @@ def changes_table(changes: list[Change]) -> Table:
 
 def _filled(columns: dict[str, Cell], results: Results) -> dict[str, Cell]:
     """Those that at least one row has something in."""
-    good = [row for row in results.rows if row.problem is None]
-    return {name: cell for name, cell in columns.items() if any(cell(row) for row in good)}
+    return {name: cell for name, cell in columns.items() if any(cell(row) for row in results.measured)}

@@ -18,13 +18,16 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from step.bundles.manifest import read_bundle
 from step.bundles.step_loop import graphs_that_run
 from step.checkpoints.toy_model import find_bundle, find_checkpoint
 from step.data.dataset_folder import DatasetFolder
-from step.errors import StepError
+from step.errors import ArgumentError, StepError
 from step.evaluation.scoring import score_files
+from step.files.atomic import sha256
+from step.shown import quoted
 from step_runtime.backends.base import Backend
 from step_runtime.backends.select import BackendName, open_backend
 from step_runtime.benchmark.clip_cache import ClipCache
@@ -47,6 +50,9 @@ from step_runtime.detector import Detector
 from step_runtime.evaluation.dataset_run import write_results
 
 _IOU = 0.5
+_LONGEST_SAID = 100
+_OPTIONS = {"backend": "--backends", "device": "--device", "num_steps": "--steps", "threads": "--threads"}
+"""What `step-bench` calls the arguments that are told in errors."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,10 @@ def main() -> None:
                 raise StepError("nothing is loaded")
             else:
                 answer = _answer(loaded, request)
+        except ValidationError:
+            answer = Failed(problem=f"{quoted(line.strip()[:_LONGEST_SAID])} is no request")
+        except ArgumentError as error:
+            answer = Failed(problem=error.naming(_OPTIONS))
         except StepError as error:
             answer = Failed(problem=str(error))
         except MemoryError:
@@ -117,10 +127,12 @@ def _load(request: Load) -> tuple[_Loaded, Loaded]:
     return loaded, Loaded(
         device=loaded.backend.device,
         gpu=loaded.gpu,
+        threads=loaded.backend.threads,
         load_s=loaded_s,
         first_s=first_s,
         model_bytes=model_bytes,
         build_s=build_s,
+        source_sha256=_source_sha256(configuration),
     )
 
 
@@ -170,6 +182,12 @@ def _files(configuration: Configuration) -> tuple[int, float | None]:
         return sum((folder / manifest.graphs[name].file).stat().st_size for name in names), None
     engines = [manifest.engines[configuration.library].engines[name] for name in names]
     return sum(engine.size_bytes for engine in engines), sum(engine.build_s for engine in engines)
+
+
+def _source_sha256(configuration: Configuration) -> str:
+    """Digest of the checkpoint that is run, or that the bundle was exported from."""
+    model = (find_checkpoint if configuration.is_torch else find_bundle)(configuration.model)
+    return sha256(model) if configuration.is_torch else read_bundle(model).source.sha256
 
 
 def _context(configuration: Configuration) -> Callable[[], AbstractContextManager[Any]]:

@@ -56,6 +56,7 @@ class WorkerProcess:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
+            process_group=0,  # Ctrl-C is for the benchmark, which ends its workers when it has what it wants of them
         )
         try:
             self.loaded = self._ask(Load(configuration=configuration, clips=clips), Loaded)

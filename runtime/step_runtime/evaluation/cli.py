@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,14 +17,16 @@ from step.data.dataset_folder import DatasetFolder
 from step.errors import StepError
 from step.evaluation.ava_csv import read_boxes, read_frames
 from step.evaluation.label_map import read_label_map
-from step.evaluation.report import check_packages, write_class_csv, write_page
+from step.evaluation.report import Subject, write_class_csv, write_page
 from step.evaluation.scoring import Score
 from step.evaluation.video_map import link_detections, true_tubes, video_ap
 from step.files.atomic import atomic_path, check_outputs
+from step.pages.page import check_packages, format_date
 from step.progress import Progress
 from step.reporter import Reporter
 from step_runtime.backends.base import Loop
 from step_runtime.backends.select import BACKENDS
+from step_runtime.benchmark.machine import describe_machine, machine
 from step_runtime.detector import Detector
 from step_runtime.evaluation.dataset_run import write_results, write_results_of_each_step
 from step_runtime.evaluation.open_data import open_data
@@ -138,7 +141,21 @@ def _write_files(command: EvalCommand, scored: Score, extra: dict[str, Any], fol
     if command.csv_file is not None:
         write_class_csv(scored, command.csv_file)
     if command.html_file is not None:
-        write_page(scored, command.html_file, key_frame=None if folder is None else folder.key_frame)
+        key_frame = None if folder is None else folder.key_frame
+        write_page(scored, _subject(command), command.html_file, key_frame=key_frame)
+
+
+def _subject(command: EvalCommand) -> Subject:
+    """Names what was scored, without the folders that things lie in: they are nobody's business who reads the page."""
+    model, truth = command.model or command.results, command.truth or command.data
+    assert model is not None
+    assert truth is not None
+    return Subject(
+        model=model.resolve().name,
+        truth=truth.name if command.data is None else f"{truth.resolve().name} {command.split}",
+        machine=describe_machine(machine()),
+        date=format_date(datetime.now().astimezone()),
+    )
 
 
 def _check_before(scorer: Scorer, outputs: Mapping[str, Path | None], *, with_tubes: bool, with_page: bool) -> None:

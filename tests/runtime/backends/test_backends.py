@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -9,7 +11,7 @@ from step_runtime import Detector
 from step_runtime.backends import onnxruntime
 from step_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from step_runtime.backends.openvino import OpenVinoBackend
-from step_runtime.backends.select import open_torch
+from step_runtime.backends.select import open_backend, open_torch
 from step_runtime.backends.torch import TorchBackend
 
 from step import StepError, save_checkpoint
@@ -40,6 +42,16 @@ def test_loops_equal_torch(loop, backend, tiny_bundle, tiny_clips, expected):
             _assert_same(detector.detect(tiny_clips), expected)
         alone = detector.detect(tiny_clips[1:])
         assert np.abs(alone.scores[0] - expected.scores[1]).max() <= 1e-4
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_threads_are_those_that_the_library_has(backend, tiny_bundle):
+    """OpenVINO takes no more than there are CPUs, whatever it is asked for; both take at least one by themselves."""
+    usable = len(os.sched_getaffinity(0))
+    for asked, most in ((1, 1), (None, usable), (usable + 3, usable if backend == "openvino" else usable + 3)):
+        opened = open_backend(tiny_bundle, backend=backend, device="cpu", threads=asked)
+        assert 1 <= opened.threads <= most
+        opened.close()
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])

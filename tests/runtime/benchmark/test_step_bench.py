@@ -1,6 +1,5 @@
-"""step-bench: rows of every configuration, configurations that cannot run, statistics, and comparing two files."""
+"""step-bench: rows of every configuration, configurations that cannot run, statistics."""
 
-import json
 import os
 import shutil
 import signal
@@ -11,11 +10,11 @@ import pytest
 from fake_gpu import GPU
 from helpers import assert_one_error, run_command
 from step_runtime.benchmark import gpu_meter
+from step_runtime.benchmark.charts import pareto_front
 from step_runtime.benchmark.cli import main
 from step_runtime.benchmark.configurations import Configuration, list_configurations
 from step_runtime.benchmark.gpu_meter import GpuMeter
-from step_runtime.benchmark.plots import pareto_front
-from step_runtime.benchmark.results import ResultRow, Results, compare, differences
+from step_runtime.benchmark.results import ResultRow, Results
 from step_runtime.benchmark.rounds import Row, measure, score_rows
 from step_runtime.benchmark.statistics import interval, median_ratio, percentile
 from step_runtime.benchmark.worker_process import WorkerProcess
@@ -93,6 +92,10 @@ def test_every_cpu_way_in_rounds(bench, tiny_bundle, tiny_checkpoint, tmp_path):
         assert row.ratio_low <= row.ratio <= row.ratio_high
         assert row.host_bytes > 5e7
         assert row.name in printed
+        assert row.threads == 1
+        assert row.source_sha256 == results.rows[0].source_sha256  # the bundle was exported from the checkpoint
+    assert "; 1 thread ran; ratios to torch-plain" in printed
+    assert printed.splitlines()[-1].startswith(("deploy ", "as fast within noise: "))
     assert results.rows[0].ratio == 1
     assert (tmp_path / "r.md").read_text().count("\n| ") == 6
     code, printed, error = bench("compare", out, out)
@@ -104,7 +107,7 @@ def test_what_is_not_there_is_a_line(bench, tiny_bundle, tmp_path):
     words = ("--backends", "tensorrt,onnxruntime", "--runs", "1", "--seconds", "0", "--json", tmp_path / "r.json")
     code, printed, error = bench(tiny_bundle, *words)
     assert code == 0, error
-    assert "tensorrt fp32 fused: not measured: `backend` tensorrt: " in printed
+    assert "tensorrt fp32 fused: not measured: --backends tensorrt: " in printed
     rows = Results.read(tmp_path / "r.json").rows
     assert [row.problem is None for row in rows] == [False, False, True, True]
     assert rows[2].ratio == 1
@@ -161,8 +164,10 @@ def test_accuracy_beside_speed(bench, lively_bundle, lively_data, tmp_path, caps
     assert means == pytest.approx([float(evaluated.rsplit("frame-mAP@0.5: ")[1])] * 6, abs=1e-6)
     assert means[0] > 0.5
     page = (tmp_path / "r.html").read_text()
-    assert page.count("data:image/png;base64,") == 2
+    assert [heading in page for heading in ("<h2>Time</h2>", "<h2>Accuracy and speed</h2>")] == [True, True]
+    assert f"<title>step-bench: {lively_bundle.name}, model.pth</title>" in page
     assert "http" not in page
+    assert f", mAP {means[0]:.4f}" in printed.splitlines()[-2] + printed.splitlines()[-1]
     assert results.rows[0].model_bytes == checkpoint.stat().st_size
     assert results.rows[1].model_bytes == (lively_bundle / "fused.onnx").stat().st_size
 
@@ -219,7 +224,7 @@ def test_bundles_of_one_precision_have_names(tiny_bundle, tmp_path):
     configurations, missing = list_configurations(
         [tiny_bundle, tmp_path / "other"], None, backends=["openvino", "torch"], **common
     )
-    assert missing == ["torch: not measured: it runs a checkpoint; give --checkpoint"]
+    assert missing == ["torch: not measured: a checkpoint is run; give --checkpoint"]
     assert [each.name for each in configurations][::2] == [
         f"openvino fp32 fused ({tiny_bundle.name})",
         "openvino fp32 fused (other)",
@@ -289,53 +294,16 @@ def test_an_idle_process_that_dies_takes_its_own_row(tiny_bundle, tmp_path, monk
     assert rows[1].host_bytes > 0
 
 
-def test_files_that_measured_other_things():
-    old, new = _results(a=[1.0] * 4, b=[1.0] * 4, c=[1.0]), _results(a=[1.0] * 4, c=[2.0], d=[1.0])
-    new.rows[0].configuration["threads"] = 1
-    new = new.model_copy(update={"clip": "v.mp4"})
-    assert differences(old, new) == [
-        "the clips differ: unknown, v.mp4",
-        "a fp32 fused: threads was None, is 1",
-        "b fp32 fused: only in the old file",
-        "c fp32 fused: fewer than 4 runs, too few to call a difference one",
-        "d fp32 fused: only in the new file",
-    ]
-    assert [(change.name, change.is_slower) for change in compare(old, new)] == [
-        ("a fp32 fused", False),
-        ("c fp32 fused", False),
-    ]
-
-
-def _results(**milliseconds):
-    rows = []
-    for name, times_ms in milliseconds.items():
-        configuration = Configuration(model="m", backend=name, precision="fp32", loop="fused")
-        rows.append(Row(configuration, rounds_s=[[time_ms / 1e3] for time_ms in times_ms]))
-    return Results.of(rows)
-
-
-def test_compare(bench, tmp_path):
-    _results(a=[10, 11, 12, 10], b=[10, 11, 12, 10], c=[5, 5, 5, 5]).write(tmp_path / "old.json")
-    _results(a=[20, 21, 22, 20], b=[11, 12, 10, 12], c=[4, 4, 4, 4]).write(tmp_path / "new.json")
-    done = bench("compare", tmp_path / "old.json", tmp_path / "new.json")
-    assert [line.split()[-1] for line in done[1].splitlines() if " fused" in line] == ["slower", "noise", "faster"]
-    assert_one_error((done[0], "", done[2]), "1 of 3 configurations became slower: a fp32 fused")
-    (tmp_path / "old.json").write_text(json.dumps({"schema_version": 0}))
-    assert_one_error(
-        bench("compare", tmp_path / "old.json", tmp_path / "new.json"), "has schema 0, this step-bench reads 2"
-    )
-    (tmp_path / "old.json").write_text("{")
-    assert_one_error(bench("compare", tmp_path / "old.json", tmp_path / "new.json"), "no JSON of ours")
-    assert_one_error(bench("compare", tmp_path / "none", tmp_path / "new.json"), "none: cannot be read: No such file")
-
-
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (("--backends", "tflite"), "--backends has 'tflite'; give some of torch-plain, torch, onnxruntime"),
         (("--batch", "0"), "--batch is '0'; give numbers from 1"),
         (("--steps", "x"), "--steps is 'x'; give numbers from 1"),
-        (("--backends", "torch"), "nothing to measure: torch: not measured: it runs a checkpoint"),
+        (
+            ("--backends", "torch,torch-plain"),
+            "nothing to measure: torch, torch-plain: not measured: a checkpoint is run",
+        ),
         (("--source", "none.mp4"), "none.mp4"),
         (("--json", "/tmp/x/../r", "--html", "/tmp/r"), "--json and --html are both /tmp/r; give each a file"),
         (

@@ -79,7 +79,7 @@ def test_no_detections(files, capsys):
     (files / "r.csv").write_text("")
     code, printed, notes = run_command(main, capsys, *_words(files))
     assert code == 0
-    assert "r.csv has no detections: mAP is 0" in notes
+    assert "the results have no detections: mAP is 0" in notes
     assert "frame-mAP@0.5: 0.00000000" in printed
 
 

@@ -2,18 +2,16 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
-from rich.markup import escape
 
 from step.bundles.manifest import read_bundle
 from step.checkpoints.toy_model import find_bundle
-from step.cli import OneLineCommand, takes
+from step.cli import OneLineCommand, find_reporter, takes
 from step.errors import StepError
 from step.files.atomic import atomic_path, check_outputs
-from step.shown import make_console
 from step_runtime.benchmark.roofline.known_gpus import known_gpu
 from step_runtime.benchmark.roofline.peaks import Peaks, measure_cpu_peaks, measure_cuda_peaks, usable_threads
 from step_runtime.benchmark.roofline.report import roofline_figure, roofline_markdown, roofline_table, summary_lines
@@ -77,15 +75,17 @@ def roofline_command(command: RooflineCommand) -> None:
     command.check()
     gpu = command.gpu
     peaks = None if gpu is None else measure_cuda_peaks() if gpu == "here" else known_gpu(gpu).peaks()
-    console = make_console()
+    reporter = find_reporter()
     if peaks is None and (busy := _load()) > _MOST_LOAD:
-        line = f"the machine is busy (load {busy:.1f}): times will be too long, and shares of the limit too small"
-        console.print(line, soft_wrap=True, highlight=False)
-    with console.status("starting") as status:
-        result = _measure(command, find_bundle(command.bundle), peaks, report=lambda what: status.update(escape(what)))
-    console.print(roofline_table(result))
+        reporter.warning(
+            f"the machine is busy (load {busy:.1f}): times will be too long, and shares of the limit too small"
+        )
+    with reporter.progress("starting") as progress:
+        folder = find_bundle(command.bundle)
+        result = _measure(command, folder, peaks, report=lambda what: progress.update(description=what))
+    reporter.result(roofline_table(result))
     for line in summary_lines(result):
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
+        reporter.result(line)
     if command.json_file is not None:
         result.write(command.json_file)
     if command.markdown_file is not None:
@@ -120,7 +120,8 @@ def _measure(command: RooflineCommand, folder: Path, peaks: Peaks | None, *, rep
     )
     work = stage_work(folder, manifest, batch=batch)
     measured = measure_cpu_peaks(threads=threads, progress=report)
-    return roofline(work, measured, bundle=bundle, batch=batch, precision="fp32", times=times)
+    found = roofline(work, measured, bundle=bundle, batch=batch, precision="fp32", times=times)
+    return replace(found, threads=threads, source_sha256=manifest.source.sha256)
 
 
 def _load() -> float:
@@ -135,4 +136,4 @@ def _check_plot(path: Path) -> None:
         raise StepError(f"--plot needs {error.name}; pip install 'step-trt[eval]'") from error
     known = Figure().canvas.get_supported_filetypes()
     if path.suffix.lower().removeprefix(".") not in known:
-        raise StepError(f"--plot is {path}: no picture format; end it with .png, .svg or .pdf")
+        raise StepError(f"--plot is {path}: no format of a figure; end it with .png, .svg or .pdf")

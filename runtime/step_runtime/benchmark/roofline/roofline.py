@@ -18,7 +18,7 @@ from step_runtime.benchmark.roofline.peaks import Peaks
 from step_runtime.benchmark.roofline.stage_times import PRODUCTS, StageTimes
 from step_runtime.benchmark.roofline.work import GraphWork
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +61,8 @@ class Roofline:
         peaks: the machine's.
         limits: of every stage in order, and of the fused graph where the bundle has one.
         times: what was measured; empty where nothing was.
+        threads: CPU threads that the peaks are of; None for a GPU's.
+        source_sha256: of the checkpoint that the bundle was exported from.
     """
 
     bundle: str
@@ -69,6 +71,8 @@ class Roofline:
     peaks: Peaks
     limits: tuple[StageLimit, ...]
     times: tuple[StageTimes, ...] = ()
+    threads: int | None = None
+    source_sha256: str = ""
 
     @property
     def stages(self) -> tuple[StageLimit, ...]:
@@ -136,6 +140,8 @@ class Roofline:
             "bundle": self.bundle,
             "batch": self.batch,
             "precision": self.precision,
+            "threads": self.threads,
+            "source_sha256": self.source_sha256,
             "machine": machine(),
             "versions": versions(),
             "peaks": dataclasses.asdict(self.peaks),

@@ -1,0 +1,1 @@
+"""HTML reports: what all of them look like, and the charts in them."""

@@ -1,0 +1,56 @@
+"""step-bench toy: the packaged model, with and without what it can be exported by."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from step_runtime.benchmark.configurations import list_configurations
+from step_runtime.benchmark.options import BenchCommand
+from step_runtime.benchmark.toy_bundles import toy_bundles
+
+from step.bundles.manifest import MANIFEST, read_bundle
+from step.checkpoints.toy_model import BUNDLE, CHECKPOINT
+from step.reporter import Reporter
+
+
+def _command(*bundles, checkpoint=None, data=None):
+    words = dict.fromkeys(BenchCommand.__dataclass_fields__)
+    return BenchCommand(**words | {"bundles": tuple(map(Path, bundles)), "checkpoint": checkpoint, "data": data})
+
+
+@pytest.fixture
+def no_torch(monkeypatch):
+    original = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else original(name))
+
+
+def test_what_needs_torch_is_one_row(tiny_bundle, no_torch):
+    common = {"batches": [1, 2], "steps": [None], "device": "auto", "threads": None}
+    backends = ["torch-plain", "torch", "openvino"]
+    configurations, missing = list_configurations([tiny_bundle], CHECKPOINT, backends=backends, **common)
+    assert {each.backend for each in configurations} == {"openvino"}
+    assert missing == ["torch-plain, torch: not measured: torch is not installed; pip install 'step-trt[export]'"]
+
+
+def test_without_torch_the_packaged_bundle_is_measured(tmp_path, no_torch, capsys):
+    """A copy of it: engines are built in it."""
+    (copy,) = toy_bundles(tmp_path, ["onnxruntime"], Reporter())
+    assert copy.parent == tmp_path
+    assert read_bundle(copy) == read_bundle(BUNDLE)
+    assert capsys.readouterr().err == (
+        "toy-fp16: exported first, which needs torch and onnx: pip install 'step-trt[export]'\n"
+    )
+
+
+def test_what_toy_stands_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    toy = _command("toy")
+    assert (toy.is_toy, toy.checkpoint_file, toy.data_folder, toy.model) == (True, CHECKPOINT, Path("toy"), "toy")
+    assert _command("toy", data=Path("none")).data_folder is None
+    other = _command("bundle", checkpoint=Path("toy"))
+    assert (other.is_toy, other.checkpoint_file, other.data_folder) == (False, CHECKPOINT, None)
+    assert other.model == "bundle, toy"
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy" / MANIFEST).write_text("{}")
+    own = _command("toy")
+    assert (own.is_toy, own.checkpoint_file) == (False, None)
