@@ -10,7 +10,9 @@ from step.errors import ArgumentError
 from step.shown import quoted
 
 _NEAR = 0.5  # of difflib's ratio: "trt" is near "tensorrt" (0.55), "gpu" is near nothing
-_RATE_DENOMINATOR = 1001  # 29.97 is 30000/1001
+_NTSC = tuple(Fraction(frames * 1000, 1001) for frames in (24, 30, 48, 60, 120))
+_NTSC_DIGITS = Fraction(1, 200)  # 23.98 and 29.97 are what people write
+_RATE_DENOMINATOR = 1001
 _TIME_DENOMINATOR = 100_000  # of every usual time base: 1/90000, 1/12800, milliseconds
 
 
@@ -86,6 +88,8 @@ def exact_rate(name: str, value: object) -> Fraction:
     if not 0 < _number(value) < math.inf:
         raise ArgumentError(f"`{name}` is {_shown(value)}; it must be above 0")
     rate = _fraction(value)
+    if rate.denominator != 1:
+        rate = next((ntsc for ntsc in _NTSC if abs(rate - ntsc) < _NTSC_DIGITS), rate)
     return rate.limit_denominator(_RATE_DENOMINATOR) or rate
 
 

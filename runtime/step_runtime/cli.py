@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from step.arguments import exact_rate
 from step.cli import OneLineCommand, print_error, takes
 from step.errors import StepError
 from step.files.atomic import check_writable
@@ -72,7 +73,7 @@ class RunCommand:
     @property
     def exact_frames_fps(self) -> Fraction:
         """Frames per second of a folder of frames: 29.97 is 30000/1001."""
-        return Fraction(self.frames_fps).limit_denominator(1001)
+        return exact_rate("frames_fps", self.frames_fps)
 
     def check(self) -> None:
         """Refuses what needs neither the model nor the source to be refused.

@@ -21,7 +21,7 @@ from step_runtime.outputs import run_source
 from step_runtime.sources.video import VideoSource
 
 STEP_RUN = Path(sys.executable).with_name("step-run")
-RESULTS = ["detections.csv", "detections.jsonl", "overlay.mp4", "run.json"]
+RESULTS = ["detections.csv", "detections.jsonl", "overlay.mp4", "people.csv", "people.parquet", "run.json"]
 
 
 def step_run(*arguments, **options) -> subprocess.CompletedProcess[str]:
