@@ -26,14 +26,15 @@ def check_choice(name: str, value: object, choices: Collection[str]) -> None:
         raise ArgumentError(f"`{name}` is {quoted(value)}; give {listed(choices)}{nearest(value, choices)}")
 
 
-def check_whole(name: str, value: object, *, least: int) -> None:
-    """Refuses what is no whole number of at least so much.
+def check_whole(name: str, value: object, *, least: int, most: float = math.inf) -> None:
+    """Refuses what is no whole number of at least so much, and at most so much.
 
     Raises:
         ArgumentError: another number, or none.
     """
-    if not (isinstance(value, numbers.Integral) and _number(value) >= least):
-        raise ArgumentError(f"`{name}` is {quoted(value)}; it must be a whole number of at least {least}")
+    if not (isinstance(value, numbers.Integral) and least <= as_number(value) <= most):
+        bounds = f"of at least {least}" if most == math.inf else f"from {least} to {most}"
+        raise ArgumentError(f"`{name}` is {quoted(value)}; it must be a whole number {bounds}")
 
 
 def check_flag(name: str, value: object) -> None:
@@ -52,7 +53,7 @@ def check_score_threshold(value: object) -> None:
     Raises:
         ArgumentError: outside of [0, 1), NaN, or no number.
     """
-    if not 0 <= _number(value) < 1:
+    if not 0 <= as_number(value) < 1:
         raise ArgumentError(f"`score_threshold` is {quoted(value)}; it must be a number in [0, 1)")
 
 
@@ -62,7 +63,7 @@ def exact_seconds(name: str, value: object) -> Fraction:
     Raises:
         ArgumentError: no finite number.
     """
-    if not math.isfinite(_number(value)):
+    if not math.isfinite(as_number(value)):
         raise ArgumentError(f"`{name}` is {_shown(value)}; it must be a number of seconds")
     exact = _fraction(value)
     return exact if isinstance(value, numbers.Rational) else simplest(exact)
@@ -74,7 +75,7 @@ def exact_interval(name: str, value: object) -> Fraction:
     Raises:
         ArgumentError: no number above 0.
     """
-    if not 0 < _number(value) < math.inf:
+    if not 0 < as_number(value) < math.inf:
         raise ArgumentError(f"`{name}` is {_shown(value)}; it must be above 0 seconds")
     return exact_seconds(name, value) or _fraction(value)
 
@@ -85,7 +86,7 @@ def exact_rate(name: str, value: object) -> Fraction:
     Raises:
         ArgumentError: no number above 0.
     """
-    if not 0 < _number(value) < math.inf:
+    if not 0 < as_number(value) < math.inf:
         raise ArgumentError(f"`{name}` is {_shown(value)}; it must be above 0")
     rate = _fraction(value)
     if rate.denominator != 1:
@@ -114,7 +115,7 @@ def nearest(value: object, choices: Collection[str]) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
-def _number(value: object) -> float:
+def as_number(value: object) -> float:
     """The value as a float; NaN, with which nothing compares, for what is no number."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return math.nan
@@ -128,10 +129,10 @@ def _fraction(value: object) -> Fraction:
     """A number, NumPy's too, as a fraction of Python's own integers."""
     if isinstance(value, numbers.Rational):
         return Fraction(int(value.numerator), int(value.denominator))
-    return Fraction(_number(value))
+    return Fraction(as_number(value))
 
 
 def _shown(value: object) -> str:
     """A number as people write it, anything else as Python does."""
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return f"{_number(value):g}" if is_number else quoted(value)
+    return f"{as_number(value):g}" if is_number else quoted(value)

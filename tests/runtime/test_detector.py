@@ -235,8 +235,8 @@ def test_an_int_is_a_camera(tmp_path, monkeypatch):
     ("source", "said"),
     [
         ([], "`source` is an empty list; give at least one video, folder, camera's number or URL"),
-        (-1, "`source` is -1; it must be a whole number of at least 0"),
-        (True, "`source` is True; it must be a whole number of at least 0"),
+        (-1, "`source` is -1; it must be a whole number from 0 to"),
+        (True, "`source` is True; it must be a whole number from 0 to"),
         (None, "`source` is of the type NoneType; give a video, a folder, a camera's number, a URL, a Source"),
         (np.zeros((4, 4, 3), np.uint8), "`source` is of the type ndarray; .*: Detector.stream"),
         ([["a.mp4"]], "`source` is of the type list; give a video"),

@@ -34,6 +34,11 @@ def test_no_whole_number(value):
         check_whole("n", value, least=1)
 
 
+def test_whole_numbers_have_bounds():
+    with pytest.raises(ArgumentError, match="^`n` is 9; it must be a whole number from 0 to 8$"):
+        check_whole("n", 9, least=0, most=8)
+
+
 def test_whole_numbers():
     for value in (1, np.int64(7), 10**400):
         check_whole("n", value, least=1)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DEFAULT_SCORE_THRESHOLD = 0.4
-"""Of people; the release's demo has it."""
+"""People's scores are above it unless a call says otherwise; the release's demo has it."""
 _DECIMALS_S = 6
 
 

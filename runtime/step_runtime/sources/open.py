@@ -23,6 +23,7 @@ from step_runtime.sources.video import VideoSource, video_name
 SourceArgument = int | str | Path | Source
 """What stands for one source or for those of a folder; an int is a camera."""
 
+_MOST_CAMERAS = 2**31 - 1  # a C int
 _OF_A_SOURCE = ("name", "interval_s", "slack_s", "duration_s", "is_live", "problem", "notes", "frames")
 
 
@@ -44,7 +45,7 @@ def open_each(source: SourceArgument | Sequence[SourceArgument], *, frames_fps: 
         if isinstance(item, (str, Path)):
             found += find_sources(item, frames_fps=frames_fps)
         elif isinstance(item, numbers.Integral):
-            check_whole("source", item, least=0)
+            check_whole("source", item, least=0, most=_MOST_CAMERAS)
             found.append(int(item))
         else:
             found.append(_checked(item))

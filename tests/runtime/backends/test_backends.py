@@ -144,7 +144,8 @@ def test_frames_that_are_no_clips(frames, said, tiny_bundle):
         ({"num_steps": 0}, "`num_steps` is 0; it must be a whole number of at least 1"),
         ({"num_steps": "2"}, "`num_steps` is '2'; it must be a whole number"),
         ({"num_steps": True}, "`num_steps` is True; it must be"),
-        ({"threads": 0}, "`threads` is 0; it must be a whole number of at least 1"),
+        ({"threads": 0}, "`threads` is 0; it must be a whole number from 1 to 1024"),
+        ({"threads": 10**12}, "`threads` is 1000000000000; it must be"),
         ({"threads": 1.5}, "`threads` is 1.5; it must be"),
     ],
 )
