@@ -48,12 +48,17 @@ class ParquetTable:
             OSError: it cannot be written.
         """
         self._write()
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
     def _write(self) -> None:
-        import pyarrow as pa
-        from pyarrow import parquet
-
+        # Here, not at the start: it takes 45 MB, which most runs can do without until their end.
+        try:
+            import pyarrow as pa
+            from pyarrow import parquet
+        except ImportError:  # installed and broken is as good as missing: people.csv has the same rows
+            self._rows.clear()
+            return
         types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
         schema = pa.schema([(name, types[kind]) for name, kind in self._columns.items()])
         if self._writer is None:

@@ -95,6 +95,15 @@ def test_people_parquet(tmp_path):
     assert text.splitlines()[1].startswith("\udcff=clip,2.0,0,0,12,'=cook,0.9,")  # as file names are; for spreadsheets
 
 
+def test_a_broken_pyarrow_costs_its_file_alone(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    writer = TableWriter(tmp_path, parquet=True)
+    frame = key_frame(ROWS)
+    writer.write(frame, frame.people())
+    writer.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["detections.csv", "detections.jsonl", "people.csv"]
+
+
 def test_a_record_is_a_line(tables):
     frame = key_frame(ROWS, time_s=Fraction(2))
     line = (tables / "detections.jsonl").read_text().splitlines()[0]
