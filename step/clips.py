@@ -6,6 +6,7 @@ Source: SPEC.md, "Clip and preprocessing".
 import math
 from fractions import Fraction
 
+from step.arguments import as_number
 from step.config import CLIP_FPS, StepConfig
 
 
@@ -31,16 +32,16 @@ def check_frames(shape: tuple[int, ...], dtype: str, config: StepConfig) -> None
 
 
 def check_thresholds(*, score_threshold: float, nms_iou: float, max_detections: int) -> None:
-    """Refuses thresholds that would silently give nonsense (NaN among them).
+    """Refuses thresholds that would silently give nonsense (NaN among them), and what is no number.
 
     Raises:
         ValueError: naming the threshold, its value and its range.
     """
-    if math.isnan(score_threshold) or not 0 <= score_threshold < 1:
+    if not 0 <= as_number(score_threshold) < 1:
         raise ValueError(f"score_threshold is {score_threshold}; it must be in [0, 1)")
-    if math.isnan(nms_iou) or not 0 < nms_iou <= 1:
+    if not 0 < as_number(nms_iou) <= 1:
         raise ValueError(f"nms_iou is {nms_iou}; it must be in (0, 1]")
-    if not isinstance(max_detections, int) or max_detections < 1:
+    if not isinstance(max_detections, int) or not as_number(max_detections) >= 1:
         raise ValueError(f"max_detections is {max_detections}; it must be a whole number of at least 1")
 
 

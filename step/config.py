@@ -1,6 +1,7 @@
 """What distinguishes one STEP model from another (torch-free)."""
 
 import itertools
+import numbers
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, Self, get_args
 
@@ -13,6 +14,17 @@ TemporalMode = Literal["predict", "extrapolate", "mean"]
 PoolMode = Literal["align", "pool"]
 
 _LARGEST = 4096  # of any size: a damaged config must not ask for all memory
+
+_TYPES: dict[str, tuple[type, bool, str]] = {  # of a field: what it holds, whether several of them
+    **dict.fromkeys(
+        ("image_size_px", "chunk_frames", "num_classes", "anchor_mode", "pool_size", "fc_dim"),
+        (numbers.Integral, False, "a whole number"),
+    ),
+    **dict.fromkeys(("chunks", "class_ids"), (numbers.Integral, True, "a tuple of whole numbers")),
+    "class_names": (str, True, "a tuple of names"),
+    "context": (bool, False, "True or False"),
+    "width": (numbers.Real, False, "a number"),
+}
 
 FEATURE_STRIDE = 16
 """Input pixels per feature cell, in both axes (SPEC, Backbone)."""
@@ -62,6 +74,7 @@ class StepConfig:
     width: float = 1.0
 
     def __post_init__(self) -> None:
+        self._check_types()
         # JSON has no tuples.
         object.__setattr__(self, "chunks", tuple(self.chunks))
         object.__setattr__(self, "class_ids", tuple(self.class_ids))
@@ -72,8 +85,8 @@ class StepConfig:
                 f"{2 * FEATURE_STRIDE} to {_LARGEST}",
             ),
             "chunk_frames": (self.chunk_frames >= 2 or self.temporal_mode != "extrapolate", "at least 2 to extrapolate")
-            if self.chunk_frames >= 1
-            else (False, "at least 1"),
+            if 1 <= self.chunk_frames <= _LARGEST
+            else (False, f"1 to {_LARGEST}"),
             "chunks": (_growing(self.chunks), "1 to 4 odd numbers, never falling, growing by at most 2 a step, from 1"),
             "num_classes": (self.num_classes == len(self.class_ids), f"{len(self.class_ids)}, one per class id"),
             "class_ids": (list(self.class_ids) == sorted(set(self.class_ids)), "ascending and unique"),
@@ -91,6 +104,15 @@ class StepConfig:
         for name, (fine, allowed) in checks.items():
             if not fine:
                 raise StepError(f"model config: {name} is {getattr(self, name)!r}; it must be {allowed}")
+
+    def _check_types(self) -> None:
+        """Refuses values of other types, with which what is checked next would not compare."""
+        for name, (kind, several, allowed) in _TYPES.items():
+            value = getattr(self, name)
+            values = value if several and isinstance(value, (tuple, list)) else (value,)
+            is_bool = any(isinstance(one, bool) for one in values) and kind is not bool
+            if is_bool or not all(isinstance(one, kind) for one in values) or (several and values is not value):
+                raise StepError(f"model config: {name} is {value!r}; it must be {allowed}")
 
     @property
     def num_steps(self) -> int:

@@ -5,10 +5,12 @@ from fractions import Fraction
 import numpy as np
 from step_runtime import KeyFrame
 
-from step import Detections
+from step import Detections, StepConfig
+
+CONFIG = StepConfig(image_size_px=100)
 
 
-def key_frame(rows, *, time_s=Fraction(2), size=(200, 100), tube_step_px=0.0) -> KeyFrame:
+def key_frame(rows, *, time_s=Fraction(2), size=(200, 100), tube_step_px=0.0, config=CONFIG) -> KeyFrame:
     """(label, score, x1, y1, x2, y2 in [0, 1]) each; tube i is the box of row i, moving right."""
     count = len(rows)
     boxes = np.array([row[2:] for row in rows] + [(0, 0, 0, 0)], np.float32).reshape(1, -1, 4)
@@ -30,5 +32,6 @@ def key_frame(rows, *, time_s=Fraction(2), size=(200, 100), tube_step_px=0.0) ->
         width_px=size[0],
         height_px=size[1],
         detections=detections,
+        config=config,
         lag_s=0.0,
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from step.arguments import exact_rate
 from step.checkpoints.toy_model import NAME
 from step.data.toy.toy_cache import toy_demo_video
 from step.errors import StepError
@@ -68,7 +69,7 @@ class RunCommand:
     @property
     def exact_frames_fps(self) -> Fraction:
         """Frames per second of a folder of frames: 29.97 is 30000/1001."""
-        return Fraction(self.frames_fps).limit_denominator(1001)
+        return exact_rate("frames_fps", self.frames_fps)
 
     def check(self) -> None:
         """Refuses what needs neither the model nor the source to be refused.

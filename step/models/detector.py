@@ -213,7 +213,7 @@ class StepDetector(nn.Module):
             ValueError: frames of another dtype or shape, or more steps than the model has.
         """
         num_steps = self.config.num_steps if num_steps is None else num_steps
-        if not 1 <= num_steps <= self.config.num_steps:
+        if not (isinstance(num_steps, int) and 1 <= num_steps <= self.config.num_steps):
             raise ValueError(f"num_steps is {num_steps}; this model has 1 to {self.config.num_steps}")
         return self.run_steps(self.extract(frames), num_steps=num_steps)
 

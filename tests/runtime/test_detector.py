@@ -231,6 +231,92 @@ def test_a_video_that_breaks_off_leaves_a_problem(make_video):
     assert "broke at" in state.problems[0]
 
 
-def test_interval_out_of_range(make_video):
-    with pytest.raises(StepError, match="`every_s` is 0"):
-        list(Detector(RecordingBackend()).run(make_video(), every_s=Fraction(0)))
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"every_s": Fraction(0)}, "`every_s` is 0; it must be above 0 seconds"),
+        ({"every_s": -1.5}, "`every_s` is -1.5; it must be above 0 seconds"),
+        ({"every_s": "1"}, "`every_s` is '1'; it must be above 0 seconds"),
+        ({"frames_fps": 0}, "`frames_fps` is 0; it must be above 0"),
+        ({"frames_fps": "30"}, "`frames_fps` is '30'; it must be above 0"),
+        ({"reuse_backbone": "no"}, "`reuse_backbone` is 'no'; give True or False"),
+        ({"reuse_margin": -1}, "`reuse_margin` is -1; it must be a whole number of at least 0"),
+        ({"state": {}}, "`state` is {}; give a RunState"),
+    ],
+)
+def test_arguments_that_are_refused(arguments, said, make_video):
+    """When it is called, not when the first key frame is asked for."""
+    with pytest.raises(StepError) as error:
+        Detector(RecordingBackend()).run(make_video(frames=1), **arguments)
+    assert str(error.value) == said
+
+
+def test_intervals_as_people_write_them(make_video):
+    found = Detector(RecordingBackend()).run(make_video(frames=30), every_s=1 / 3)
+    assert [key.scheduled_s for key in found] == [0, Fraction(1, 3), Fraction(2, 3), 1]
+
+
+def test_a_list_of_sources(make_video, tmp_path):
+    """Paths, text, folders and sources of one's own, one after the other."""
+    one, folder = make_video("one.mp4"), tmp_path / "folder"
+    folder.mkdir()
+    make_video("folder/two.mp4")
+    own = LiveSource(VideoSource(str(one)))
+    own.is_live = False
+    found = Detector(RecordingBackend()).run([one, str(folder), own])
+    assert [(key.video, key.time_s) for key in found] == [(name, t) for name in ("one", "two", "live") for t in (0, 1)]
+
+
+def test_an_int_is_a_camera(tmp_path, monkeypatch):
+    """Whatever lies there under that name."""
+    (tmp_path / "99").write_text("no video")
+    monkeypatch.chdir(tmp_path)
+    run = Detector(RecordingBackend()).run([99])
+    with pytest.raises(StepError, match="^camera 99: cannot open; is it connected and free"):
+        next(run)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ([], "`source` is an empty list; give at least one video, folder, camera's number or URL"),
+        (-1, "`source` is -1; it must be a whole number from 0 to"),
+        (True, "`source` is True; it must be a whole number from 0 to"),
+        (None, "`source` is of the type NoneType; give a video, a folder, a camera's number, a URL, a Source"),
+        (np.zeros((4, 4, 3), np.uint8), "`source` is of the type ndarray; .*: Detector.stream"),
+        ([["a.mp4"]], "`source` is of the type list; give a video"),
+        (
+            SimpleNamespace(name="n", frames=list, notes=[]),
+            "`source` is a SimpleNamespace without interval_s, slack_s,",
+        ),
+        (["missing.mp4"], "^missing.mp4: no such file or folder"),
+    ],
+)
+def test_sources_that_are_none(source, said):
+    with pytest.raises(StepError, match=said):
+        Detector(RecordingBackend()).run(source)
+
+
+def test_a_closed_detector_says_so(make_video):
+    """Every method, whether or not the model would."""
+    path, clips = make_video(frames=60), np.zeros((1, 36, 32, 32, 3), np.uint8)
+    detector = Detector(RecordingBackend())
+    under_way = detector.run([path, path], every_s=1)
+    next(under_way)
+    detector.close()
+    detector.close()
+    calls = {
+        "detect": lambda: detector.detect(clips),
+        "detect_every_step": lambda: detector.detect_every_step(clips),
+        "gives_every_step": lambda: detector.gives_every_step,
+        "run": lambda: detector.run(path),
+        "stream": lambda: detector.stream(fps=25),
+        "__enter__": detector.__enter__,
+        "a run under way": lambda: list(under_way),
+    }
+    for name, call in calls.items():
+        with pytest.raises(RuntimeError) as error:
+            call()
+        assert str(error.value) == "the model is closed; open it again", name
+    assert detector.config == CONFIG
+    assert not _alive()

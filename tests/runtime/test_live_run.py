@@ -47,6 +47,10 @@ def _check_whole(out: Path) -> None:
     lines = (out / "detections.jsonl").read_text()
     assert lines.endswith("\n")
     assert all(json.loads(line)["video"] == "cam" for line in lines.splitlines())
+    header, *people = (out / "people.csv").read_text().splitlines(keepends=True)
+    assert header.startswith("video,time_s,frame,person,class_id,class_name,confidence,")
+    assert all(row.startswith("cam,") and row.endswith("\n") for row in people)
+    assert not (out / "people.parquet").exists()  # it could not be read while it grows
     with av.open(str(out / "overlay.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) >= 25
 

@@ -129,6 +129,29 @@ def test_a_forked_process_opens_its_own(name, lively_bundle, tiny_clips, tmp_pat
         detector.detect(tiny_clips[:1])
 
 
+@pytest.mark.parametrize("loop", ["fused", "steps"])
+@pytest.mark.parametrize("name", BACKENDS)
+def test_arrays_are_the_callers(name, loop, lively_bundle, tiny_clips, tmp_path):
+    """Contiguous; what is written to them reaches no later call, and what later calls write does not reach them."""
+    with _open(name, loop, lively_bundle, tmp_path) as detector:
+        calls = [lambda index: [detector.detect(tiny_clips[index : index + 1])]]
+        if detector.gives_every_step:
+            calls.append(lambda index: detector.detect_every_step(tiny_clips[index : index + 1]))
+        for call in calls:
+            first = call(0)
+            kept = [[array.copy() for array in found] for found in first]
+            call(1)
+            for found, before in zip(first, kept, strict=True):
+                for array, value in zip(found, before, strict=True):
+                    assert array.flags.c_contiguous
+                    assert np.array_equal(array, value)
+                    array[...] = 1
+            again = call(0)
+            assert all(
+                np.array_equal(a, b) for x, y in zip(again, kept, strict=True) for a, b in zip(x, y, strict=True)
+            )
+
+
 @pytest.mark.parametrize("name", BACKENDS)
 def test_a_closed_model_says_so(name, lively_bundle, tiny_clips, tmp_path):
     detector = _open(name, "steps", lively_bundle, tmp_path)

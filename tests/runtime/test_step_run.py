@@ -26,7 +26,7 @@ from step_runtime.sources.video import VideoSource
 from step.checkpoints.toy_model import WHAT_IT_KNOWS
 
 STEP_RUN = Path(sys.executable).with_name("step-run")
-RESULTS = ["detections.csv", "detections.jsonl", "overlay.mp4", "run.json"]
+RESULTS = ["detections.csv", "detections.jsonl", "overlay.mp4", "people.csv", "people.parquet", "run.json"]
 
 
 def step_run(*arguments, **options) -> subprocess.CompletedProcess[str]:

@@ -3,7 +3,7 @@ from fractions import Fraction
 import pytest
 
 from step import StepConfig, StepError
-from step.clips import check_frames, clip_frame_indices, clip_offsets_s, tube_offsets_s
+from step.clips import check_frames, check_thresholds, clip_frame_indices, clip_offsets_s, tube_offsets_s
 
 
 def test_release_sizes():
@@ -33,6 +33,16 @@ def test_published_chunk_schedules(chunks):
         ({"width": 0.0}, "width"),
         ({"image_size_px": 10}, "image_size_px"),
         ({"chunk_frames": 1, "temporal_mode": "extrapolate"}, "chunk_frames"),
+        ({"chunk_frames": 10**9}, "chunk_frames"),
+        ({"image_size_px": "400"}, "image_size_px"),
+        ({"fc_dim": 1.5}, "fc_dim"),
+        ({"pool_size": True}, "pool_size"),
+        ({"chunks": 3}, "chunks"),
+        ({"chunks": (1, "3")}, "chunks"),
+        ({"class_ids": None}, "class_ids"),
+        ({"class_names": "walk"}, "class_names"),
+        ({"context": "no"}, "context"),
+        ({"width": None}, "width"),
     ],
 )
 def test_values_outside_the_method_are_refused(changes, named):
@@ -43,6 +53,20 @@ def test_values_outside_the_method_are_refused(changes, named):
 def test_unknown_field_is_refused():
     with pytest.raises(StepError, match="'depth'"):
         StepConfig.from_dict({"depth": 3})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"score_threshold": "0.4"}, r"^score_threshold is 0.4; it must be in \[0, 1\)$"),
+        ({"nms_iou": None}, "^nms_iou is None; it must be in"),
+        ({"max_detections": 1.5}, "^max_detections is 1.5; it must be a whole number"),
+        ({"max_detections": True}, "^max_detections is True; it must be a whole number"),
+    ],
+)
+def test_thresholds_of_other_types(changes, said):
+    with pytest.raises(ValueError, match=said):
+        check_thresholds(**({"score_threshold": 0.1, "nms_iou": 0.4, "max_detections": 10} | changes))
 
 
 def test_key_frame_is_the_last_of_the_left_half():

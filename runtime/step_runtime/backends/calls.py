@@ -22,8 +22,8 @@ class Call:
     count: int
 
     def result(self) -> Detections[Array]:
-        """Waits for the call, and gives the detections of the clips that were asked for."""
-        return Detections(*(rows[: self.count] for rows in self.pending.result()))
+        """Waits for the call, and gives the detections of the clips that were asked for, in contiguous arrays."""
+        return Detections(*(np.ascontiguousarray(rows[: self.count]) for rows in self.pending.result()))
 
 
 def submit_clips(backend: Backend, frames: NDArray[np.uint8], *, size: int = 1) -> Call:

@@ -4,19 +4,24 @@ import functools
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
+from step.arguments import check_choice, check_whole
 from step.bundles.graph_spec import FUSED
 from step.bundles.libraries import LIBRARIES
 from step.bundles.manifest import DEFAULT_THRESHOLDS, Manifest, Thresholds, read_bundle
 from step.checkpoints.toy_model import NAME, find_bundle, find_checkpoint
 from step.errors import ArgumentError, StepError
 from step.nearest import did_you_mean
+from step.shown import quoted
 from step_runtime.backends.base import Backend, Loop
 from step_runtime.tracing.tracer import SILENT, Tracer
 
 BackendName = Literal["auto", "tensorrt", "tensorrt-rtx", "onnxruntime", "openvino", "torch"]
 BACKENDS: tuple[BackendName, ...] = ("auto", "tensorrt", "tensorrt-rtx", "onnxruntime", "openvino", "torch")
+LOOPS: tuple[Loop, ...] = get_args(Loop)
+_MOST_THREADS = 1024
+_DEVICES = ("auto", "cpu", "cuda")
 
 
 def open_backend(
@@ -46,8 +51,11 @@ def open_backend(
     Raises:
         StepError: no such model, backend, loop, step count or device.
     """
+    _check_arguments(backend, loop, device, num_steps=num_steps, threads=threads)
     model = find_checkpoint(model) if backend == "torch" else find_bundle(model)
-    _check_arguments(model, device, threads)
+    if not model.exists():
+        offer = did_you_mean(str(model), (NAME, *(str(path) for path in model.parent.glob("*"))))
+        raise StepError(f"{model}: no such bundle{offer or f'; make one with: step-export model.pth -o {model}'}")
     if model.is_file():
         _check_checkpoint(model, backend, loop)
         return open_torch(model, num_steps=num_steps, device=device, threads=threads, tracer=tracer)
@@ -78,14 +86,19 @@ def open_backend(
         raise
 
 
-def _check_arguments(model: Path, device: str, threads: int | None) -> None:
-    if not model.exists():
-        offer = did_you_mean(str(model), (NAME, *(str(path) for path in model.parent.glob("*"))))
-        raise StepError(f"{model}: no such bundle{offer or f'; make one with: step-export model.pth -o {model}'}")
-    if device not in ("auto", "cpu", "cuda") and not (device.startswith("cuda:") and device[5:].isdecimal()):
-        raise ArgumentError(f"`device` is {device!r}; give auto, cpu, cuda or cuda:N")
-    if threads is not None and threads < 1:
-        raise ArgumentError(f"`threads` is {threads}; it must be at least 1")
+def _check_arguments(backend: object, loop: object, device: object, *, num_steps: object, threads: object) -> None:
+    check_choice("backend", backend, BACKENDS)
+    if loop is not None:
+        check_choice("loop", loop, LOOPS)
+    is_numbered = isinstance(device, str) and device.startswith("cuda:") and device[5:].isdecimal()
+    if device not in _DEVICES and not is_numbered:
+        raise ArgumentError(
+            f"`device` is {quoted(device)}; give auto, cpu, cuda or cuda:N{did_you_mean(str(device), _DEVICES)}"
+        )
+    if num_steps is not None:
+        check_whole("num_steps", num_steps, least=1)
+    if threads is not None:
+        check_whole("threads", threads, least=1, most=_MOST_THREADS)
 
 
 def _check_checkpoint(model: Path, backend: BackendName, loop: Loop | None) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol, TypeVar
 
+from step.config import StepConfig
 from step_runtime.backends.base import Backend
 from step_runtime.backends.calls import Call, submit_clips
 from step_runtime.clips.channel import Channel
@@ -14,7 +15,7 @@ from step_runtime.clips.feature_windows import Window, WindowBuffer, WindowPlan
 from step_runtime.clips.key_frame import Clip, KeyMoment
 from step_runtime.clips.reader import Buffer
 from step_runtime.clips.run_state import RunState
-from step_runtime.sources.base import Source
+from step_runtime.sources.base import Paced
 from step_runtime.tracing.tracer import Tracer
 
 Item = TypeVar("Item")
@@ -42,9 +43,11 @@ class Starter(Protocol[Item]):
     Attributes:
         buffer: collects.
         channel: from the reader to the model.
+        config: of the model.
         dropped: key frames without a call so far.
     """
 
+    config: StepConfig
     buffer: Buffer[Item]
     channel: Channel[Item]
 
@@ -71,9 +74,10 @@ class ClipStarter:
     """
 
     def __init__(
-        self, backend: Backend, source: Source, *, every_s: Fraction | None, state: RunState, tracer: Tracer
+        self, backend: Backend, source: Paced, *, every_s: Fraction | None, state: RunState, tracer: Tracer
     ) -> None:
         self._backend, self._state = backend, state
+        self.config = backend.config
         self.channel: Channel[Clip] = Channel(capacity=_CLIPS_WAITING, drop_oldest=source.is_live)
         self.buffer: Buffer[Clip] = ClipBuffer(
             config=backend.config,
@@ -112,8 +116,9 @@ class WindowStarter:
         tracer: the run's.
     """
 
-    def __init__(self, backend: Backend, source: Source, *, plan: WindowPlan, state: RunState, tracer: Tracer) -> None:
+    def __init__(self, backend: Backend, source: Paced, *, plan: WindowPlan, state: RunState, tracer: Tracer) -> None:
         self._backend, self._state = backend, state
+        self.config = backend.config
         self._is_live = source.is_live
         # As many windows wait as a clip may need: those that were dropped would else leave no clip whole.
         capacity = max(_CLIPS_WAITING, plan.windows_a_clip)

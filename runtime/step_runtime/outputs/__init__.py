@@ -1,1 +1,1 @@
-"""What a run leaves behind: detections.jsonl, detections.csv, overlay.mp4."""
+"""What a run leaves behind: tables of detections and of people, overlay.mp4, run.json."""

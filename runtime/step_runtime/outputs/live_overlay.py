@@ -11,7 +11,6 @@ from step_runtime.clips.channel import Channel, Stopped
 from step_runtime.clips.key_frame import KeyFrame
 from step_runtime.outputs.box_labels import LabelledBox
 from step_runtime.outputs.overlay import OverlayWriter, box_along_tube
-from step_runtime.outputs.people import merge_classes
 from step_runtime.sources.base import Source, SourceFrame, Stoppable
 from step_runtime.tracing.tracer import LIVE_OVERLAY, READER, SILENT, Tracer
 
@@ -92,7 +91,7 @@ class LiveOverlay:
 
     def show(self, key_frame: KeyFrame) -> None:
         """From now on these people are drawn, where they were when last seen."""
-        people = merge_classes(key_frame, self._config, score_threshold=self._score_threshold)
+        people = key_frame.people(self._score_threshold)
         boxes = [
             LabelledBox(box=box_along_tube(person.tube, 0.0, self._config), actions=person.actions, color_index=i)
             for i, person in enumerate(people)

@@ -20,7 +20,7 @@ from step.video.files import ffmpeg_name
 from step_runtime.clips.key_frame import KeyFrame
 from step_runtime.outputs.box_labels import LabelledBox, draw_boxes, draw_caption
 from step_runtime.outputs.colours import encoded_colours, tag_colours
-from step_runtime.outputs.people import Person
+from step_runtime.people.person import Person
 from step_runtime.sources.base import SourceFrame
 from step_runtime.tracing.tracer import SILENT, Tracer
 

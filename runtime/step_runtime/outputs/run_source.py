@@ -16,6 +16,7 @@ from step_runtime.clips.run_state import RunState
 from step_runtime.detector import DEFAULT_EVERY_S, DEFAULT_FRAMES_FPS, Detector
 from step_runtime.outputs.live_folder import keep_live_run, live_folder
 from step_runtime.outputs.live_overlay import LiveOverlay
+from step_runtime.outputs.parquet_table import parquet_is_possible
 from step_runtime.outputs.run_manifest import RUN_FILE, RunManifest, Status, read_run, write_run
 from step_runtime.outputs.run_summary import RunSummary
 from step_runtime.outputs.run_writer import RunWriter
@@ -25,7 +26,7 @@ from step_runtime.sources.open import open_source
 from step_runtime.sources.stream import shown_url
 from step_runtime.tracing.tracer import LIVE_OVERLAY
 
-RESULTS = ("detections.jsonl", "detections.csv", "overlay.mp4", RUN_FILE)
+RESULTS = ("detections.jsonl", "detections.csv", "people.csv", "people.parquet", "overlay.mp4", RUN_FILE)
 """Files of a run; a run without an overlay takes the earlier run's away."""
 
 
@@ -36,7 +37,7 @@ class RunOptions:
     Attributes:
         every_s: seconds between key frames; None makes every source frame one.
         frames_fps: frames per second of a folder of frames.
-        score_threshold: of people in the JSONL and the overlay.
+        score_threshold: of people in the tables and the overlay.
         overlay: whether to write the overlay.
         reuse_backbone: see `Detector.run`.
         overwrite: whether the results of an earlier run in the same folder may be replaced.
@@ -64,7 +65,7 @@ def run_source(
     name: str | None = None,
     progress: Progress = lambda _source, _key_frame, _state: None,
 ) -> RunSummary:
-    """Runs a source and writes detections.jsonl, detections.csv, run.json and (with `overlay`) overlay.mp4.
+    """Runs a source and writes its tables, run.json and (with `overlay`) overlay.mp4; see `RESULTS`.
 
     Args:
         detector: an open detector; its tracer records what all threads do.
@@ -94,6 +95,7 @@ def run_source(
             reopen=_reopen(location, options) if options.overlay and live is None else None,
             config=detector.config,
             score_threshold=options.score_threshold,
+            parquet=not source.is_live and parquet_is_possible(),
             tracer=detector.tracer,
         )
         finished = False

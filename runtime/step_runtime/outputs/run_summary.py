@@ -8,7 +8,7 @@ from pathlib import Path
 
 from step.config import StepConfig
 from step_runtime.clips.run_state import RunState
-from step_runtime.outputs.people import Person
+from step_runtime.people.person import Person
 
 _ACTIONS_SHOWN = 8
 

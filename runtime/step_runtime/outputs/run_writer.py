@@ -9,9 +9,9 @@ from step.files.atomic import cannot_write
 from step_runtime.clips.channel import Channel, Stopped
 from step_runtime.clips.key_frame import KeyFrame
 from step_runtime.outputs.overlay import OverlayWriter, frames_until
-from step_runtime.outputs.people import Person, merge_classes
 from step_runtime.outputs.run_summary import Seen
 from step_runtime.outputs.tables import TableWriter
+from step_runtime.people.person import Person
 from step_runtime.sources.base import Source, SourceFrame
 from step_runtime.tracing.tracer import INFERENCE, SILENT, WRITER, Tracer
 
@@ -25,7 +25,8 @@ class RunWriter:
         folder: where the files go.
         reopen: opens the source a second time, for the overlay at full size; None for no overlay.
         config: of the model.
-        score_threshold: of people in the JSONL and the overlay.
+        score_threshold: of people in the tables and the overlay.
+        parquet: whether people.parquet is written.
         tracer: records what the thread does, and when.
     """
 
@@ -36,6 +37,7 @@ class RunWriter:
         reopen: Callable[[], Source] | None,
         config: StepConfig,
         score_threshold: float,
+        parquet: bool = False,
         tracer: Tracer = SILENT,
     ) -> None:
         self._tracer = tracer
@@ -47,6 +49,7 @@ class RunWriter:
         self._done = threading.Event()
         self._config = config
         self._score_threshold = score_threshold
+        self._parquet = parquet
         self._channel: Channel[KeyFrame] = Channel(capacity=_WAITING)
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name=f"step-{WRITER}", daemon=True)
@@ -104,7 +107,7 @@ class RunWriter:
             self._done.set()
 
     def _write_all(self) -> None:
-        tables = TableWriter(self._folder, config=self._config)
+        tables = TableWriter(self._folder, parquet=self._parquet)
         overlay = None
         frames: Iterator[SourceFrame] = iter(())
         if self._reopen is not None:
@@ -116,7 +119,7 @@ class RunWriter:
         try:
             for key_frame in self._tracer.each("wait for a result", self._channel, waits_for=INFERENCE):
                 with self._tracer.span("tables"):
-                    people = merge_classes(key_frame, self._config, score_threshold=self._score_threshold)
+                    people = key_frame.people(self._score_threshold)
                     self.seen.add(people)
                     tables.write(key_frame, people)
                 if overlay is not None:

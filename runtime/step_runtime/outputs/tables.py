@@ -1,82 +1,68 @@
-"""Writes `detections.jsonl` and `detections.csv`."""
+"""Writes `detections.jsonl`, `detections.csv`, `people.csv` and `people.parquet`."""
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from step.clips import tube_offsets_s
-from step.config import StepConfig
 from step.evaluation.ava_rows import detection_rows, rows_text
-from step_runtime.clips.key_frame import KeyFrame
+from step.shown import spreadsheet_cell
+from step_runtime.clips.key_frame import KeyFrame, key_frame_json
 from step_runtime.outputs.appended_file import AppendedFile
-from step_runtime.outputs.people import Person
-
-_DECIMALS = 5
+from step_runtime.outputs.parquet_table import ParquetTable
+from step_runtime.people.person import Person
+from step_runtime.people.table import COLUMNS, Cell, people_rows
 
 
 class TableWriter:
-    """Writes one line per key frame to a JSONL file and one row per detection to a CSV file.
+    """Writes a line per key frame, a row per detection, and a row per person and action.
 
-    The JSONL holds people (merged over classes, above the run's score threshold); the CSV holds every detection that
-    the model reports, since frame-mAP wants the low scores too.
+    detections.jsonl and the tables of people hold people (above the run's score threshold); detections.csv holds every
+    detection that the model reports, since frame-mAP wants the low scores too.
 
     Args:
-        folder: where the two files go.
-        config: of the model.
+        folder: where the files go.
+        parquet: whether people.parquet is written, which can be read only once it is closed.
 
-    Source: SPEC.md, "Detections of a step" (CSV row: video, %04d second, coordinates, AVA class id, score).
+    Source: SPEC.md, "Detections of a step" (detections.csv: video, %04d second, coordinates, AVA class id, score).
     """
 
-    def __init__(self, folder: Path, *, config: StepConfig) -> None:
-        self._config = config
+    def __init__(self, folder: Path, *, parquet: bool = False) -> None:
         self._jsonl = AppendedFile(folder / "detections.jsonl")
         self._csv = AppendedFile(folder / "detections.csv")
+        self._people = AppendedFile(folder / "people.csv")
+        self._people.append(rows_text([list(COLUMNS)]).encode())
+        self._parquet = ParquetTable(folder / "people.parquet", COLUMNS) if parquet else None
 
-    def write(self, key_frame: KeyFrame, people: list[Person]) -> None:
-        """Adds one key frame; both files have it when this returns.
+    def write(self, key_frame: KeyFrame, people: Sequence[Person]) -> None:
+        """Adds one key frame; the growing files have it when this returns.
 
         Raises:
-            OSError: it cannot be written; neither file ends within a line.
+            OSError: it cannot be written; no file ends within a line.
         """
         found = key_frame.detections
         columns = (values[0, : int(found.counts[0])] for values in (found.boxes, found.labels, found.scores))
         rows = detection_rows(key_frame.video, float(key_frame.scheduled_s), *columns)
         # File names may hold bytes that are no UTF-8; they come out as they are.
         self._csv.append(rows_text(rows).encode(errors="surrogateescape"))
-        self._jsonl.append((json.dumps(_json_line(key_frame, people, self._config)) + "\n").encode())
+        table = list(people_rows(people, video=key_frame.video, time_s=key_frame.time_s, frame=key_frame.frame))
+        cells = (list(map(_cell, row)) for row in table)
+        self._people.append(rows_text(cells).encode(errors="surrogateescape"))
+        if self._parquet is not None:
+            self._parquet.add(table)
+        self._jsonl.append((key_frame_json(key_frame, people) + "\n").encode())
 
     def close(self) -> None:
-        """Closes both files."""
+        """Closes the files.
+
+        Raises:
+            OSError: people.parquet cannot be written.
+        """
         self._jsonl.close()
         self._csv.close()
+        self._people.close()
+        if self._parquet is not None:
+            self._parquet.close()
 
 
-def _json_line(key_frame: KeyFrame, people: list[Person], config: StepConfig) -> dict[str, Any]:
-    width, height = key_frame.width_px, key_frame.height_px
-    times_s: list[float] = []
-    if people:
-        offsets_s = tube_offsets_s(len(people[0].tube), config)
-        times_s = [round(float(key_frame.time_s) + offset, _DECIMALS) for offset in offsets_s]
-    return {
-        "video": key_frame.video,
-        "time_s": round(float(key_frame.time_s), 6),
-        "frame": key_frame.frame,
-        "width_px": width,
-        "height_px": height,
-        "boxes": [
-            {
-                "box": _rounded(person.box),
-                "box_px": _rounded(person.box * (width, height, width, height), 2),
-                "actions": [
-                    {"id": label, "name": config.class_name(label), "score": round(score, _DECIMALS)}
-                    for label, score in person.actions
-                ],
-                "tube": {"times_s": times_s, "boxes": [_rounded(box) for box in person.tube]},
-            }
-            for person in people
-        ],
-    }
-
-
-def _rounded(values: Any, decimals: int = _DECIMALS) -> list[float]:
-    return [round(float(value), decimals) for value in values]
+def _cell(value: Cell) -> str:
+    """Names come from files, and people open the table in a spreadsheet."""
+    return spreadsheet_cell(value) if isinstance(value, str) else str(value)

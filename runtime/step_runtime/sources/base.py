@@ -31,24 +31,33 @@ class SourceFrame:
     starts_segment: bool = False
 
 
-class Source(Protocol):
-    """A stream of frames in order of time.
+class Paced(Protocol):
+    """What is known of the times of frames.
+
+    Attributes:
+        interval_s: nominal time between frames.
+        slack_s: how far a timestamp may be off because the container rounds it.
+        is_live: frames come in their own time and cannot be read again.
+    """
+
+    interval_s: Fraction
+    slack_s: Fraction
+    is_live: bool
+
+
+class Source(Paced, Protocol):
+    """A stream of frames in order of time: `Detector.run` takes anyone's that has these attributes and `frames`.
 
     Attributes:
         name: what results call it.
-        interval_s: nominal time between frames.
-        slack_s: how far a timestamp may be off because the container rounds it.
+        interval_s, slack_s, is_live: see `Paced`.
         duration_s: length as the container states it; None if it does not or the source is live.
-        is_live: frames come in their own time and cannot be read again.
         problem: set when the frames stopped before the source's end: where and why.
         notes: what was chosen, skipped or bounded in reading it, a line each.
     """
 
     name: str
-    interval_s: Fraction
-    slack_s: Fraction
     duration_s: Fraction | None
-    is_live: bool
     problem: str | None
     notes: list[str]
 

@@ -6,10 +6,13 @@ What exists on disk is taken for what it is; only what does not is a camera's in
 import functools
 import glob
 import itertools
-from collections.abc import Callable, Sequence
+import numbers
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
+from step.arguments import check_whole
 from step.errors import ArgumentError, StepError
 from step.video.files import check_regular_file, describe_skipped, is_url, local_path, read_folder
 from step_runtime.sources.base import Source
@@ -18,6 +21,63 @@ from step_runtime.sources.frame_folder import FrameFolderSource
 from step_runtime.sources.live import DEFAULT_OPTIONS, LiveOptions, LiveSource
 from step_runtime.sources.stream import StreamConnection, shown_url
 from step_runtime.sources.video import VideoSource, video_name
+
+SourceArgument = int | str | Path | Source
+"""What stands for one source or for those of a folder; an int is a camera."""
+
+_MOST_CAMERAS = 2**31 - 1  # a C int
+_OF_A_SOURCE = ("name", "interval_s", "slack_s", "duration_s", "is_live", "problem", "notes", "frames")
+
+
+def open_each(source: SourceArgument | Sequence[SourceArgument], *, frames_fps: Fraction) -> Iterator[Source]:
+    """Opens what an argument stands for, one after the other; what is missing is said at once.
+
+    Args:
+        source: path, URL, camera's number, a source of the caller's, or a list of these.
+        frames_fps: of folders of frames.
+
+    Raises:
+        StepError: see `find_sources`; nothing of these; an empty list.
+    """
+    items: list[object] = list(source) if isinstance(source, (list, tuple)) else [source]
+    if not items:
+        raise ArgumentError("`source` is an empty list; give at least one video, folder, camera's number or URL")
+    found: list[str | Path | int | Source] = []
+    for item in items:
+        if isinstance(item, (str, Path)):
+            found += find_sources(item, frames_fps=frames_fps)
+        elif isinstance(item, numbers.Integral):
+            check_whole("source", item, least=0, most=_MOST_CAMERAS)
+            found.append(int(item))
+        else:
+            found.append(_checked(item))
+    names = iter(source_names([entry for entry in found if isinstance(entry, (str, Path))]))
+    return (_opened(entry, names, frames_fps) for entry in found)
+
+
+def _opened(entry: str | Path | int | Source, names: Iterator[str], frames_fps: Fraction) -> Source:
+    if isinstance(entry, int):
+        return open_camera(entry, name=f"camera{entry}")
+    if isinstance(entry, (str, Path)):
+        return open_source(entry, frames_fps=frames_fps, name=next(names))
+    return entry
+
+
+def _checked(source: object) -> Source:
+    """A source of the caller's own.
+
+    Raises:
+        ArgumentError: it is none; the line says what it lacks.
+    """
+    missing = [name for name in _OF_A_SOURCE if not hasattr(source, name)]
+    if len(missing) == len(_OF_A_SOURCE):
+        raise ArgumentError(
+            f"`source` is of the type {type(source).__name__}; give a video, a folder, a camera's number, a URL, a "
+            "Source, or a list of these (for frames of your own: Detector.stream)"
+        )
+    if missing:
+        raise ArgumentError(f"`source` is a {type(source).__name__} without {', '.join(missing)}; see Source")
+    return cast(Source, source)
 
 
 def find_sources(

@@ -1,4 +1,6 @@
+import gc
 import os
+import weakref
 
 import numpy as np
 import onnxruntime as ort
@@ -9,7 +11,7 @@ from step_export.bundle_writer import ExportSettings, export_bundle
 from step_plugins import PluginError
 from step_runtime import Detector
 from step_runtime.backends import onnxruntime
-from step_runtime.backends.onnxruntime import OnnxRuntimeBackend
+from step_runtime.backends.onnxruntime import OnnxRuntimeBackend, open_session
 from step_runtime.backends.openvino import OpenVinoBackend
 from step_runtime.backends.select import open_backend, open_torch
 from step_runtime.backends.torch import TorchBackend
@@ -141,13 +143,52 @@ def test_frames_that_are_no_clips(frames, said, tiny_bundle):
             {"backend": "openvino", "device": "cuda"},
             "`backend` openvino runs on the CPU, not on cuda; give `device` cpu",
         ),
-        ({"device": "tpu"}, "`device` is 'tpu'"),
-        ({"threads": 0}, "`threads` is 0"),
+        ({"backend": "trt"}, "`backend` is 'trt'; give auto, tensorrt, .* or torch .did you mean tensorrt"),
+        ({"backend": None}, "`backend` is None; give auto"),
+        ({"loop": "fusd"}, "`loop` is 'fusd'; give fused or steps .did you mean fused"),
+        ({"loop": 1}, "`loop` is 1; give fused or steps$"),
+        ({"device": "tpu"}, "`device` is 'tpu'; give auto, cpu, cuda or cuda:N .did you mean cpu"),
+        ({"device": "xpu:7"}, "`device` is 'xpu:7'; give auto, cpu, cuda or cuda:N$"),
+        ({"device": "cuda0"}, "`device` is 'cuda0'; .* .did you mean cuda"),
+        ({"device": "cuda:x"}, "`device` is 'cuda:x'; give"),
+        ({"device": 0}, "`device` is 0; give"),
+        ({"num_steps": 0}, "`num_steps` is 0; it must be a whole number of at least 1"),
+        ({"num_steps": "2"}, "`num_steps` is '2'; it must be a whole number"),
+        ({"num_steps": True}, "`num_steps` is True; it must be"),
+        ({"threads": 0}, "`threads` is 0; it must be a whole number from 1 to 1024"),
+        ({"threads": 10**12}, "`threads` is 1000000000000; it must be"),
+        ({"threads": 1.5}, "`threads` is 1.5; it must be"),
     ],
 )
 def test_bad_choices(arguments, said, tiny_bundle):
     with pytest.raises(StepError, match=said):
         Detector.open(tiny_bundle, **arguments)
+
+
+def test_a_model_that_is_no_path():
+    with pytest.raises(StepError, match="`model` is None; give the path of a bundle or of a checkpoint, or toy"):
+        Detector.open(None)
+
+
+def test_half_opened_detectors_keep_nothing(tiny_bundle, monkeypatch):
+    """What was loaded before a graph that cannot be is freed, before the next collection of garbage too."""
+    opened = []
+
+    def open_three(*arguments, **options):
+        if len(opened) == 3:
+            raise StepError("the fourth cannot be loaded")
+        session = open_session(*arguments, **options)
+        opened.append(weakref.ref(session))
+        return session
+
+    monkeypatch.setattr(onnxruntime, "open_session", open_three)
+    gc.disable()
+    try:
+        with pytest.raises(StepError, match="the fourth cannot be loaded"):
+            Detector.open(tiny_bundle, "onnxruntime", loop="steps", device="cpu")
+    finally:
+        gc.enable()
+    assert [reference() for reference in opened] == [None] * 3
 
 
 def test_a_device_that_is_not_there(tiny_bundle):

@@ -1,19 +1,24 @@
 import csv
+import dataclasses
 import json
+import sys
 from fractions import Fraction
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
+from pyarrow import parquet
 from runtime_helpers import key_frame
 from step_runtime import merge_classes
 from step_runtime.outputs.box_labels import LabelledBox, draw_boxes
 from step_runtime.outputs.overlay import OverlayWriter, box_along_tube
 from step_runtime.outputs.tables import TableWriter
+from step_runtime.people.table import COLUMNS
 from step_runtime.sources.frame_folder import image_frame
 from step_runtime.sources.video import VideoSource
 
-from step import StepConfig
+from step import StepConfig, StepError
 
 CONFIG = StepConfig(image_size_px=100)
 ROWS = [(12, 0.9, 0.1, 0.2, 0.5, 0.9), (79, 0.8, 0.1, 0.2, 0.5, 0.9), (14, 0.012345, 0.6, 0.1, 0.9, 0.9)]
@@ -21,7 +26,7 @@ ROWS = [(12, 0.9, 0.1, 0.2, 0.5, 0.9), (79, 0.8, 0.1, 0.2, 0.5, 0.9), (14, 0.012
 
 @pytest.fixture
 def tables(tmp_path):
-    writer = TableWriter(tmp_path, config=CONFIG)
+    writer = TableWriter(tmp_path)
     for time_s in (Fraction(2), Fraction(5, 2)):
         frame = key_frame(ROWS, time_s=time_s)
         writer.write(frame, merge_classes(frame, CONFIG, score_threshold=0.4))
@@ -42,11 +47,110 @@ def test_jsonl(tables):
     assert person["tube"]["times_s"][4] == pytest.approx(2 + 0.5 / 12, abs=1e-4)
 
 
+def test_people_csv(tables):
+    """One row a person and action: those of the JSONL."""
+    rows = list(csv.DictReader((tables / "people.csv").read_text().splitlines()))
+    assert list(rows[0]) == list(COLUMNS)
+    assert [(row["time_s"], row["person"], row["class_id"], row["class_name"]) for row in rows] == [
+        (time_s, "0", label, CONFIG.class_name(int(label))) for time_s in ("2.0", "2.5") for label in ("12", "79")
+    ]
+    assert rows[0]["video"] == "clip"
+    assert rows[0]["frame"] == "50"
+    assert rows[1]["confidence"] == "0.8"
+    assert [float(rows[0][name]) for name in ("x1", "y1", "x2", "y2")] == [0.1, 0.2, 0.5, 0.9]
+    assert [float(rows[0][f"{name}_px"]) for name in ("x1", "y1", "x2", "y2")] == [20, 20, 100, 90]
+
+
+def test_people_parquet(tmp_path):
+    """The same rows with types, more than a group of them; none, too. It is there once it is closed."""
+    config = StepConfig(image_size_px=100, class_ids=(12, 14, 79), num_classes=3, class_names=("=cook", "bike", "chat"))
+    counts = {}
+    for key_frames in (0, 5001):
+        folder = tmp_path / str(key_frames)
+        folder.mkdir()
+        writer = TableWriter(folder, parquet=True)
+        frame = dataclasses.replace(key_frame(ROWS, config=config), video="\udcff=clip")
+        people = frame.people()
+        for index in range(key_frames):
+            writer.write(dataclasses.replace(frame, frame=index), people)
+        writer.close()
+        table = parquet.read_table(folder / "people.parquet")
+        assert table.column_names == list(COLUMNS)
+        assert [str(field.type) for field in table.schema] == [
+            {str: "string", int: "int64", float: "double"}[kind] for kind in COLUMNS.values()
+        ]
+        counts[key_frames] = table.num_rows
+    assert counts == {0: 0, 5001: 10002}
+    assert table.slice(10001).to_pylist()[0] == {
+        "video": "\\udcff=clip",
+        "time_s": 2.0,
+        "frame": 5000,
+        "person": 0,
+        "class_id": 79,
+        "class_name": "chat",
+        "confidence": 0.8,
+        **{"x1_px": 20.0, "y1_px": 20.0, "x2_px": 100.0, "y2_px": 90.0, "x1": 0.1, "y1": 0.2, "x2": 0.5, "y2": 0.9},
+    }
+    text = (folder / "people.csv").read_bytes().decode(errors="surrogateescape")
+    assert text.splitlines()[1].startswith("\udcff=clip,2.0,0,0,12,'=cook,0.9,")  # as file names are; for spreadsheets
+
+
+def test_a_broken_pyarrow_costs_its_file_alone(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    writer = TableWriter(tmp_path, parquet=True)
+    frame = key_frame(ROWS)
+    writer.write(frame, frame.people())
+    writer.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["detections.csv", "detections.jsonl", "people.csv"]
+
+
+def test_a_record_is_a_line(tables):
+    frame = key_frame(ROWS, time_s=Fraction(2))
+    line = (tables / "detections.jsonl").read_text().splitlines()[0]
+    assert frame.to_json() == line
+    assert frame.to_dict() == json.loads(line)
+    assert frame.to_dict(0.85)["boxes"][0]["actions"] == [{"id": 12, "name": CONFIG.class_name(12), "score": 0.9}]
+
+
+def test_people_have_what_their_record_has():
+    (person,) = key_frame(ROWS, time_s=Fraction(5, 2)).people()
+    assert (person.name, person.time_s) == (CONFIG.class_name(12), 2.5)
+    np.testing.assert_allclose(person.box_px, [20, 20, 100, 90], rtol=1e-6)
+    record = person.to_dict()
+    assert record["tube"]["times_s"] == pytest.approx(person.tube_times_s, abs=1e-5)
+    assert [action["name"] for action in record["actions"]] == list(person.names)
+
+
+def test_pandas_table(monkeypatch):
+    """The rows of people.csv with types; pandas itself is none of our dependencies."""
+    seen = {}
+
+    class DataFrame:
+        def __init__(self, rows, columns):
+            seen.update(rows=rows, columns=columns)
+
+        def astype(self, types):
+            seen["types"] = types
+            return self
+
+    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=DataFrame))
+    assert isinstance(key_frame(ROWS).to_pandas(), DataFrame)
+    assert seen["columns"] == list(seen["types"]) == list(COLUMNS)
+    assert [row[:7] for row in seen["rows"]] == [
+        ("clip", 2.0, 50, 0, 12, CONFIG.class_name(12), 0.9),
+        ("clip", 2.0, 50, 0, 79, CONFIG.class_name(79), 0.8),
+    ]
+    assert all(type(cell) is kind for row in seen["rows"] for cell, kind in zip(row, COLUMNS.values(), strict=True))
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(StepError, match="^`to_pandas` needs pandas; install it with: pip install pandas$"):
+        key_frame(ROWS).to_pandas()
+
+
 def test_names_of_the_models_own(tmp_path):
     """A model of another data set says what its actions are called, in the tables and in the overlay."""
     config = StepConfig(image_size_px=100, class_ids=(12, 14, 79), num_classes=3, class_names=("cook", "bike", "chat"))
     frame = key_frame(ROWS, time_s=Fraction(2))
-    writer = TableWriter(tmp_path, config=config)
+    writer = TableWriter(tmp_path)
     writer.write(frame, merge_classes(frame, config, score_threshold=0.4))
     writer.close()
     (person,) = json.loads((tmp_path / "detections.jsonl").read_text())["boxes"]
