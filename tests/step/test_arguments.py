@@ -15,8 +15,8 @@ NAN, INFINITE = float("nan"), float("inf")
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ("trt", "`backend` is 'trt'; give auto, tensorrt or torch (did you mean tensorrt?)"),
-        ("TORCH", "`backend` is 'TORCH'; give auto, tensorrt or torch (did you mean torch?)"),
+        ("trt", "`backend` is 'trt'; give auto, tensorrt or torch; did you mean 'tensorrt'?"),
+        ("TORCH", "`backend` is 'TORCH'; give auto, tensorrt or torch; did you mean 'torch'?"),
         ("gpu", "`backend` is 'gpu'; give auto, tensorrt or torch"),
         (None, "`backend` is None; give auto, tensorrt or torch"),
         (["torch"], "`backend` is ['torch']; give auto, tensorrt or torch"),

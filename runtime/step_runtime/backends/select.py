@@ -40,7 +40,7 @@ def open_backend(
     Args:
         model: a bundle folder, a checkpoint file for the torch backend, or `toy`, the model in the package.
         backend: "auto" takes PyTorch for a checkpoint, and for a bundle the first that can of TensorRT, TensorRT-RTX,
-            ONNX Runtime on CUDA, ONNX Runtime on the CPU.
+            ONNX Runtime on CUDA, OpenVINO, ONNX Runtime on the CPU: the order of their speed.
         loop: None takes the fused graph where the bundle has it and all steps are wanted, else the step loop.
         num_steps: stop after this many progressive steps; None for all.
         device: "auto", "cpu", "cuda" or "cuda:N".
@@ -112,14 +112,15 @@ def _check_checkpoint(model: Path, backend: BackendName, loop: Loop | None) -> N
 
 def _candidates(backend: BackendName, device: str) -> list[tuple[BackendName, str]]:
     """Backends and devices to try, in order."""
-    candidates: list[tuple[BackendName, str]] = [(backend, device)]
-    if backend in ("auto", "onnxruntime") and device == "auto":
-        candidates = [("onnxruntime", "cuda"), ("onnxruntime", "cpu")]
-    elif backend == "auto":
-        candidates = [("onnxruntime", device)]
-    if backend == "auto" and device != "cpu":
-        candidates = [*((library, device) for library in LIBRARIES), *candidates]
-    return candidates
+    if backend == "onnxruntime" and device == "auto":
+        return [("onnxruntime", "cuda"), ("onnxruntime", "cpu")]
+    if backend != "auto":
+        return [(backend, device)]
+    on_cpu: list[tuple[BackendName, str]] = [("openvino", "cpu"), ("onnxruntime", "cpu")]
+    if device == "cpu":
+        return on_cpu
+    on_gpu: list[tuple[BackendName, str]] = [*((library, device) for library in LIBRARIES)]
+    return [*on_gpu, ("onnxruntime", "cuda"), *on_cpu] if device == "auto" else [*on_gpu, ("onnxruntime", device)]
 
 
 def _open(
