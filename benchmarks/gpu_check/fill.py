@@ -4,7 +4,7 @@ A part is what stands between `<!-- gpu_check: begin NAME -->` and `<!-- end -->
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,12 +92,12 @@ def documents(root: Path, check: CheckResult | None) -> dict[Path, str]:
     if check is not None and check.device in ("none", UNKNOWN_GPU):
         raise StepError(f"no GPU made it (device: {check.device}); run make gpu-check on a machine with one")
     page = _NOT_RUN if check is None else page_of(check)
-    readme: dict[str, Callable[[CheckResult | None], str]] = {"state": _state, "floors": _floors}
     return {
         PAGE_FILE: page,
-        Path("README.md"): _filled(root / "README.md", {name: text(check) for name, text in readme.items()}),
+        Path("README.md"): _filled(root / "README.md", {"state": _state(check)}),
         Path("docs/benchmarks.md"): _filled(
-            root / "docs/benchmarks.md", {name: _tables(check, tables) for name, tables in BENCHMARKS.items()}
+            root / "docs/benchmarks.md",
+            {"floors": _floors(check)} | {name: _tables(check, tables) for name, tables in BENCHMARKS.items()},
         ),
     }
 
@@ -165,7 +165,7 @@ def _floors(check: CheckResult | None) -> str:
         said += (
             f".\nBeside them, what the fastest fp16 configuration of a library took on {_where(check)}, frames from "
             "the host,\n"
-            f"detections back there ({ways}; [the others](docs/benchmarks.md))"
+            f"detections back there ({ways}; [the others](#full-size))"
         )
     lines = [
         f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *([name, *rows[name]] for name in rows))

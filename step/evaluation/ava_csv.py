@@ -83,7 +83,7 @@ def _read_columns(path: Path, last: Last) -> tuple[Any, list[tuple[int, str]]]:
         import pyarrow as pa
         from pyarrow import csv as arrow_csv
     except ModuleNotFoundError as error:
-        raise StepError("reading AVA's csv needs pyarrow; install it with: pip install 'step-trt[eval]'") from error
+        raise StepError("reading AVA's csv needs pyarrow; install it with: pip install pyarrow") from error
     _check_utf8(path)
     width = _width(path)
     short: list[tuple[int, str]] = []
