@@ -70,6 +70,9 @@ def _look_at(place: Place, model: Path | None) -> Finding:
         return Finding("backends", place.name, "absent", said(error))
     if model is None:
         return Finding("backends", place.name, "ok", text)
+    if model.is_file() != (place.backend == "torch"):
+        takes = "checkpoints, not bundles" if model.is_dir() else "bundles, which step-export makes of checkpoints"
+        return Finding("backends", place.name, "absent", f"{text}; takes {takes}")
     try:
         backend = open_backend(model, backend=place.backend, device=place.device)
     except StepError as error:

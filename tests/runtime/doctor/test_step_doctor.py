@@ -76,7 +76,7 @@ def test_a_machine_without_a_gpu(without_gpu, tiny_bundle, make_video):
         assert found["backends", name].status == "ok"
         assert found["backends", name].text.endswith("on the CPU; runs this model, fused loop")
     assert found["backends", "torch"].status == "absent"
-    assert "--backend torch runs a checkpoint, not a bundle" in found["backends", "torch"].text
+    assert found["backends", "torch"].text.endswith("on the CPU; takes checkpoints, not bundles")
     assert found["backends", "auto"].status == "ok"
     video = found["video", "video"]
     assert video.status == "ok"
@@ -147,7 +147,7 @@ def test_a_checkpoint(without_gpu, tiny_checkpoint):
     found = _lines(tiny_checkpoint)
     assert found["model", "checkpoint"].status == "ok"
     assert found["backends", "torch"].text.endswith("on the CPU; runs this model, steps loop")
-    assert "--backend openvino needs a bundle" in found["backends", "openvino"].text
+    assert found["backends", "openvino"].text.endswith("; takes bundles, which step-export makes of checkpoints")
     assert found["backends", "auto"].text.startswith("takes torch on cpu")
 
 
