@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from step.arguments import check_flag, check_whole, exact_interval, exact_rate, exact_seconds
+from step.arguments import check_flag, check_whole, exact_interval, exact_rate
 from step.clips import check_frames
 from step.config import StepConfig
 from step.detections import Detections
@@ -26,7 +26,7 @@ from step_runtime.clips.run_loop import run_loop
 from step_runtime.clips.run_state import RunState
 from step_runtime.clips.starters import ClipStarter, WindowStarter
 from step_runtime.sources.base import Source
-from step_runtime.sources.open import SourceArgument, open_each
+from step_runtime.sources.open import SourceArgument, source_openers
 from step_runtime.tracing.tracer import SILENT, Tracer
 
 DEFAULT_EVERY_S = Fraction(1)
@@ -199,8 +199,8 @@ class Detector:
         if state is not None and not isinstance(state, RunState):
             raise ArgumentError(f"`state` is {quoted(state)}; give a RunState")
         reuse = plan_reuse(self.backend, self.config, every_s=every_s, margin=reuse_margin) if reuse_backbone else None
-        sources = open_each(source, frames_fps=exact_rate("frames_fps", frames_fps))
-        return self._run_each(sources, every_s, state or RunState(), reuse)
+        openers = source_openers(source, frames_fps=exact_rate("frames_fps", frames_fps))
+        return self._run_each(openers, every_s, state or RunState(), reuse)
 
     def stream(
         self,
@@ -225,23 +225,7 @@ class Detector:
             RuntimeError: the model is closed.
         """
         self._check_open()
-        if size is not None:
-            if not (isinstance(size, (tuple, list)) and len(size) == 2):
-                raise ArgumentError(f"`size` is {quoted(size)}; give width and height in pixels, such as (640, 480)")
-            for side in size:
-                check_whole("size", side, least=1)
-        slack = exact_seconds("slack_s", slack_s)
-        if slack < 0:
-            raise ArgumentError(f"`slack_s` is {float(slack):g}; it must be at least 0")
-        if not isinstance(name, str) or not name:
-            raise ArgumentError(f"`name` is {quoted(name)}; give a word for the results")
-        options = StreamOptions(
-            name=name,
-            interval_s=1 / exact_rate("fps", fps),
-            slack_s=slack,
-            every_s=None if every_s is None else exact_interval("every_s", every_s),
-            size_px=None if size is None else (int(size[0]), int(size[1])),
-        )
+        options = StreamOptions.of(fps=fps, size=size, every_s=every_s, slack_s=slack_s, name=name)
         return FrameStream(self.backend, options, tracer=self.tracer, check_open=self._check_open)
 
     def _check_open(self) -> None:
@@ -254,11 +238,12 @@ class Detector:
         check_frames(frames.shape, frames.dtype.name, self.config)
 
     def _run_each(
-        self, sources: Iterator[Source], every_s: Fraction | None, state: RunState, reuse: WindowPlan | None
+        self, openers: list[Callable[[], Source]], every_s: Fraction | None, state: RunState, reuse: WindowPlan | None
     ) -> Iterator[KeyFrame]:
         depth, tracer = self.backend.depth, self.tracer
-        for source in sources:
+        for open_next in openers:
             self._check_open()
+            source = open_next()
             state.decoded_s = Fraction(0)
             if reuse is None:
                 clips = ClipStarter(self.backend, source, every_s=every_s, state=state, tracer=tracer)

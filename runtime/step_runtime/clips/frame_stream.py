@@ -13,8 +13,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from step.arguments import exact_seconds, simplest
+from step.arguments import check_whole, exact_interval, exact_rate, exact_seconds, simplest
 from step.errors import ArgumentError, StepError
+from step.shown import quoted
 from step.video.timeline import Placed, Timeline
 from step_runtime.backends.base import Backend
 from step_runtime.clips.calls_under_way import CallsUnderWay
@@ -42,6 +43,39 @@ class StreamOptions:
     slack_s: Fraction
     every_s: Fraction | None
     size_px: tuple[int, int] | None
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        fps: float | Fraction,
+        size: tuple[int, int] | None,
+        every_s: float | Fraction | None,
+        slack_s: float | Fraction,
+        name: str,
+    ) -> Self:
+        """Reads what a caller gave; see `Detector.stream`.
+
+        Raises:
+            ArgumentError: a value out of range or of another type.
+        """
+        if size is not None:
+            if not (isinstance(size, (tuple, list)) and len(size) == 2):
+                raise ArgumentError(f"`size` is {quoted(size)}; give width and height in pixels, such as (640, 480)")
+            for side in size:
+                check_whole("size", side, least=1)
+        slack = exact_seconds("slack_s", slack_s)
+        if slack < 0:
+            raise ArgumentError(f"`slack_s` is {float(slack):g}; it must be at least 0")
+        if not isinstance(name, str) or not name:
+            raise ArgumentError(f"`name` is {quoted(name)}; give a word for the results")
+        return cls(
+            name=name,
+            interval_s=1 / exact_rate("fps", fps),
+            slack_s=slack,
+            every_s=None if every_s is None else exact_interval("every_s", every_s),
+            size_px=None if size is None else (int(size[0]), int(size[1])),
+        )
 
 
 class FrameStream:

@@ -97,16 +97,15 @@ def join_same(people: list[Person]) -> list[Person]:
     """
     groups: list[list[Person]] = []
     for person in people:
-        overlaps = [float(plain_iou(person.box, group[0].box[None])[0]) for group in groups]
-        same = [
-            index
-            for index, group in enumerate(groups)
-            if overlaps[index] > SAME_IOU and not tubes_part(person.tube, group[0].tube)
-        ]
-        if same:
-            groups[max(same, key=lambda index: overlaps[index])].append(person)
-        else:
+        before = np.array([group[0].box for group in groups], np.float32).reshape(-1, 4)
+        overlaps = plain_iou(person.box, before)
+        closest_first = sorted(np.flatnonzero(overlaps > SAME_IOU), key=lambda index: -overlaps[index])
+        same = (groups[index] for index in closest_first if not tubes_part(person.tube, groups[index][0].tube))
+        group = next(same, None)
+        if group is None:
             groups.append([person])
+        else:
+            group.append(person)
     return [group[0] if len(group) == 1 else _joined(group) for group in groups]
 
 

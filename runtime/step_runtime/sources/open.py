@@ -29,8 +29,10 @@ _MOST_CAMERAS = 2**31 - 1  # a C int
 _OF_A_SOURCE = ("name", "interval_s", "slack_s", "duration_s", "is_live", "problem", "notes", "frames")
 
 
-def open_each(source: SourceArgument | Sequence[SourceArgument], *, frames_fps: Fraction) -> Iterator[Source]:
-    """Opens what an argument stands for, one after the other; what is missing is said at once.
+def source_openers(
+    source: SourceArgument | Sequence[SourceArgument], *, frames_fps: Fraction
+) -> list[Callable[[], Source]]:
+    """What opens the sources that an argument stands for, each when it is called; what is missing is said at once.
 
     Args:
         source: path, URL, camera's number, a source of the caller's, or a list of these.
@@ -52,15 +54,15 @@ def open_each(source: SourceArgument | Sequence[SourceArgument], *, frames_fps: 
         else:
             found.append(_checked(item))
     names = iter(source_names([entry for entry in found if isinstance(entry, (str, Path))]))
-    return (_opened(entry, names, frames_fps) for entry in found)
+    return [_opener(entry, names, frames_fps) for entry in found]
 
 
-def _opened(entry: str | Path | int | Source, names: Iterator[str], frames_fps: Fraction) -> Source:
+def _opener(entry: str | Path | int | Source, names: Iterator[str], frames_fps: Fraction) -> Callable[[], Source]:
     if isinstance(entry, int):
-        return open_camera(entry, name=f"camera{entry}")
+        return functools.partial(open_camera, entry, name=f"camera{entry}")
     if isinstance(entry, (str, Path)):
-        return open_source(entry, frames_fps=frames_fps, name=next(names))
-    return entry
+        return functools.partial(open_source, entry, frames_fps=frames_fps, name=next(names))
+    return lambda: entry
 
 
 def _checked(source: object) -> Source:
