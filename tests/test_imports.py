@@ -81,7 +81,10 @@ def _modules(package: str, *, light: bool) -> list[str]:
 
 WITHOUT_THEM = """
 import importlib, importlib.abc, sys
-ABSENT = {"torch", "torchvision", "onnx", "onnxscript", "tensorrt", "tensorrt_rtx", "matplotlib"}
+ABSENT = {
+    "torch", "torchvision", "onnx", "onnxscript", "tensorrt", "tensorrt_rtx", "cuda", "openvino",
+    "yaml", "lightning_fabric", "tensorboard", "matplotlib", "jinja2", "pyarrow", "google",
+}
 class Blocked(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in ABSENT:
@@ -99,16 +102,47 @@ for line in failed:
 
 
 def _failing(modules: list[str]) -> list[str]:
-    """Which modules cannot be imported where torch, ONNX, TensorRT and matplotlib cannot be found."""
+    """Which modules cannot be imported where nothing but the base install can be found."""
     words = [sys.executable, "-c", WITHOUT_THEM, *modules]
     return subprocess.run(words, check=True, timeout=60, capture_output=True, text=True).stdout.splitlines()
 
 
 @pytest.mark.parametrize("package", FOLDERS)
-def test_needs_neither_torch_nor_onnx_nor_tensorrt_nor_matplotlib(package):
+def test_needs_the_base_install_alone(package):
     modules = _modules(package, light=True)
     assert modules
     assert _failing(modules) == []
+
+
+HELP_OF_ALL = (
+    WITHOUT_THEM.partition("failed")[0]
+    + """
+from importlib.metadata import entry_points
+import click
+for script in sorted(entry_points(group="console_scripts")):
+    if script.name.startswith("step-"):
+        command = script.load()
+        for words in [[], *([name] for name in getattr(command, "commands", ()))]:
+            try:
+                command.main([*words, "--help"], standalone_mode=False)
+            except SystemExit as ended:
+                assert not ended.code, (script.name, words)
+"""
+)
+
+
+def test_help_of_every_command_on_a_base_install():
+    done = subprocess.run([sys.executable, "-c", HELP_OF_ALL], timeout=60, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Usage: ") >= 18
+
+
+def test_training_on_a_base_install_says_what_to_install(tmp_path):
+    code = WITHOUT_THEM.partition("failed")[0] + "from step.training.cli import main; main(sys.argv[1:])"
+    words = [sys.executable, "-c", code, "detect", "toy_detect.yaml", "-o", str(tmp_path / "run")]
+    done = subprocess.run(words, timeout=60, capture_output=True, text=True, check=False)
+    said = "error: training needs PyYAML; install it with: pip install 'step-trt[train]'\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
 
 
 def test_files_that_may_need_torch_do():

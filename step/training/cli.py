@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 from rich import box
 from rich.table import Table
 
@@ -17,7 +16,7 @@ from step.errors import StepError
 from step.files.atomic import atomic_path, cannot_write
 from step.files.locks import sole_writer
 from step.training.config import TrainingConfig, read_config
-from step.training.yaml_file import parse_yaml
+from step.training.yaml_file import parse_yaml, write_yaml
 
 _PATH = click.Path(path_type=Path)
 
@@ -174,6 +173,8 @@ def _train(config: TrainingConfig, output: Path, command: TrainCommand) -> None:
     if config.deterministic:
         _be_deterministic()
     fabric = open_fabric(command.accelerator, command.devices, config.precision)
+    if not fabric.is_global_zero:
+        reporter.verbosity = "quiet"  # the first of several processes speaks for all
     with contextlib.ExitStack() as held:
         if fabric.is_global_zero:
             try:
@@ -187,12 +188,16 @@ def _train(config: TrainingConfig, output: Path, command: TrainCommand) -> None:
         trainer = Trainer(config=config, data=parts, folder=output, fabric=fabric, reporter=reporter, start=start)
         if fabric.is_global_zero:
             with atomic_path(output / "config.yaml") as path:
-                path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+                write_yaml(config.model_dump(mode="json"), path)
         scores = trainer.run()
         means = ", ".join(f"step {step} {score.mean_ap(0.5):.4f}" for step, score in scores.items())
         if fabric.is_global_zero:
             model = _write_models(output, release_format=command.release_format)
-            reporter.result(f"frame-mAP@0.5: {means}; the best model: {model}")
+            reached = trainer.progress
+            last = next(reversed(checkpoint.numbered(output / "checkpoints")), start)
+            reporter.result(f"last: epoch {reached.epoch}, frame-mAP@0.5 {means}: {last}")
+            epoch = "" if reached.best_epoch is None else f"epoch {reached.best_epoch}, "
+            reporter.result(f"best: {epoch}frame-mAP@0.5 {reached.best:.4f}: {model}")
 
 
 def _be_deterministic() -> None:

@@ -184,24 +184,28 @@ class TrainingConfig(_Section):
     optimizer: OptimizerConfig = OptimizerConfig()
 
     @model_validator(mode="after")
-    def _one_threshold_a_step(self) -> Self:
-        steps = len(self.model.chunks)
-        for name in ("positive_iou", "regression_iou"):
-            if self.kind == "detect" and len(getattr(self.selection, name)) != steps:
-                raise ValueError(f"selection.{name} has {len(getattr(self.selection, name))} values for {steps} steps")
-        return self
-
-    @model_validator(mode="after")
-    def _norm_is_frozen_where_activations_come_again(self) -> Self:
-        if self.checkpointing and not self.model.freeze_norm:
-            raise ValueError("checkpointing needs model.freeze_norm: BatchNorm would count every clip twice")
-        return self
-
-    @model_validator(mode="after")
-    def _one_step_to_classify(self) -> Self:
+    def _values_fit_each_other(self) -> Self:
+        """Says all that does not fit at once, so that nobody mends one value only to hear of the next."""
+        complaints = []
         if self.kind == "classify" and self.model.chunks != (1,):
-            raise ValueError("model.chunks must be [1] to classify: one step, which looks at the whole clip")
+            complaints.append("model.chunks must be [1] to classify: one step, which looks at the whole clip")
+        if self.kind == "detect":
+            complaints += self._thresholds_that_are_not_one_a_step()
+        if self.checkpointing and not self.model.freeze_norm:
+            complaints.append("checkpointing needs model.freeze_norm: BatchNorm would count every clip twice")
+        if complaints:
+            raise ValueError("; ".join(complaints))
         return self
+
+    def _thresholds_that_are_not_one_a_step(self) -> list[str]:
+        """Returns at most one complaint, which names every list that is too short or too long."""
+        steps = len(self.model.chunks)
+        lists = {"positive_iou": self.selection.positive_iou, "regression_iou": self.selection.regression_iou}
+        wrong = [f"selection.{name} has {len(values)} values" for name, values in lists.items() if len(values) != steps]
+        if not wrong:
+            return []
+        shown = f"model.chunks {list(self.model.chunks)} makes {steps} step{'s' * (steps != 1)}"
+        return [f"{shown}, but {' and '.join(wrong)}; give one for each step"]
 
     def step_config(self) -> StepConfig:
         """Returns the detector's architecture.

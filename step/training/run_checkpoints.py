@@ -30,12 +30,14 @@ class Progress:
         batch: batches of it that are done.
         update: updates that are done.
         best: highest mAP of the last step so far.
+        best_epoch: after which epoch, from 1; None where a checkpoint does not say.
     """
 
     epoch: int = 0
     batch: int = 0
     update: int = 0
     best: float = -1.0
+    best_epoch: int | None = None
 
 
 def save(

@@ -5,6 +5,7 @@ Source: SPEC.md, "Training (detection)"; Lightning Fabric for devices, precision
 
 import json
 import math
+import os
 import time
 import zlib
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ from step.training.run_checkpoints import Progress
 from step.training.run_log import RunLog
 from step.training.samples.batch import Batch
 from step.training.samples.clips import EpochBatches, batches_of_epoch
-from step.training.samples.loading import load_batches
+from step.training.samples.loading import affordable_workers, load_batches
 from step.training.samples.training_data import TrainingData
 from step.training.schedule import LearningRates, cosine_factor, parameter_groups
 from step.training.validation_images import sample_images
@@ -68,6 +69,9 @@ class Trainer:
         self.config, self.data, self.folder, self.fabric, self.reporter = config, data, folder, fabric, reporter
         self.checkpoints = folder / "checkpoints"
         self.progress = Progress()
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", fabric.world_size))  # which share this machine
+        wanted = 0 if config.data.cache else config.data.workers
+        self.workers = affordable_workers(wanted, processes=processes, say=reporter.note)
         options = config.optimizer
         self.per_epoch = batches_of_epoch(len(data.train), batch=options.batch, world=fabric.world_size)
         if self.per_epoch < options.accumulate:
@@ -132,7 +136,7 @@ class Trainer:
             checkpoint.forget_after(self.checkpoints, self.progress.update)
         self.fabric.barrier()
         if not (self.checkpoints / checkpoint.BEST).is_file():
-            self.progress = replace(self.progress, best=-1.0)  # the best one of this folder is to come
+            self.progress = replace(self.progress, best=-1.0, best_epoch=None)  # the best of this folder is to come
 
     def run(self) -> dict[int, Score]:
         """Trains to the end; returns the scores of the last evaluation, by step.
@@ -199,9 +203,8 @@ class Trainer:
             epoch=progress.epoch,
             first=progress.batch,
         )
-        workers = 0 if self.config.data.cache else self.config.data.workers
         pin_memory = self.fabric.device.type == "cuda"
-        batches = load_batches(self.data.train, order, workers=workers, pin_memory=pin_memory)
+        batches = load_batches(self.data.train, order, workers=self.workers, pin_memory=pin_memory)
         began_s = time.monotonic()
         for group in _groups(batches, options.accumulate):
             waited_s = time.monotonic() - began_s
@@ -274,7 +277,7 @@ class Trainer:
         training = [module for module in self.model.modules() if module.training]
         options = EvaluationOptions(
             batch=self.config.optimizer.batch,
-            workers=0 if self.config.data.cache else self.config.data.workers,
+            workers=self.workers,
             shard=Shard(self.fabric.global_rank, self.fabric.world_size, self.fabric.barrier),
             rows_of=classified_rows if self.config.kind == "classify" else None,
         )
@@ -289,7 +292,7 @@ class Trainer:
             log.image("validation", image, self.progress.update)
         mean_ap = scores[max(scores)].mean_ap(0.5)
         if mean_ap > self.progress.best:
-            self.progress = replace(self.progress, best=mean_ap)
+            self.progress = replace(self.progress, best=mean_ap, best_epoch=self.progress.epoch)
             self.save(checkpoint.BEST)
         return scores
 

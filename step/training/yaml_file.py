@@ -1,10 +1,10 @@
-"""Reading YAML that people write."""
+"""Reading YAML that people write, and writing it; PyYAML is imported when there is something to read or write."""
 
+import functools
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any
-
-import yaml
+from types import ModuleType
+from typing import Any, cast
 
 from step.errors import StepError
 from step.files.text_files import read_text
@@ -35,9 +35,11 @@ def parse_yaml(text: str) -> Any:
 
     Raises:
         ValueError: it is no YAML, has a key twice, is nested too deeply, or repeats so much that it has no end.
+        StepError: PyYAML is not installed.
     """
+    yaml = _pyyaml()
     try:
-        value = yaml.load(text, Loader=_UniqueKeyLoader)
+        value = yaml.load(text, Loader=_unique_key_loader())
         _count(value, [_MOST_VALUES])
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
@@ -48,20 +50,39 @@ def parse_yaml(text: str) -> Any:
     return value
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):  # type: ignore[misc]
+def write_yaml(value: Any, path: Path) -> None:
+    """Writes plain values, keys in their order.
+
+    Raises:
+        StepError: PyYAML is not installed.
+    """
+    path.write_text(_pyyaml().safe_dump(value, sort_keys=False), encoding="utf-8")
+
+
+def _pyyaml() -> ModuleType:
+    try:
+        import yaml
+    except ModuleNotFoundError as error:
+        raise StepError("training needs PyYAML; install it with: pip install 'step-trt[train]'") from error
+    return cast(ModuleType, yaml)
+
+
+@functools.cache
+def _unique_key_loader() -> type:
     """PyYAML takes the last of several values of a key without a word."""
+    yaml = _pyyaml()
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)] if _is_mapping(node) else []
-        for index, name in enumerate(names):
-            if name in names[:index] and name != "<<":
-                line = node.start_mark.line + 1
-                raise ValueError(f"the key {name!r} stands twice in what begins in line {line}")
-        return dict(super().construct_mapping(node, deep=deep))
+    class UniqueKeyLoader(yaml.SafeLoader):  # type: ignore[misc, name-defined]
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+            pairs = node.value if isinstance(node, yaml.MappingNode) else []
+            names = [key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode)]
+            for index, name in enumerate(names):
+                if name in names[:index] and name != "<<":
+                    line = node.start_mark.line + 1
+                    raise ValueError(f"the key {name!r} stands twice in what begins in line {line}")
+            return dict(super().construct_mapping(node, deep=deep))
 
-
-def _is_mapping(node: Any) -> bool:
-    return isinstance(node, yaml.MappingNode)
+    return UniqueKeyLoader
 
 
 def _count(value: Any, left: list[int]) -> None:

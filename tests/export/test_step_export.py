@@ -19,8 +19,8 @@ def step_export(*arguments) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
 
 
-def assert_one_line(done, *said):
-    assert done.returncode == 1, done.stdout + done.stderr
+def assert_one_line(done, *said, exit_code=1):
+    assert done.returncode == exit_code, done.stdout + done.stderr
     lines = done.stderr.splitlines()
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("error: ")
@@ -56,11 +56,16 @@ def test_prints_and_stores_the_parity_table(checkpoint, tmp_path):
         (["--batch", "0"], "--batch is 0"),
         (["--opset", "9"], "--opset is 9"),
         (["--steps", "2"], "--steps is 2"),
-        (["--precision", "int8"], "'int8'"),
     ],
 )
 def test_bad_options(arguments, said, checkpoint, tmp_path):
     assert_one_line(step_export(checkpoint, "-o", tmp_path / "bundle", *arguments), said)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_typed_wrong(checkpoint, tmp_path):
+    done = step_export(checkpoint, "-o", tmp_path / "bundle", "--precision", "fp61")
+    assert_one_line(done, "'fp61' is not one of 'fp32', 'fp16'; did you mean 'fp16'?", exit_code=2)
     assert not list(tmp_path.iterdir())
 
 

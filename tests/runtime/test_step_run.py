@@ -29,9 +29,9 @@ def step_run(*arguments, **options) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True, timeout=300, check=False, **options)
 
 
-def assert_one_line(done, *said):
-    """Exit code 1, and on standard error one line that says it; no traceback."""
-    assert done.returncode == 1, done.stdout + done.stderr
+def assert_one_line(done, *said, exit_code=1):
+    """One line on standard error that says it, no traceback, and the exit code."""
+    assert done.returncode == exit_code, done.stdout + done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, done.stderr
     assert "Traceback" not in done.stderr
@@ -177,14 +177,17 @@ def test_bad_videos(content, tiny_bundle, tmp_path):
         (["--threads", "0"], "--threads is 0"),
         (["--frames-fps", "0"], "--frames-fps is 0"),
         (["--frames-fps", "inf"], "--frames-fps is inf"),
-        (["--loop", "round"], "'round'"),
-        (["--nonsense"], "--nonsense"),
     ],
 )
 def test_bad_options(arguments, said, make_video, tiny_bundle, tmp_path):
     done = step_run(make_video(), "--model", tiny_bundle, "--out", tmp_path / "out", *arguments)
     assert_one_line(done, said)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--loop", "round"], ["--nonsense"]])
+def test_what_is_typed_wrong(arguments, tmp_path):
+    assert_one_line(step_run("video.mp4", "--model", tmp_path, *arguments), arguments[-1], exit_code=2)
 
 
 def test_bad_bundles(make_video, tiny_bundle, tmp_path):

@@ -2,15 +2,32 @@
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from step.cpus import available_cpus
 from step.errors import StepError
 from step.parent import end_with_parent
 from step.training.samples.augmentation import AugmentedSample
 from step.training.samples.batch import Batch, collate
+
+
+def affordable_workers(wanted: int, *, processes: int, say: Callable[[str], None]) -> int:
+    """Returns how many processes should load clips: not more than there are CPUs, for they would wait for each other.
+
+    Args:
+        wanted: how many were asked for; 0 stays 0.
+        processes: how many that train share this machine.
+        say: is called with a line where it is fewer.
+    """
+    cpus = available_cpus()
+    most = max(cpus // processes, 1)
+    if wanted > most:
+        shared = f", for {processes} that train" if processes > 1 else ""
+        say(f"data.workers is {wanted}; {most} will load clips, because CPUs are {cpus}{shared}")
+    return min(wanted, most)
 
 
 class _ErrorsAsValues(Dataset["AugmentedSample | StepError"]):

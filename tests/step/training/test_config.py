@@ -53,7 +53,15 @@ def test_changes_and_classes(read):
         (GOOD | {"optimizer": {"batchsize": 4}}, "unknown key 'optimizer.batchsize'; did you mean 'batch'"),
         (GOOD | {"optimizer": {"batch": 0}}, "optimizer.batch is 0: Input should be greater than or equal to 1"),
         (GOOD | {"optimizer": {"batch": "many"}}, "optimizer.batch is 'many'"),
-        (GOOD | {"model": {"chunks": [1, 1]}}, "selection.positive_iou has 3 values for 2 steps"),
+        (
+            GOOD | {"model": {"chunks": [1, 1]}},
+            r"c.yaml: model.chunks \[1, 1\] makes 2 steps, but selection.positive_iou has 3 values and "
+            "selection.regression_iou has 3 values; give one for each step$",
+        ),
+        (
+            GOOD | {"selection": {"positive_iou": [0.2]}, "checkpointing": True, "model": {"freeze_norm": False}},
+            "makes 3 steps, but selection.positive_iou has 1 values; give one for each step; checkpointing needs",
+        ),
         (GOOD | {"model": {"chunks": [1, 1, 2]}}, "chunks is .1, 1, 2.; it must be"),
         (GOOD | {"model": {"kinetics": "a", "checkpoint": "b"}}, "kinetics and checkpoint exclude each other"),
         (GOOD | {"checkpointing": True, "model": {"freeze_norm": False}}, "checkpointing needs model.freeze_norm"),

@@ -56,7 +56,8 @@ def test_going_on_in_another_folder(train, tmp_path):
     last = tmp_path / "run" / "checkpoints" / "0000004.pth"
     code, printed, error = train("new", "--resume", str(last), optimizer__epochs=1)
     assert code == 0, error
-    assert "frame-mAP@0.5: step 1" in printed
+    assert printed.startswith("last: epoch 1, frame-mAP@0.5 step 1 ")
+    assert f": {last}\nbest: epoch 1, " in printed
     one, other = (weights_of(tmp_path / out / "model.pth") for out in ("run", "new"))
     assert all(torch.equal(value, other[key]) for key, value in one.items())
 

@@ -18,7 +18,6 @@ from step.training.trainer import Trainer
 def test_a_run(train, tmp_path):
     code, printed, error = train()
     assert code == 0, error
-    assert "frame-mAP@0.5: step 1" in printed
     run = tmp_path / "run"
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["0000004.pth", "0000008.pth", "best.pth"]
     assert sorted(path.name for path in (run / "results").iterdir()) == ["results_step1.csv", "results_step2.csv"]
@@ -33,7 +32,12 @@ def test_a_run(train, tmp_path):
     assert load_checkpoint(run / "model.pth").config.class_name(12) == "c"
     assert [image.step for image in events.Images("validation")] == [4, 8]
     assert parse_config(yaml.safe_load((run / "config.yaml").read_text()), "c").optimizer.batch == 2
-    assert f"the best model: {run / 'model.pth'}" in printed
+    (_, first), (before_last, last) = ([line["mAP"][step] for step in ("1", "2")] for line in lines if "mAP" in line)
+    assert printed.splitlines() == [
+        f"last: epoch 2, frame-mAP@0.5 step 1 {before_last:.4f}, step 2 {last:.4f}: {run}/checkpoints/0000008.pth",
+        f"best: epoch {1 if first >= last else 2}, frame-mAP@0.5 {max(first, last):.4f}: {run}/model.pth",
+    ]
+    assert error.splitlines()[0].startswith("epoch 1, update 4: frame-mAP@0.5 step 1 ")
     best, alone = weights_of(run / "checkpoints" / "best.pth"), weights_of(run / "model.pth")
     assert all(torch.equal(value, alone[key]) for key, value in best.items())
     assert (run / "model.pth").stat().st_size < (run / "checkpoints" / "best.pth").stat().st_size / 2
@@ -170,7 +174,7 @@ def test_what_a_worker_cannot_load(train, data, tmp_path):
     shutil.copytree(data, tmp_path / "broken")
     video = tmp_path / "broken" / "videos" / "train_001.mp4"
     video.write_bytes(b"no video")
-    done = train(data__folder=str(tmp_path / "broken"), data__cache=False, data__workers=1)
+    done = train("run", "-q", data__folder=str(tmp_path / "broken"), data__cache=False, data__workers=64)
     assert_one_error(done, r"^error: .*train_001.mp4[^\n]{,200}$")
     video.unlink()
     done = train("other", data__folder=str(tmp_path / "broken"))
