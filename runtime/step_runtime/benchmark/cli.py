@@ -200,7 +200,7 @@ def compare_command(old: Path, new: Path, may_differ: str) -> None:
         raise StepError(f"{old} and {new} have no measured configuration in common")
     reporter = find_reporter()
     for line in differences(before, after):
-        reporter.note(line)
+        reporter.result(line)
     reporter.result(changes_table(changes))
     slower = [change.name for change in changes if change.is_slower]
     if slower:
