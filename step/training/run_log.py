@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 from rich import box
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from step.errors import StepError
 from step.evaluation.scoring import Score
@@ -145,7 +146,7 @@ class RunLog:
             means = [sum(each[step][i] for each in self._recent) / len(self._recent) for i in range(3)]
             score = f"{self._scores[step + 1]:.4f}" if step + 1 in self._scores else ""
             table.add_row(str(step + 1), *(f"{value:.4f}" for value in means), score)
-        return Group(self._title(), table)
+        return Group(Text(self._title()), table)
 
     def _title(self) -> str:
         spent_s, done = time.monotonic() - self._began_s, self._update - self._done
