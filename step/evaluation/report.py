@@ -89,7 +89,7 @@ def write_page(score: Score, subject: Subject, path: Path, *, key_frame: KeyFram
         "wrong": FirstRows([_shown(each, score, key_frame) for each in wrong], _count_detections(results) - num_right),
         "missed": FirstRows([_shown(each, score, key_frame) for each in missed], num_truth - num_right),
         "classes": FirstRows.of(_class_rows(score, results), MOST_ROWS),
-        "details": score.as_json()["options"] | score.counts,
+        "details": _conditions(score) | {name: f"{count:,}" for name, count in score.counts.items()},
     }
     head = Head(
         title=f"step-eval: {subject.model} on {subject.truth}",
@@ -139,6 +139,18 @@ def _class_rows(score: Score, results: dict[int, ClassResult]) -> Sequence[dict[
         }
         for label, result in results.items()
     ]
+
+
+def _conditions(score: Score) -> dict[str, str]:
+    """Names the conventions that it was scored by, in words."""
+    options = score.options
+    return {
+        "least overlaps": ", ".join(f"{iou:g}" for iou in options.ious),
+        "detections of a key frame that count": "all" if options.cap is None else f"the best {options.cap}",
+        "detections where there is no truth": "are wrong"
+        if options.frames_without_truth == "count"
+        else "do not count",
+    }
 
 
 def _threshold_text(result: ClassResult) -> str:

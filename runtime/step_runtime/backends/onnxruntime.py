@@ -34,6 +34,7 @@ from step.parity.tolerances import held_to
 from step.turns import MOST_BATCHES, Turns
 from step_runtime.backends.base import Array, Features, Finished, Loop
 from step_runtime.backends.gpus import cuda_driver_is_present
+from step_runtime.backends.threads import count_threads
 from step_runtime.tracing.tracer import SILENT, Tracer
 
 _QUIET, _SILENT = 3, 4  # severities: errors only; nothing that can be recovered from
@@ -85,12 +86,12 @@ class OnnxRuntimeBackend:
         self._sessions: dict[str, ort.InferenceSession] = {}
         self.threads = threads if self._memory == "cpu" else None
         for name in names:
-            before = _count_threads()
+            before = count_threads()
             path = folder / manifest.graphs[name].file
             self._sessions[name] = open_session(path, options=options, device=device, tf32=tf32)
             if self._memory == "cpu" and self.threads is None and before is not None:
                 # The library says 0, for its own choice; its session began a thread for each but the caller's.
-                self.threads = 1 + max(0, (_count_threads() or 0) - before)
+                self.threads = 1 + max(0, (count_threads() or 0) - before)
         self._specs = {name: manifest.graphs[name].spec(name) for name in names}
         self.device = next(iter(self._sessions.values())).get_providers()[0]
         self._buffers: OrderedDict[int, dict[str, ort.OrtValue]] = OrderedDict()  # by clips; the last used come last
@@ -293,14 +294,6 @@ def open_session(
             "check the driver and CUDA libraries, or give `device` cpu"
         )
     return session
-
-
-def _count_threads() -> int | None:
-    """Threads of this process; None where the system does not say."""
-    try:
-        return sum(1 for _ in Path("/proc/self/task").iterdir())
-    except OSError:
-        return None
 
 
 def _memory_of(device: str) -> tuple[str, int]:

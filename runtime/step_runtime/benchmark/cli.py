@@ -92,21 +92,23 @@ def run(command: BenchCommand) -> None:
     if results.measured:
         reporter.result(title_line(results))
         reporter.result(results_table(results))
-    for line in problem_lines(results):
+    for line in (*problem_lines(results), *verdict):
         reporter.result(line)
+    _write_files(command, results, verdict)
+    if not results.measured:
+        raise StepError("none of the configurations could run here; the lines above say why")
+    if results.partial:
+        raise KeyboardInterrupt
+
+
+def _write_files(command: BenchCommand, results: Results, verdict: list[str]) -> None:
     if command.json_file is not None:
         results.write(command.json_file)
     if command.markdown_file is not None:
         with atomic_path(command.markdown_file) as path:
             path.write_text(markdown(results, verdict), encoding="utf-8")
-    if not results.measured:
-        raise StepError("none of the configurations could run here; the lines above say why")
     if command.html_file is not None:
         write_page(results, verdict, command.html_file)
-    for line in verdict:
-        reporter.result(line)
-    if results.partial:
-        raise KeyboardInterrupt
 
 
 def _measure(command: BenchCommand, scratch: Path, reporter: Reporter) -> Results:
@@ -198,7 +200,7 @@ def compare_command(old: Path, new: Path, may_differ: str) -> None:
         raise StepError(f"{old} and {new} have no measured configuration in common")
     reporter = find_reporter()
     for line in differences(before, after):
-        reporter.note(line)
+        reporter.result(line)
     reporter.result(changes_table(changes))
     slower = [change.name for change in changes if change.is_slower]
     if slower:

@@ -54,42 +54,42 @@ class BenchCommand:
 
     @property
     def is_toy(self) -> bool:
-        """Whether the packaged model is meant, and no bundle of that name."""
+        """Tells whether the packaged model is meant, and no bundle of that name."""
         return list(map(str, self.bundles)) == [NAME] and is_packaged(NAME)
 
     @property
     def model(self) -> str:
-        """What is measured, for the heads of tables and pages."""
+        """Names what is measured, for the heads of tables and pages."""
         names = [path.resolve().name for path in self.bundles]
         return ", ".join(names if self.checkpoint is None else [*names, self.checkpoint.name])
 
     @property
     def checkpoint_file(self) -> Path | None:
-        """The checkpoint that PyTorch runs; None for none."""
+        """Finds the checkpoint that PyTorch runs; None for none."""
         is_packaged = str(self.checkpoint) == NAME and not Path(NAME).is_file()
         return CHECKPOINT if is_packaged or (self.checkpoint is None and self.is_toy) else self.checkpoint
 
     @property
     def data_folder(self) -> Path | None:
-        """The data set for mAP; None for none."""
+        """Gives the data set for mAP; None for none."""
         data = Path(NAME) if self.data is None and self.is_toy else self.data
         return None if data is None or str(data) == "none" else data
 
     @property
     def wanted(self) -> list[str]:
-        """Names of backends."""
+        """Gives the names of backends."""
         if self.backends is not None:
             return [name.strip() for name in self.backends.split(",")]
         return list(BENCH_BACKENDS if cuda_driver_is_present() else CPU_BACKENDS)
 
     @property
     def batch_sizes(self) -> list[int]:
-        """Clips of a call."""
+        """Gives the numbers of clips of a call."""
         return _numbers("--batch", self.batches)
 
     @property
     def num_steps(self) -> list[int | None]:
-        """Progressive steps; None for all."""
+        """Gives the numbers of progressive steps; None for all."""
         return [None] if self.steps is None else [*_numbers("--steps", self.steps)]
 
     def floor(self) -> Floor | None:

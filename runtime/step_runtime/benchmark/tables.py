@@ -55,13 +55,13 @@ def results_table(results: Results) -> Table:
 
 
 def title_line(results: Results) -> str:
-    """The machine, the threads that ran, and what ratios are to."""
+    """Names the machine, the threads that ran, and what ratios are to."""
     ran = f"{results.threads} ran; " if results.threads else ""
     return f"{describe_machine(results.machine)}; {ran}ratios to {results.baseline or 'nothing'}"
 
 
 def problem_lines(results: Results) -> list[str]:
-    """What was not measured, and whether the rest is a part only; a line each."""
+    """Says what was not measured, and whether the rest is a part only; a line each."""
     lines = [f"partial: {results.partial}"] if results.partial else []
     lines += results.missing
     return lines + [f"{row.name}: not measured: {row.problem}" for row in results.rows if row.problem is not None]

@@ -80,7 +80,7 @@ def _behind(share: float) -> str:
 
 
 def _over_baseline(row: ResultRow, results: Results) -> str:
-    """How many times as fast as the baseline it is, clip by clip."""
+    """Says how many times as fast as the baseline it is, clip by clip."""
     base = next((each for each in results.measured if each.name == results.baseline), None)
     if base is None or base is row:
         return ""
@@ -89,7 +89,7 @@ def _over_baseline(row: ResultRow, results: Results) -> str:
 
 
 def _cameras(clips_per_s: float) -> str:
-    """What so many clips a second are enough for; a key frame takes one."""
+    """Says what so many clips a second are enough for; a key frame takes one."""
     if clips_per_s >= 1:
         count = math.floor(clips_per_s)
         return f"enough for {count} camera{'s' * (count > 1)} at 1 key frame/s, decoding not counted"
@@ -97,7 +97,7 @@ def _cameras(clips_per_s: float) -> str:
 
 
 def _meets(row: ResultRow, chosen: ResultRow) -> bool:
-    """Whether the intervals of the ratios of two rows of one batch meet: which is faster is not known."""
+    """Tells whether the intervals of the ratios of two rows of one batch meet: which is faster is not known."""
     bounds = (row.ratio_low, row.ratio_high, chosen.ratio_low, chosen.ratio_high)
     if None in bounds or row.configuration.get("batch") != chosen.configuration.get("batch"):
         return False
@@ -110,7 +110,7 @@ def _clips_per_s(row: ResultRow) -> float:
 
 
 def _num_steps(row: ResultRow) -> float:
-    """Progressive steps; all of them are the most, however many the model has."""
+    """Gives the progressive steps; all of them are the most, however many the model has."""
     steps = row.configuration.get("num_steps")
     return math.inf if steps is None else float(steps)
 

@@ -60,6 +60,7 @@ def test_page(words, tmp_path, capsys):
         "33 % of the 3 labelled actions are found; missed most: talk (1), stand &lt;b&gt; (1).",
     ]
     assert "nobody there" in page
+    assert "<td>detections of a key frame that count</td><td>all</td>" in page
     assert "http" not in page  # nothing is fetched from elsewhere
     assert str(tmp_path) not in page
     assert 'width="50.0%"' in page  # the bar of who stands
