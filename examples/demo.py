@@ -29,8 +29,8 @@ def main() -> None:
     bundle = out / "bundle"
     # TensorRT-RTX builds engines without a GPU; ONNX Runtime runs the same bundle here.
     engine = ["--engine", "tensorrt-rtx"] if importlib.util.find_spec("tensorrt_rtx") else []
-    run("step-export", "toy", "-o", bundle, "--graphs", "fused", *engine)
-    run("step-run", video, "--model", bundle, "--out", out, "--score-threshold", SCORE_THRESHOLD)
+    run("step-export", "toy", "-o", bundle, "--graphs", "fused", "--overwrite", *engine)
+    run("step-run", video, "--model", bundle, "--out", out, "--overwrite", "--score-threshold", SCORE_THRESHOLD)
     print(f"look at {out / 'overlay.mp4'}")
 
 

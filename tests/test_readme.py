@@ -110,6 +110,8 @@ def test_command(command, with_video, capsys, monkeypatch):
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
         assert name == project["name"]
         assert not extra or extra in project["optional-dependencies"]
+    elif words[0] == "step-export":  # what was there before is of other tests
+        _call([*words, "--overwrite"], capsys)
     elif words[0] == "step-train":  # it needs torchvision
         _run([sys.executable, str(ROOT / "tests/torchvision_on_cpu.py"), "step.training.cli", *words[1:]], with_video)
     elif words[0] == "python":

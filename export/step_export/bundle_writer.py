@@ -93,14 +93,16 @@ def export_bundle(
     bundle: str | Path,
     settings: ExportSettings,
     *,
+    overwrite: bool = False,
     progress: Callable[[str], None] = lambda _message: None,
 ) -> Manifest:
     """Exports a checkpoint; the bundle appears only when all of it is written and verified.
 
     Args:
         checkpoint: see `step.load_checkpoint`.
-        bundle: folder to write; an older bundle there is replaced, any other folder is left alone.
+        bundle: folder to write.
         settings: what to export.
+        overwrite: whether an older bundle there is replaced; any other folder is left alone.
         progress: is called with what is being done.
 
     Returns:
@@ -108,12 +110,12 @@ def export_bundle(
 
     Raises:
         ParityError: parity beyond the tolerance.
-        ArgumentError: a setting out of range.
+        ArgumentError: a setting out of range, or an older bundle.
         StepError: a bad checkpoint, or nowhere to write.
     """
     checkpoint, bundle = find_checkpoint(checkpoint), Path(bundle)
     _check_settings(settings)
-    _check_replaceable(bundle)
+    _check_replaceable(bundle, overwrite=overwrite)
     with _nobody_builds_in(bundle):
         pass  # for before long work
     progress(f"loading {checkpoint.name}")
@@ -201,10 +203,12 @@ def _nobody_builds_in(bundle: Path) -> Iterator[None]:
         lock.release()
 
 
-def _check_replaceable(bundle: Path) -> None:
+def _check_replaceable(bundle: Path, *, overwrite: bool) -> None:
     if bundle.exists() and not (bundle / MANIFEST).is_file():
         raise StepError(f"{bundle}: exists and is not a bundle, so it is not replaced; choose another folder")
     _check_nothing_foreign(bundle)
+    if bundle.exists() and not overwrite:
+        raise ArgumentError(f"{bundle}: a bundle is there already; replace it with `overwrite`, or name another folder")
 
 
 def _check_nothing_foreign(bundle: Path) -> None:

@@ -51,6 +51,7 @@ class ExportCommand:
     max_detections: int
     keep_fp32: tuple[str, ...]
     verify: bool
+    overwrite: bool
     library: str
     choices: BuildChoices
 
@@ -121,6 +122,7 @@ class ExportCommand:
 @click.option(
     "--verify/--no-verify", default=True, help="Compare with PyTorch; beyond the tolerance nothing is written."
 )
+@click.option("--overwrite", is_flag=True, help="Replace an older bundle in the same folder.")
 @click.option(
     "--engine",
     "library",
@@ -154,7 +156,9 @@ def _export(command: ExportCommand, reporter: Reporter) -> Manifest:
             reporter.detail(message)
 
         try:
-            return export_bundle(command.checkpoint, command.bundle, command.settings(), progress=show)
+            return export_bundle(
+                command.checkpoint, command.bundle, command.settings(), overwrite=command.overwrite, progress=show
+            )
         except ParityError as error:
             raise StepError(f"{error} (--no-verify writes it all the same)") from error
 

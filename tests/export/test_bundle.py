@@ -14,6 +14,7 @@ from step import StepConfig, StepError, save_checkpoint
 from step.anchors import anchor_boxes
 from step.bundles.graph_spec import BATCH
 from step.bundles.manifest import MANIFEST, read_bundle
+from step.errors import ArgumentError
 from step.files.atomic import sha256
 
 SMALL = {"width": 0.06, "image_size_px": 48, "fc_dim": 8}
@@ -137,11 +138,15 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     assert not (tmp_path / "bundle").exists()
 
 
-def test_an_older_bundle_is_replaced_and_another_folder_is_not(tmp_path):
+def test_an_older_bundle_is_replaced_if_asked_to_and_another_folder_is_not(tmp_path):
     one_step = StepConfig(**SMALL, **ONE_STEP)
     _exported(one_step, tmp_path, graphs="fused", verify=False)
-    bundle = _exported(one_step, tmp_path, graphs="steps", verify=False)
-    assert "fused" not in read_bundle(bundle).graphs
+    settings = ExportSettings(graphs="steps", verify=False)
+    with pytest.raises(ArgumentError, match="bundle: a bundle is there already; replace it with `overwrite`, or name"):
+        export_bundle(tmp_path / "model.pth", tmp_path / "bundle", settings)
+    assert "fused" in read_bundle(tmp_path / "bundle").graphs
+    export_bundle(tmp_path / "model.pth", tmp_path / "bundle", settings, overwrite=True)
+    assert "fused" not in read_bundle(tmp_path / "bundle").graphs
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("")
     with pytest.raises(StepError, match="is not a bundle, so it is not replaced"):
