@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from step_runtime.backends.base import Loop
-from step_runtime.backends.tensorrt import TensorRTBackend
+from step_runtime.backends.tensorrt import LibraryOnGpu, TensorRTBackend
 from step_runtime.tracing.tracer import SILENT, Tracer
 
 from gpu_check.cuda_machine import CudaMachine
@@ -58,12 +58,14 @@ class LoopBench:
             StepError: CUDA fails.
         """
         return TensorRTBackend(
-            trt=SpinTensorRT(self.machine.launcher, self.most_cycles),
-            cuda=self.machine.cuda,
-            gpu=self.machine.gpu,
-            folder=self.folder,
-            manifest=self.manifest,
-            library="tensorrt",
+            LibraryOnGpu(
+                name="tensorrt",
+                trt=SpinTensorRT(self.machine.launcher, self.most_cycles),
+                cuda=self.machine.cuda,
+                gpu=self.machine.gpu,
+            ),
+            self.folder,
+            self.manifest,
             loop=loop,
             num_steps=self.manifest.num_steps,
             cuda_graph=cuda_graph,

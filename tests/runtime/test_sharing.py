@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from fake_gpu import GPU, FakeCuda, FakeTensorRT, add_fake_engines
 from step_runtime import Detector
-from step_runtime.backends.tensorrt import TensorRTBackend
+from step_runtime.backends.tensorrt import LibraryOnGpu, TensorRTBackend
 from step_runtime.tracing.tracer import SILENT
 
 from step import StepError
@@ -56,12 +56,9 @@ def _open(name, loop, lively_bundle, tmp_path, *, tracer=SILENT) -> Detector:
     cuda = FakeCuda()
     return Detector(
         TensorRTBackend(
-            trt=FakeTensorRT(cuda),
-            cuda=cuda,
-            gpu=GPU,
-            folder=bundle,
-            manifest=read_bundle(bundle),
-            library="tensorrt",
+            LibraryOnGpu(name="tensorrt", trt=FakeTensorRT(cuda), cuda=cuda, gpu=GPU),
+            bundle,
+            read_bundle(bundle),
             loop=loop,
             num_steps=3,
             tracer=tracer,

@@ -74,16 +74,30 @@ class _Call:
         return Detections(*self._backend.collect(self))
 
 
+@dataclass(frozen=True)
+class LibraryOnGpu:
+    """Where engines run.
+
+    Attributes:
+        name: of the library.
+        trt: its module.
+        cuda: the GPU's memory and streams.
+        gpu: the GPU.
+    """
+
+    name: Library
+    trt: Any
+    cuda: Cuda
+    gpu: Gpu
+
+
 class TensorRTBackend:
     """A bundle's engines on a GPU; `open` finds both. See `Backend` for the attributes.
 
     Args:
-        trt: the library of `library`.
-        cuda: the GPU's memory and streams.
-        gpu: the GPU.
+        place: the library whose engines are run, and the GPU.
         folder: the bundle.
         manifest: what `read_bundle` returned for it.
-        library: which engines.
         loop: the fused engine, or those of the step loop.
         num_steps: progressive steps to run; fewer than exported only in the step loop.
         cuda_graph: replay a recorded CUDA graph instead of launching kernel by kernel.
@@ -98,22 +112,20 @@ class TensorRTBackend:
 
     def __init__(
         self,
-        *,
-        trt: Any,
-        cuda: Cuda,
-        gpu: Gpu,
+        place: LibraryOnGpu,
         folder: Path,
         manifest: Manifest,
-        library: Library,
+        *,
         loop: Loop,
         num_steps: int,
         cuda_graph: bool = True,
         tracer: Tracer = SILENT,
     ) -> None:
+        cuda, library = place.cuda, place.name
         self._tracer = tracer
         self.name: str = library
         self.loop: Loop = loop
-        self._gpu = gpu
+        self._gpu = place.gpu
         self.config = manifest.config
         self._bundle = folder
         self._engine_set = manifest.engines[library]
@@ -126,12 +138,12 @@ class TensorRTBackend:
         with cuda.active(), contextlib.ExitStack() as stack:
             engines = load_engines(
                 stack,
-                trt=trt,
+                trt=place.trt,
                 folder=folder,
                 manifest=manifest,
                 library=library,
                 names=list(graphs_that_run(loop, num_steps)),
-                gpu=gpu,
+                gpu=place.gpu,
                 cuda_graph=cuda_graph,
             )
             self._loop = EngineLoop(
@@ -168,7 +180,8 @@ class TensorRTBackend:
         """Finds the GPU and the library, and checks that the engines are for both.
 
         Args:
-            folder, manifest, library, loop, num_steps, cuda_graph, tracer: see the class.
+            folder, manifest, loop, num_steps, cuda_graph, tracer: see the class.
+            library: which engines.
             device: "auto", "cuda" or "cuda:N".
 
         Raises:
@@ -183,12 +196,9 @@ class TensorRTBackend:
         trt = load_library(library)
         check_runnable(folder, manifest, library, version=trt.__version__, gpu=gpu)
         return cls(
-            trt=trt,
-            cuda=CudaRuntime(gpu.index),
-            gpu=gpu,
-            folder=folder,
-            manifest=manifest,
-            library=library,
+            LibraryOnGpu(name=library, trt=trt, cuda=CudaRuntime(gpu.index), gpu=gpu),
+            folder,
+            manifest,
             loop=loop,
             num_steps=num_steps,
             cuda_graph=cuda_graph,

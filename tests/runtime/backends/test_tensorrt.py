@@ -13,7 +13,7 @@ from fake_gpu import GPU, FakeContext, FakeCuda, FakeRuntimeConfig, FakeTensorRT
 from step_runtime import Detector
 from step_runtime.backends import gpus
 from step_runtime.backends.onnxruntime import OnnxRuntimeBackend
-from step_runtime.backends.tensorrt import TensorRTBackend
+from step_runtime.backends.tensorrt import LibraryOnGpu, TensorRTBackend
 
 from step import StepError
 from step.bundles.libraries import library_logger
@@ -44,12 +44,9 @@ def expected(lively_bundle, tiny_clips):
 def _open(bundle, cuda, *, library="tensorrt", loop="fused", num_steps=3, refuse_capture=False, cuda_graph=True):
     trt = FakeTensorRT(cuda, refuse_capture=refuse_capture)
     backend = TensorRTBackend(
-        trt=trt,
-        cuda=cuda,
-        gpu=GPU,
-        folder=bundle,
-        manifest=read_bundle(bundle),
-        library=library,
+        LibraryOnGpu(name=library, trt=trt, cuda=cuda, gpu=GPU),
+        bundle,
+        read_bundle(bundle),
         loop=loop,
         num_steps=num_steps,
         cuda_graph=cuda_graph,
@@ -453,12 +450,9 @@ def test_a_library_that_does_not_start(bundle):
 
     with pytest.raises(StepError, match=r"tensorrt 11\.4\.0\.106 cannot run here: no CUDA"):
         TensorRTBackend(
-            trt=Broken(FakeCuda()),
-            cuda=FakeCuda(),
-            gpu=GPU,
-            folder=bundle,
-            manifest=read_bundle(bundle),
-            library="tensorrt",
+            LibraryOnGpu(name="tensorrt", trt=Broken(FakeCuda()), cuda=FakeCuda(), gpu=GPU),
+            bundle,
+            read_bundle(bundle),
             loop="fused",
             num_steps=3,
         )

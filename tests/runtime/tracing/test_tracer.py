@@ -12,7 +12,7 @@ from fake_gpu import GPU, FakeCuda, FakeTensorRT, add_fake_engines
 from helpers import assert_one_error, run_command
 from step_runtime import Detector
 from step_runtime.backends.onnxruntime import OnnxRuntimeBackend
-from step_runtime.backends.tensorrt import TensorRTBackend
+from step_runtime.backends.tensorrt import LibraryOnGpu, TensorRTBackend
 from step_runtime.cli import main
 from step_runtime.tracing.tracer import SILENT, Recorder
 
@@ -134,12 +134,9 @@ def engine_bundle(lively_bundle, tmp_path_factory):
 
 def _open(bundle, cuda, tracer, *, library="tensorrt", loop="fused", cuda_graph=True):
     return TensorRTBackend(
-        trt=FakeTensorRT(cuda),
-        cuda=cuda,
-        gpu=GPU,
-        folder=bundle,
-        manifest=read_bundle(bundle),
-        library=library,
+        LibraryOnGpu(name=library, trt=FakeTensorRT(cuda), cuda=cuda, gpu=GPU),
+        bundle,
+        read_bundle(bundle),
         loop=loop,
         num_steps=3,
         cuda_graph=cuda_graph,
