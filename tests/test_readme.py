@@ -25,6 +25,7 @@ TEXT = "\n".join((ROOT / name).read_text() for name in ("README.md", "docs/usage
 SHORTER = {
     "-o toy-run": "-o toy-run --set optimizer.epochs=1 --set model.image_size_px=48 --set model.width=0.06",
     "--json bench.json": "--json bench.json --runs 1 --seconds 0 --backends onnxruntime,tensorrt",
+    "--json b.json": "--json b.json --runs 1 --seconds 0 --backends onnxruntime,tensorrt",
     "--rounds 2": "--rounds 1 --seconds 1",
     "--rounds 3": "--rounds 1 --backend onnxruntime",
     "--runs 100": "--runs 1",
