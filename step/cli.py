@@ -118,6 +118,15 @@ class OneLineGroup(click.Group):
         with _naming_options_of(self), _libraries_heard_by(ctx):
             return super().invoke(ctx)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """See `click.Group.resolve_command`; of an unknown one the nearest is named."""
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            raise click.UsageError(f"no such command {name!r}{did_you_mean(name, self.commands)}", ctx)
+        return super().resolve_command(ctx, args)
+
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """See `OneLineCommand.main`."""
         return _in_one_line(super().main, *args, **kwargs)
