@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from step.checkpoints.toy_model import find_bundle
 from step.errors import ArgumentError, StepError
@@ -40,12 +38,6 @@ def find_reporter() -> Reporter:
 def examples(*lines: str) -> str:
     """Returns the end of a command's help: examples, a line each, which click leaves as they are."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
-
-
-def progress_bar(console: Console) -> Progress:
-    """Gone when it is done."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True)
 
 
 def takes(options: Callable[..., Options]) -> Callable[[Callable[[Options], None]], Callable[..., None]]:
@@ -117,6 +109,15 @@ class OneLineGroup(click.Group):
         """See `OneLineCommand.invoke`; a subcommand has named its own options already."""
         with _naming_options_of(self), _libraries_heard_by(ctx):
             return super().invoke(ctx)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """See `click.Group.resolve_command`; of an unknown one the nearest is named."""
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            raise click.UsageError(f"no such command {name!r}{did_you_mean(name, self.commands)}", ctx)
+        return super().resolve_command(ctx, args)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """See `OneLineCommand.main`."""

@@ -42,7 +42,15 @@ class _RunByDefault(OneLineGroup):
         return super().parse_args(ctx, args)
 
 
-@click.group(cls=_RunByDefault)
+@click.group(
+    cls=_RunByDefault,
+    epilog=examples(
+        "step-bench toy",
+        "step-bench bundle --json bench.json --html bench.html",
+        "step-bench compare before.json after.json",
+        "step-bench roofline toy",
+    ),
+)
 def main() -> None:
     """Measures every configuration of running a model, in rounds: step-bench BUNDLE..., or step-bench toy."""
 

@@ -9,7 +9,7 @@ import click
 
 from step.bundles.manifest import read_bundle
 from step.checkpoints.toy_model import find_bundle
-from step.cli import OneLineCommand, find_reporter, takes
+from step.cli import Choice, OneLineCommand, examples, find_reporter, takes
 from step.errors import StepError
 from step.files.atomic import atomic_path, check_outputs
 from step_runtime.benchmark.roofline.known_gpus import known_gpu
@@ -55,7 +55,16 @@ class RooflineCommand:
             raise StepError("--precision is for --gpu; on a CPU graphs are computed in fp32")
 
 
-@click.command("roofline", cls=OneLineCommand, context_settings={"show_default": True})
+@click.command(
+    "roofline",
+    cls=OneLineCommand,
+    context_settings={"show_default": True},
+    epilog=examples(
+        "step-bench roofline toy",
+        "step-bench roofline bundle --backends openvino --threads 1 --plot roofline.png",
+        "step-bench roofline bundle --gpu A100 --precision fp16",
+    ),
+)
 @click.argument("bundle", type=_PATH, metavar="BUNDLE|toy")
 @click.option("--backends", default=",".join(STAGE_BACKENDS), metavar="NAME,...", help="To time the stages on.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all]")
@@ -65,7 +74,7 @@ class RooflineCommand:
 @click.option(
     "--gpu", metavar="NAME", help="The least times on this GPU, by its data sheet, or on the one that is here."
 )
-@click.option("--precision", type=click.Choice(["fp32", "tf32", "fp16"]), help="With --gpu.  [default: the bundle's]")
+@click.option("--precision", type=Choice(["fp32", "tf32", "fp16"]), help="With --gpu.  [default: the bundle's]")
 @click.option("--json", "json_file", type=_PATH, help="Write everything there.")
 @click.option("--plot", "plot_file", type=_PATH, help="Draw it there, as PNG, SVG or PDF.")
 @click.option("--markdown", "markdown_file", type=_PATH, help="Write the table there.")
