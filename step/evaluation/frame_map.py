@@ -135,7 +135,7 @@ def best_truth(truth: Boxes, detections: Boxes) -> tuple[NDArray[np.int64], NDAr
         starts = np.cumsum(count[rows]) - count[rows]
         within = np.arange(len(pair_of)) - np.repeat(starts, count[rows])
         candidate = order[first[pair_of] + within]
-        ious = box_iou(truth.boxes_xyxy[candidate], detections.boxes_xyxy[pair_of])
+        ious = paired_box_iou(truth.boxes_xyxy[candidate], detections.boxes_xyxy[pair_of])
         # By detection, then overlap, then later rows first: the last of each detection is its best and earliest.
         ranked = np.lexsort((-within, ious, pair_of))
         last = ranked[np.cumsum(count[rows]) - 1]
@@ -143,7 +143,7 @@ def best_truth(truth: Boxes, detections: Boxes) -> tuple[NDArray[np.int64], NDAr
     return best_row, best_iou
 
 
-def box_iou(first_xyxy: NDArray[np.float64], second_xyxy: NDArray[np.float64]) -> NDArray[np.float64]:
+def paired_box_iou(first_xyxy: NDArray[np.float64], second_xyxy: NDArray[np.float64]) -> NDArray[np.float64]:
     """Returns the IoU of pairs, [P, 4] and [P, 4] -> [P], without "+1". Boxes without area overlap nothing."""
     low = np.maximum(first_xyxy[:, :2], second_xyxy[:, :2])
     high = np.minimum(first_xyxy[:, 2:], second_xyxy[:, 2:])

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from step.errors import StepError
 from step.evaluation.box_table import BoxTable
-from step.evaluation.frame_map import area_under_envelope, box_iou
+from step.evaluation.frame_map import area_under_envelope, paired_box_iou
 
 _LARGEST_GAP_S = 1.0  # between neighbouring key frames of AVA; a longer one ends a tube
 _LEAST_LINK_IOU = 0.2
@@ -83,7 +83,7 @@ def tube_iou(first: Tube, second: Tube) -> float:
     if not len(common):
         return 0.0
     either = len(first.second) + len(second.second) - len(common)
-    return float(len(common) / either * box_iou(first.boxes_xyxy[one], second.boxes_xyxy[other]).mean())
+    return float(len(common) / either * paired_box_iou(first.boxes_xyxy[one], second.boxes_xyxy[other]).mean())
 
 
 def true_tubes(table: BoxTable) -> list[Tube]:
@@ -151,7 +151,7 @@ def _best_link(table: BoxTable, before: int, free: list[int]) -> int | None:
     """Finds the best-scored of the rows that overlap a box; None where none does."""
     if not free:
         return None
-    overlap = box_iou(np.broadcast_to(table.boxes_xyxy[before], (len(free), 4)), table.boxes_xyxy[free])
+    overlap = paired_box_iou(np.broadcast_to(table.boxes_xyxy[before], (len(free), 4)), table.boxes_xyxy[free])
     good = np.flatnonzero(overlap >= _LEAST_LINK_IOU)
     return free[good[0]] if len(good) else None
 

@@ -40,7 +40,7 @@ class ParityCommand:
     steps: str | None
     device: str
     tolerance: float | None
-    class_tolerance: float
+    class_tolerance: float | None
 
     def configurations(self, manifests: Sequence[Manifest]) -> list[Configuration]:
         """Returns what is compared, PyTorch first.
@@ -80,9 +80,17 @@ class ParityCommand:
     def tolerances(self) -> dict[Precision, MapTolerance]:
         """Returns the largest differences, by precision."""
         return {
-            precision: MapTolerance(default.mean if self.tolerance is None else self.tolerance, self.class_tolerance)
+            precision: MapTolerance(
+                default.mean if self.tolerance is None else self.tolerance,
+                default.per_class if self.class_tolerance is None else self.class_tolerance,
+            )
             for precision, default in DEFAULT_TOLERANCES.items()
         }
+
+
+def _defaults(name: str) -> str:
+    """Words the default tolerances of all precisions."""
+    return ", ".join(f"{getattr(default, name):g} for {precision}" for precision, default in DEFAULT_TOLERANCES.items())
 
 
 @click.command(
@@ -104,8 +112,10 @@ class ParityCommand:
 @click.option("--precisions", metavar="NAME,...", help="Of the bundles.  [default: all that they have]")
 @click.option("--steps", metavar="N,...", help="Progressive steps to score after.  [default: each]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--tolerance", type=float, help="Of the mAP.  [default: 0.001 for fp32, 0.005 for fp16]")
-@click.option("--class-tolerance", type=float, default=0.02, show_default=True, help="Of a class's average precision.")
+@click.option("--tolerance", type=float, help=f"Of the mAP.  [default: {_defaults('mean')}]")
+@click.option(
+    "--class-tolerance", type=float, help=f"Of a class's average precision.  [default: {_defaults('per_class')}]"
+)
 @takes(ParityCommand)
 def parity(command: ParityCommand) -> None:
     """Compares the mAP of BUNDLEs, in every configuration, with PyTorch's; exit code 1 beyond the tolerance."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers import shared_path
 
-from step.evaluation.frame_map import Boxes, area_under_envelope, best_truth, box_iou, frame_ap, mean_ap
+from step.evaluation.frame_map import Boxes, area_under_envelope, best_truth, paired_box_iou, frame_ap, mean_ap
 from step.evaluation.scoring import ScoringOptions, score_files
 
 
@@ -89,8 +89,8 @@ def test_perfect_results():
 
 def test_iou_of_boxes_without_area():
     point = np.array([[0.5, 0.5, 0.5, 0.5]])
-    assert box_iou(point, point) == 0
-    assert box_iou(point, np.array([[0.0, 0.0, 1.0, 1.0]])) == 0
+    assert paired_box_iou(point, point) == 0
+    assert paired_box_iou(point, np.array([[0.0, 0.0, 1.0, 1.0]])) == 0
 
 
 def test_envelope():
