@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers import shared_path
 
-from step.evaluation.frame_map import Boxes, area_under_envelope, best_truth, paired_box_iou, frame_ap, mean_ap
+from step.evaluation.frame_map import Boxes, area_under_envelope, best_truth, frame_ap, mean_ap, paired_box_iou
 from step.evaluation.scoring import ScoringOptions, score_files
 
 
