@@ -34,7 +34,7 @@ class Progress:
         self.done = 0.0
         self.status = ""
         self._clock = clock
-        self._began_s = clock()
+        self._began_s = self._part_began_s = clock()
         self._turn = threading.Lock()
 
     def update(
@@ -50,14 +50,14 @@ class Progress:
         Args:
             done: from the start; None leaves it as it is.
             total: None leaves it as it is.
-            description: of what is done now, another one begins other work; None leaves it as it is.
+            description: of what is done now; another one begins a part with a rate of its own. None leaves it as it is.
             status: words behind the numbers, such as "loss 0.123"; None leaves them as they are.
         """
         with self._turn:
             self.done = self.done if done is None else done
             self.total = self.total if total is None else total
             if description is not None and description != self.description:
-                self.description, self._began_s = description, self._clock()
+                self.description, self._part_began_s = description, self._clock()
             self.status = self.status if status is None else status
 
     def advance(self, count: float = 1) -> None:
@@ -71,9 +71,9 @@ class Progress:
 
     def last_line(self) -> str:
         """Returns for example "decoding clips: 480 clips in 0:39, 12.3 clips/s"."""
-        spent_s = self._clock() - self._began_s
         if not self.done:
-            return self._described([f"ended after {shown_time(spent_s)}"])
+            return self._described([f"ended after {shown_time(self._clock() - self._began_s)}"])
+        spent_s = self._clock() - self._part_began_s
         ended = f"{_amount(self.done)}{self._unit} in {shown_time(spent_s)}"
         return self._described([ended, *self._rate(spent_s), *filter(None, [self.status])])
 
@@ -92,7 +92,7 @@ class Progress:
         return f"{self.description}: {', '.join(words)}"
 
     def _words(self) -> list[str]:
-        spent_s = self._clock() - self._began_s
+        spent_s = self._clock() - self._part_began_s
         words = []
         if self.total is not None:
             words.append(f"{_amount(self.done)} of {_amount(self.total)}{self._unit}")
@@ -102,7 +102,7 @@ class Progress:
         if self.total is not None and self.done:
             words.append(f"{shown_time(max(self.total - self.done, 0) * spent_s / self.done)} left")
         else:
-            words.append(f"{shown_time(spent_s)} so far")
+            words.append(f"{shown_time(self._clock() - self._began_s)} so far")
         return [*words, *filter(None, [self.status])]
 
     def _rate(self, spent_s: float) -> list[str]:

@@ -141,7 +141,12 @@ def test_words_of_progress():
     assert progress.line() == "decoding: 20 of 7220, 2/s, 1:00:00 left, loss 0.5"
     progress.advance(0.5)
     assert progress.last_line() == "decoding: 20.5 in 0:10, 2.05/s, loss 0.5"
-    assert Progress("exporting", clock=clock).last_line() == "exporting: ended after 0:00"
+    phases = Progress("loading", clock=clock)
+    clock.now_s += 3
+    phases.update(description="exporting")
+    clock.now_s += 4
+    assert phases.line() == "exporting: 0:07 so far"
+    assert phases.last_line() == "exporting: ended after 0:07"
     progress.update(description="evaluating")
     assert progress.last_line() == "evaluating: 20.5 in 0:00, loss 0.5"
     fast = Progress("reading", 1000, "rows", clock=clock)

@@ -12,6 +12,7 @@ import click
 
 from step.bundles.graph_spec import FUSED
 from step.bundles.manifest import Manifest, ParityRow, read_bundle
+from step.checkpoints.toy_model import find_bundle
 from step.cli import BundlePath, OneLineCommand, examples, find_reporter, takes
 from step.errors import StepError
 from step.parity.compare import ComparedModel, NamedClip, compare
@@ -57,6 +58,7 @@ class VerifyCommand:
     cls=OneLineCommand,
     context_settings={"show_default": True},
     epilog=examples(
+        "step-verify toy --checkpoint toy",
         "step-verify build/bundle --checkpoint model.pth --clips videos",
         "step-verify build/bundle --backends onnxruntime,openvino --json compared.json",
         "step-verify build/fp16 --bisect --bound 0.02",
@@ -89,7 +91,7 @@ def main(command: VerifyCommand) -> None:
     """
     command.check()
     reporter = find_reporter()
-    bundle = command.bundle
+    bundle = find_bundle(command.bundle)
     manifest = read_bundle(bundle)
     names = _backend_names(command.backends, manifest, command.checkpoint)
     graphs = _graphs_to_search(command.graph, manifest, bundle)

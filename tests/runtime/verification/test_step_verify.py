@@ -21,6 +21,15 @@ from step.parity.check import ParityCheck
 LOOP = ["backbone", "step1", "step2", "step3", "detect"]
 
 
+def test_the_packaged_model(tmp_path, monkeypatch, capsys):
+    """As bundle and as checkpoint, also where a folder has its name; it has the fused graph alone."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "toy").mkdir()
+    code, printed, error = run_command(step_verify, capsys, "toy", "--checkpoint", "toy", "--max-clips", "1")
+    assert code == 0, printed + error
+    assert "fused" in printed
+
+
 def test_every_graph_against_torch_on_real_clips(tiny_bundle, tiny_checkpoint, make_video, tmp_path, capsys):
     report = tmp_path / "out" / "report.json"
     words = ["--checkpoint", tiny_checkpoint, "--clips", make_video("one.mp4"), "--max-clips", "1", "--json", report]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from step.bundles.graph_spec import Precision
 from step.bundles.manifest import Manifest
+from step.checkpoints.toy_model import find_checkpoint
 from step.errors import ArgumentError, StepError
 from step.files.atomic import sha256
 from step.parity.runner import GraphRunner
@@ -55,7 +56,7 @@ def _torch_runner(checkpoint: Path | None, manifest: Manifest, device: str) -> G
     if checkpoint is None:
         raise ArgumentError("`backends` torch runs the checkpoint itself; give `checkpoint` model.pth")
     detector = load_checkpoint(checkpoint)
-    if sha256(checkpoint) != manifest.source.sha256:
+    if sha256(find_checkpoint(checkpoint)) != manifest.source.sha256:
         raise StepError(
             f"{checkpoint}: not what the bundle was exported from ({manifest.source.file}, "
             f"sha256 {manifest.source.sha256[:12]}...); give that checkpoint"
