@@ -391,7 +391,7 @@ def test_live_overlay(make_video, tiny_bundle, tmp_path, monkeypatch):
 
 def test_interrupt_while_the_rest_is_drawn(make_video, tiny_bundle, tmp_path):
     """After the last key frame only the overlay is unfinished; what is done is kept then too."""
-    video, out = make_video(frames=2500, size=(640, 480)), tmp_path / "out"
+    video, out = make_video(frames=1200, size=(640, 480)), tmp_path / "out"
     words = [str(STEP_RUN), str(video), "--model", str(tiny_bundle), "--out", str(out), "--every", "1000"]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     wait_while_running(process, lambda: _written(out, "overlay.mp4") > 100_000)

@@ -98,7 +98,7 @@ def test_step_loop_never_copies_to_the_host_between_graphs(tiny_bundle, tiny_cli
     read: list[tuple[int, ...]] = []
     original = ort.OrtValue.numpy
     monkeypatch.setattr(ort.OrtValue, "numpy", lambda self: read.append(tuple(self.shape())) or original(self))
-    with Detector.open(tiny_bundle, loop="steps", device="cpu") as detector:
+    with Detector.open(tiny_bundle, "onnxruntime", loop="steps", device="cpu") as detector:
         detector.detect(tiny_clips)
         assert len(read) == 6
         buffers = detector.backend._buffers[2]
@@ -258,7 +258,7 @@ def test_every_step_in_one_pass(backend, tiny_bundle, tiny_checkpoint, tiny_clip
 
 
 def test_the_fused_graph_gives_the_last_step_only(tiny_bundle, tiny_clips):
-    with Detector.open(tiny_bundle, loop="fused", device="cpu") as detector:
+    with Detector.open(tiny_bundle, "onnxruntime", loop="fused", device="cpu") as detector:
         assert not detector.gives_every_step
         with pytest.raises(StepError, match="the fused loop of onnxruntime gives the last step only"):
             detector.detect_every_step(tiny_clips[:1])

@@ -252,7 +252,7 @@ def test_key_frames_off_the_grid_are_refused_before_a_model_is_looked_for(tmp_pa
 
 def test_a_bundle_of_the_fused_graph_alone(tiny_bundle, make_video):
     with (
-        Detector.open(tiny_bundle, loop="fused", device="cpu") as detector,
+        Detector.open(tiny_bundle, "onnxruntime", loop="fused", device="cpu") as detector,
         pytest.raises(StepError, match="with the fused loop of onnxruntime; it needs `loop` steps"),
     ):
         list(detector.run(make_video(), every_s=THIRD, reuse_backbone=True))

@@ -196,7 +196,8 @@ def test_everything_is_freed_where_timing_fails(engine_bundle, tiny_clips):
 @pytest.fixture
 def step_run(capsys, tmp_path, tiny_bundle):
     def run(video, *words, model=tiny_bundle):
-        common = (video, "--model", model, "--out", tmp_path / "out", "--device", "cpu")
+        backend = () if model.is_file() else ("--backend", "onnxruntime")
+        common = (video, "--model", model, "--out", tmp_path / "out", "--device", "cpu", "--overwrite", *backend)
         return run_command(main, capsys, *common, "--trace", tmp_path / "trace.json", *words)
 
     return run

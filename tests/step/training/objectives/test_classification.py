@@ -100,7 +100,7 @@ def test_a_run_and_a_detector_that_begins_from_it(tmp_path, capsys):
     words = [tmp_path / "c.yaml", "--accelerator", "cpu", "--devices", "1", "-o"]
     code, printed, error = run_command(main, capsys, "classify", *words, tmp_path / "run")
     assert code == 0, error
-    assert "frame-mAP@0.5: step 1" in printed
+    assert "last: epoch 2, frame-mAP@0.5 step 1 " in printed
     rows = list(csv.reader((tmp_path / "run" / "results" / "results_step1.csv").read_text().splitlines()))
     truth = list(csv.reader((tmp_path / "toy" / "val.csv").read_text().splitlines()))
     assert len(rows) == 7 * len({tuple(row[:6]) for row in truth})
