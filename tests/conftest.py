@@ -1,8 +1,6 @@
 """Fixtures shared by all tests: tiny and full-size models, bundles, synthetic videos, the reference material."""
 
 import csv
-import os
-import re
 import shutil
 import signal
 import sys
@@ -74,15 +72,6 @@ _LONG_FILES = frozenset(
 def pytest_configure() -> None:
     """Tests press Ctrl-C; a shell that started us in the background has us and our children ignore it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    _keep_to_one_cpu()
-
-
-def _keep_to_one_cpu() -> None:
-    """Each process of a run has a CPU of its own: libraries start a thread for each CPU, which would wait spinning."""
-    worker = re.fullmatch(r"gw(\d+)", os.environ.get("PYTEST_XDIST_WORKER", ""))
-    if worker is not None and hasattr(os, "sched_setaffinity"):
-        cpus = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cpus[int(worker[1]) % len(cpus)]})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -216,7 +216,7 @@ def _stages(path):
 
 
 def test_step_run_traces_every_thread(step_run, make_video, tmp_path):
-    code, _, error = step_run(make_video(frames=50), "--every", "0.5", "--loop", "steps")
+    code, printed, error = step_run(make_video(frames=50), "--every", "0.5", "--loop", "steps")
     assert code == 0, error
     clips = len((tmp_path / "out" / "detections.jsonl").read_text().splitlines())
     stages = _stages(tmp_path / "trace.json")
@@ -232,7 +232,7 @@ def test_step_run_traces_every_thread(step_run, make_video, tmp_path):
     assert stages["writer", "encode"] == 51  # the last for what the encoder held back
     assert stages["writer", "tables"] == clips
     for said in ("step3", "encode", "busy: reader", "overlap: more than one", "bound by: ", "trace: "):
-        assert said in error
+        assert said in printed
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
