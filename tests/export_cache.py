@@ -15,6 +15,7 @@ from torch import nn
 
 from step import StepConfig
 from step.bundles.graph_spec import GraphSpec
+from step.models.graphs import BackboneGraph, StepGraph
 
 ExportGraph = Callable[..., onnx.ModelProto]
 _PLAIN = (bool, int, float, str, tuple, type(None))
@@ -22,14 +23,30 @@ _PLAIN = (bool, int, float, str, tuple, type(None))
 
 def graph_key(module: nn.Module, spec: GraphSpec, *, config: StepConfig, opset: int) -> str:
     """What a graph is known by."""
-    digest = hashlib.sha256(repr((spec, sorted(config.to_dict().items()), opset, module)).encode())
-    for name, part in module.named_modules():
-        plain = {key: value for key, value in vars(part).items() if isinstance(value, _PLAIN)}
-        digest.update(repr((name, type(part).__qualname__, sorted(plain.items()))).encode())
-    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-        digest.update(repr((name, tensor.dtype, tuple(tensor.shape))).encode())
-        digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    # A backbone is the same whatever the steps behind it do; they have their configuration in their operators' bodies.
+    of_steps = None if isinstance(module, BackboneGraph) else sorted(config.to_dict().items())
+    digest = hashlib.sha256(repr((type(module).__qualname__, spec, of_steps, opset)).encode())
+    for prefix, read in _parts(module).items():
+        digest.update(repr((prefix, read)).encode())
+        for name, part in read.named_modules():
+            plain = {key: value for key, value in vars(part).items() if isinstance(value, _PLAIN)}
+            digest.update(repr((name, type(part).__qualname__, sorted(plain.items()))).encode())
+        for name, tensor in (*read.named_parameters(), *read.named_buffers()):
+            digest.update(repr((name, tensor.dtype, tuple(tensor.shape))).encode())
+            digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _parts(module: nn.Module) -> dict[str, nn.Module]:
+    """The modules that a graph reads, by name: of the detector, a backbone or one step's head."""
+    if isinstance(module, BackboneGraph):
+        detector = module.detector
+        return {f"backbone, {detector.dtype}": detector.backbone} | (
+            {} if detector.context is None else {"context": detector.context}
+        )
+    if isinstance(module, StepGraph):
+        return {f"heads.{module.step}, last: {module.is_last}": module.detector.heads[module.step]}
+    return {"": module}
 
 
 def kept(export_graph: ExportGraph, folder: Path) -> ExportGraph:

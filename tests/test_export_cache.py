@@ -7,7 +7,7 @@ import torch
 from export_cache import graph_key, kept
 from helpers import ONE_STEP, make_detector
 
-from step.bundles.graph_spec import FUSED, ExportOptions, graph_specs
+from step.bundles.graph_spec import BACKBONE, FUSED, ExportOptions, graph_specs
 from step.models.graphs import graph_modules
 
 OPTIONS = ExportOptions(precision="fp32", num_steps=1, batch=None, max_detections=300)
@@ -36,6 +36,30 @@ def test_what_a_graph_depends_on():
     keys.append(_key(detector))
     assert len(set(keys)) == len(keys)
     assert _key(make_detector(ONE_STEP)) == keys[0]
+
+
+def test_a_backbone_is_the_same_before_other_steps():
+    """And not before other clips, or with another weight."""
+
+    def key(config, name=BACKBONE, changed=None):
+        detector = make_detector(config)
+        if changed is not None:
+            with torch.no_grad():
+                next(iter(getattr(detector, changed).parameters())).view(-1)[0] += 1e-6
+        modules = graph_modules(detector, OPTIONS, score_threshold=0.01, nms_iou=0.4)
+        return graph_key(modules[name], graph_specs(config, OPTIONS)[name], config=config, opset=18)
+
+    assert key(ONE_STEP) == key(ONE_STEP, changed="heads") == key(replace(ONE_STEP, chunks=(1, 3)))
+    keys = [
+        key(ONE_STEP),
+        key(ONE_STEP, changed="backbone"),
+        key(ONE_STEP, changed="context"),
+        key(replace(ONE_STEP, image_size_px=64)),
+        key(replace(ONE_STEP, context=False)),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert key(ONE_STEP, "step1") != key(ONE_STEP, "step1", changed="heads")
+    assert key(ONE_STEP, "step1") != key(replace(ONE_STEP, pool_mode="pool"), "step1")
 
 
 def test_each_graph_is_exported_once(tmp_path):
