@@ -77,7 +77,7 @@ class Progress:
         ended = f"{_amount(self.done)}{self._unit} in {shown_time(spent_s)}"
         return self._described([ended, *self._rate(spent_s), *filter(None, [self.status])])
 
-    def picture(self) -> RenderableType:
+    def renderable(self) -> RenderableType:
         """Returns a bar with the same words."""
         row = Table.grid(padding=(0, 1))
         bar = ProgressBar(total=self.total, completed=self.done, width=_BAR_WIDTH, pulse=self.total is None)

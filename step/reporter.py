@@ -27,7 +27,7 @@ _FOR_PROGRAMMERS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning
 class Display(Protocol):
     """Shows how far some work is."""
 
-    def picture(self) -> RenderableType:
+    def renderable(self) -> RenderableType:
         """Returns what stands on a terminal, drawn again several times a second."""
 
     def line(self) -> str:
@@ -62,12 +62,12 @@ class Reporter:
 
     @property
     def on_terminal(self) -> bool:
-        """Whether somebody watches: progress is a picture then, else lines."""
+        """Whether somebody watches: progress is a bar then, else lines."""
         return self._console.is_terminal and not self._console.is_dumb_terminal
 
     def result(self, what: RenderableType) -> None:
         """Prints what the command was called for, on standard output; text is neither wrapped nor marked up."""
-        # Beside a picture on the same terminal, only the console that draws it prints above it.
+        # Beside a bar on the same terminal, only the console that draws it prints above it.
         console = self._console if self._live is not None and sys.stdout.isatty() else make_console()
         if isinstance(what, str):
             console.print(what, soft_wrap=True, highlight=False, markup=False)
@@ -117,22 +117,22 @@ class Reporter:
         if self.verbosity == "quiet":
             yield
         elif self.on_terminal:
-            with self._pictured(display):
+            with self._as_bar(display):
                 yield
         else:
             with self._in_lines(display):
                 yield
 
     @contextlib.contextmanager
-    def _pictured(self, display: Display) -> Iterator[None]:
+    def _as_bar(self, display: Display) -> Iterator[None]:
         self._displays.append(display)
         if self._live is None:
             self._live = Live(
                 console=self._console,
                 transient=True,
                 refresh_per_second=_REFRESHES_PER_S,
-                redirect_stdout=sys.stdout.isatty(),  # else results would go where the picture is
-                get_renderable=lambda: Group(*(each.picture() for each in list(self._displays))),
+                redirect_stdout=sys.stdout.isatty(),  # else results would go where the bar is
+                get_renderable=lambda: Group(*(each.renderable() for each in list(self._displays))),
             )
             self._live.start()
         self._live.refresh()

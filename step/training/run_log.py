@@ -137,7 +137,7 @@ class RunLog:
         """Returns the same of a run that has ended."""
         return self.line()
 
-    def picture(self) -> Group:
+    def renderable(self) -> Group:
         """Makes the live table: how far the run is, and each step's mean losses of the last updates and latest mAP."""
         table = Table(box=box.SIMPLE_HEAD)
         for column in ("step", *StepLosses._fields, "mAP"):

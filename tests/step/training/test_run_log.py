@@ -15,7 +15,7 @@ def shown(tmp_path):
 
     def text():
         with console.capture() as capture:
-            console.print(log.picture())
+            console.print(log.renderable())
         return capture.get()
 
     return log, text
