@@ -80,7 +80,6 @@ def make_detector(config: StepConfig, seed: int = 0) -> StepDetector:
         for name, parameter in detector.named_parameters():
             if "_reg" in name:
                 parameter.mul_(0.2)
-        torch.manual_seed(seed)  # models of one backbone with other heads have the same one: it is exported once
         for name, value in detector.named_buffers():
             if name.endswith("running_mean"):
                 value.normal_(0, 0.1)

@@ -94,7 +94,7 @@ def _call_from_threads(detector: Detector, clips: np.ndarray, *, threads: int, c
 @pytest.mark.parametrize("name", BACKENDS)
 def test_threads_share_a_detector(name, loop, lively_bundle, tiny_clips, tmp_path):
     with _open(name, loop, lively_bundle, tmp_path) as detector:
-        assert _call_from_threads(detector, tiny_clips, threads=4, calls=2 if name == "tensorrt" else 6) == []
+        assert _call_from_threads(detector, tiny_clips, threads=4, calls=2 if name == "tensorrt" else 3) == []
 
 
 @pytest.mark.slow
