@@ -14,10 +14,9 @@ GPU_CHECK_ARGS ?=
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py --out build/demo
 
-# One thread each: processes with two would wait for each other. One process more than two CPUs: tests of commands wait
-# for processes of their own.
+# One thread each: two processes with two would wait for each other.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=10
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10
 
 # For everyday work: what neither exports nor trains.
 test-fast: $(STAMP)

@@ -43,7 +43,7 @@ class Reporter:
     Args:
         verbosity: "quiet" leaves errors and results, "verbose" adds details.
         console: where all but results go. None takes standard error as it is when something is said.
-        line_every_s: seconds between lines of progress in a log.
+        line_every_s: seconds between lines of progress in a log; None takes `LINE_EVERY_S`.
     """
 
     def __init__(
@@ -51,11 +51,11 @@ class Reporter:
         verbosity: Verbosity = "normal",
         *,
         console: Console | None = None,
-        line_every_s: float = LINE_EVERY_S,
+        line_every_s: float | None = None,
     ) -> None:
         self.verbosity = verbosity
         self._console = make_console(stderr=True) if console is None else console
-        self._line_every_s = line_every_s
+        self._line_every_s = LINE_EVERY_S if line_every_s is None else line_every_s
         self._warned: set[str] = set()
         self._displays: list[Display] = []
         self._live: Live | None = None

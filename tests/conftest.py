@@ -21,7 +21,7 @@ from step_export.bundle_writer import ExportSettings, export_bundle
 from step_runtime import Detector
 from torch import nn
 
-from step import StepDetector, save_checkpoint
+from step import StepDetector, reporter, save_checkpoint
 from step.checkpoints.toy_model import BUNDLE
 from step.data.dataset_folder import DatasetFolder
 from step.data.extract import extract
@@ -131,6 +131,14 @@ def golden_bundles(golden_checkpoint: Path, tmp_path_factory: pytest.TempPathFac
     for precision in ("fp32", "fp16"):
         export_bundle(golden_checkpoint, folder / precision, ExportSettings(precision=precision, verify=False))
     return {precision: folder / precision for precision in ("fp32", "fp16")}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_lines_of_progress() -> Iterator[None]:
+    """However slow the machine, commands in this process say what they say on a fast one."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(reporter, "LINE_EVERY_S", 3600.0)
+        yield
 
 
 MakeOnce = Callable[[str, Callable[[Path], None]], Path]
