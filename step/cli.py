@@ -16,9 +16,22 @@ from step.errors import ArgumentError, StepError
 from step.memory import is_memory_shortage
 from step.nearest import did_you_mean
 from step.reporter import Reporter, Verbosity, libraries_heard
+from step.revision import project_version
 
 Options = TypeVar("Options")
 _MOST_SAID = 200
+_EXTRAS = {
+    "torch": "export",
+    "onnx": "export",
+    "onnxscript": "export",
+    "torchvision": "train",
+    "lightning": "train",
+    "lightning_fabric": "train",
+    "yaml": "train",
+    "openvino": "openvino",
+    "matplotlib": "eval",
+}
+"""What the base install lacks, and the extra that has it."""
 _UNITS = ("_s", "_mb", "_fps")  # of arguments; options go without
 _REPORTER = "step.reporter"  # in the meta of click's contexts, which a command and its subcommand share
 _RUN_ERROR, _USAGE_ERROR, _INTERRUPTED = 1, 2, 130  # exit codes
@@ -86,7 +99,8 @@ class OneLineCommand(click.Command):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.params += _verbosity_options()
+        self.params += _common_options()
+        self.context_settings.setdefault("help_option_names", ["-h", "--help"])
 
     def invoke(self, ctx: click.Context) -> Any:
         """See `click.Command.invoke`."""
@@ -103,7 +117,8 @@ class OneLineGroup(click.Group):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.params += _verbosity_options()
+        self.params += _common_options()
+        self.context_settings.setdefault("help_option_names", ["-h", "--help"])
 
     def invoke(self, ctx: click.Context) -> Any:
         """See `OneLineCommand.invoke`; a subcommand has named its own options already."""
@@ -124,9 +139,17 @@ class OneLineGroup(click.Group):
         return _in_one_line(super().main, *args, **kwargs)
 
 
-def _verbosity_options() -> list[click.Parameter]:
-    """Returns -v and -q, which no command has to declare; they are kept in the context."""
+def _common_options() -> list[click.Parameter]:
+    """Returns --version, and -v and -q, which are kept in the context; no command has to declare them."""
     return [
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_print_version,
+            help="Print the version.",
+        ),
         click.Option(
             ["-v", "--verbose"],
             is_flag=True,
@@ -142,6 +165,12 @@ def _verbosity_options() -> list[click.Parameter]:
             help="Say nothing but results and errors.",
         ),
     ]
+
+
+def _print_version(context: click.Context, _parameter: click.Parameter, given: bool) -> None:
+    if given:
+        click.echo(f"step-trt {project_version()}")
+        context.exit()
 
 
 def _set_verbosity(verbosity: Verbosity) -> Callable[[click.Context, click.Parameter, bool], None]:
@@ -201,6 +230,11 @@ def _in_one_line(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     except click.Abort:
         print_error("interrupted")
         sys.exit(_INTERRUPTED)
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get(str(error.name).partition(".")[0])
+        if extra is None:
+            raise
+        print_error(f"this needs {error.name}, which is not installed; pip install 'step-trt[{extra}]'")
     except (MemoryError, RuntimeError, OSError, ImportError, SystemError) as error:
         if not is_memory_shortage(error):
             raise

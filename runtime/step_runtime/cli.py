@@ -7,7 +7,7 @@ from typing import cast
 
 import click
 
-from step.checkpoints.toy_model import NAME, WHAT_IT_KNOWS, is_packaged
+from step.checkpoints.toy_model import BUNDLE, NAME, WHAT_IT_KNOWS, is_packaged
 from step.cli import Choice, OneLineCommand, examples, find_reporter, print_error, takes
 from step.errors import ArgumentError, StepError
 from step.reporter import Reporter
@@ -97,8 +97,8 @@ from step_runtime.tracing.tracer import SILENT, Recorder
 def main(command: RunCommand) -> None:
     """Detects people and their actions in each SOURCE: a video, a folder of videos or of frames, a camera index, a URL.
 
-    Writes detections.jsonl (people and actions), detections.csv (AVA result format), overlay.mp4 and run.json (whether
-    the run is finished); those of a live source grow while it runs.
+    Writes overlay.mp4, detections.jsonl and people.csv (people and actions; people.parquet too), detections.csv (AVA
+    result format) and run.json (whether the run is finished); those of a live source grow while it runs.
     """
     reporter = find_reporter()
     command.check()
@@ -141,7 +141,7 @@ def _say_what_runs(detector: Detector, skipped: dict[str, str], reporter: Report
     if skipped:
         reporter.note(f"{_what_ran(detector)}; not here: {', '.join(skipped)} (step-run -v and step-doctor say why)")
     for name, reason in skipped.items():
-        reporter.detail(f"{name} skipped: {reason}")
+        reporter.detail(f"{name} skipped: {reason.replace(str(BUNDLE), NAME)}")
 
 
 def _run_sources(

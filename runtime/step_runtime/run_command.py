@@ -14,7 +14,7 @@ from step.errors import StepError
 from step.files.atomic import check_writable
 from step.reporter import Reporter
 from step_runtime.clips.feature_windows import groups_between_keys
-from step_runtime.outputs.run_source import RunOptions, check_free
+from step_runtime.outputs.run_source import RunOptions, check_free, check_place
 from step_runtime.sources.live import LiveOptions
 from step_runtime.sources.open import expand, find_sources, source_names
 
@@ -103,6 +103,11 @@ class RunCommand:
         """The model, which --demo has one of."""
         return self.model or Path(NAME)
 
+    @property
+    def may_overwrite(self) -> bool:
+        """Whether an earlier run may be replaced, as the demo's own may."""
+        return self.overwrite or (self.demo and self.out is None)
+
     def find(self, reporter: Reporter) -> list[RunPlace]:
         """Finds every source, and where its results go.
 
@@ -127,8 +132,9 @@ class RunCommand:
         else:
             folder = root / source_names(given)[0] if self.out is None and len(given) == 1 else root
             places = [RunPlace(location, name, folder / name) for location, name in zip(locations, names, strict=True)]
-        if not self.overwrite:
-            for place in places:
+        for place in places:
+            check_place(place.folder)
+            if not self.may_overwrite:
                 check_free(place.folder)
         return places
 
@@ -144,6 +150,6 @@ class RunCommand:
             score_threshold=self.score_threshold,
             overlay=self.overlay,
             reuse_backbone=self.reuse_backbone,
-            overwrite=self.overwrite,
+            overwrite=self.may_overwrite,
             live=LiveOptions(stall_timeout_s=self.stall_timeout, reconnect=self.reconnect, say=reporter.note),
         )

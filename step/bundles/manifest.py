@@ -27,6 +27,7 @@ from step.errors import StepError
 from step.files.atomic import atomic_path, sha256
 from step.files.json_files import read_json
 from step.files.scratch import is_scratch_name, recover
+from step.nearest import did_you_mean
 from step.shown import quoted
 
 SCHEMA_VERSION = 2
@@ -228,6 +229,9 @@ def _state(folder: Path) -> tuple[int, int] | None:
 
 def _read(folder: Path) -> Manifest:
     path = folder / MANIFEST
+    if not folder.exists():
+        near = did_you_mean(str(folder), ("toy", *(str(each.parent) for each in folder.parent.glob(f"*/{MANIFEST}"))))
+        raise StepError(f"{folder}: no such bundle{near or f'; make one with: step-export model.pth -o {folder}'}")
     if not path.is_file():
         raise StepError(f"{folder}: not a bundle (no {MANIFEST}); make one with: step-export model.pth -o {folder}")
     try:

@@ -85,7 +85,7 @@ def check_packages() -> None:
         StepError: a package is missing.
     """
     if importlib.util.find_spec("jinja2") is None:
-        raise StepError("--html needs jinja2; install it with: pip install 'step-trt[eval]'")
+        raise StepError("--html needs jinja2; install it with: pip install jinja2")
 
 
 def format_date(date: datetime) -> str:

@@ -127,9 +127,7 @@ def test_results_replace_older_ones_only_when_asked_to(make_video, tiny_bundle, 
     (out / "detections.csv").write_text("old")
     (out / "overlay.mp4").write_text("yesterday's")
     words = (make_video(), "--model", tiny_bundle, "--no-overlay", "--out", out)
-    assert_one_line(
-        step_run(*words), f"{out}: holds the results of a run already (detections.csv, overlay.mp4); replace"
-    )
+    assert_one_line(step_run(*words), f"{out}: holds the results of a run already; replace")
     assert names(out) == ["detections.csv", "notes.txt", "overlay.mp4"]
     assert step_run(*words, "--overwrite").returncode == 0
     assert names(out) == sorted({*RESULTS, "notes.txt"} - {"overlay.mp4"})
@@ -146,6 +144,9 @@ def test_demo(tmp_path, monkeypatch, capsys):
     assert re.search(r"^people: up to \d at a time, at \d of \d key frames$", printed, re.MULTILINE)
     assert all(line["boxes"] for line in key_frames(tmp_path / "runs" / "demo"))
     assert WHAT_IT_KNOWS not in error
+    code, _, error = run_command(main, capsys, "--demo", "--backend", "onnxruntime", "--no-overlay")
+    assert code == 0, error  # its own folder may be replaced
+    assert "overlay.mp4" not in names(tmp_path / "runs" / "demo")
 
 
 def test_toy_says_what_it_knows(make_video, tmp_path, capsys):
@@ -292,8 +293,10 @@ def test_bad_sources(tiny_bundle, tmp_path):
 
 def test_unwritable_output(make_video, tiny_bundle, tmp_path):
     (tmp_path / "file").write_text("")
-    done = step_run(make_video(), "--model", tiny_bundle, "--out", tmp_path / "file" / "out")
-    assert_one_line(done, "cannot write", "a file is in the way")
+    """It is refused before the model is loaded."""
+    done = step_run(make_video(), "--model", "nowhere", "--out", tmp_path / "file" / "out")
+    assert_one_line(done, f"{tmp_path}/file/out: {tmp_path}/file is a file; name a folder with --out")
+    assert (tmp_path / "file").read_text() == ""
 
 
 @pytest.mark.parametrize("limit", [100, 20_000])

@@ -7,10 +7,12 @@ import warnings
 
 import click
 import pytest
-from helpers import run_command
+from helpers import assert_one_error, run_command
+from step_runtime.cli import main as step_run
 
 from step.cli import Choice, OneLineCommand, OneLineGroup, examples, find_reporter
 from step.errors import ArgumentError
+from step.revision import project_version
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="other signals")
 
@@ -137,3 +139,26 @@ def test_examples_are_lines_of_the_help(capsys):
     _, out, _ = run_command(_talks, capsys, "--help")
     assert "  Examples:\n    talks --loop fused\n    talks --loop steps --loop steps" in out
     assert max(map(len, out.splitlines())) > 120
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_and_version(option, capsys):
+    code, printed, error = run_command(step_run, capsys, option)
+    assert (code, error) == (0, "")
+    assert printed.startswith("Usage: ")
+    code, printed, error = run_command(step_run, capsys, "--version")
+    assert (code, printed, error) == (0, f"step-trt {project_version()}\n", "")
+
+
+def test_a_package_of_an_extra_that_is_missing(capsys):
+    """What the base install lacks is one line in every command; what is missing by our own mistake is not hidden."""
+
+    @click.command(cls=OneLineCommand)
+    @click.argument("name")
+    def command(name):
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    done = run_command(command, capsys, "torch.nn")
+    assert_one_error(done, r"this needs torch.nn, which is not installed; pip install 'step-trt\[export\]'")
+    with pytest.raises(ModuleNotFoundError):
+        command(["step.no_such_module"])

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from step.arguments import check_choice, check_whole
 from step.bundles.graph_spec import FUSED
 from step.bundles.libraries import LIBRARIES
-from step.bundles.manifest import DEFAULT_THRESHOLDS, Manifest, Thresholds, read_bundle
+from step.bundles.manifest import DEFAULT_THRESHOLDS, MANIFEST, Manifest, Thresholds, read_bundle
 from step.checkpoints.toy_model import NAME, find_bundle, find_checkpoint
 from step.errors import ArgumentError, StepError
 from step.nearest import did_you_mean
@@ -54,7 +54,8 @@ def open_backend(
     _check_arguments(backend, loop, device, num_steps=num_steps, threads=threads)
     model = find_checkpoint(model) if backend == "torch" else find_bundle(model)
     if not model.exists():
-        offer = did_you_mean(str(model), (NAME, *(str(path) for path in model.parent.glob("*"))))
+        models = (path for path in model.parent.glob("*") if path.suffix == ".pth" or (path / MANIFEST).is_file())
+        offer = did_you_mean(str(model), (NAME, *map(str, models)))
         raise StepError(f"{model}: no such bundle{offer or f'; make one with: step-export model.pth -o {model}'}")
     if model.is_file():
         _check_checkpoint(model, backend, loop)
@@ -86,15 +87,25 @@ def open_backend(
         raise
 
 
+def check_device(device: object) -> None:
+    """Refuses what names no device.
+
+    Raises:
+        ArgumentError: it is not auto, cpu, cuda or cuda:N.
+    """
+    is_numbered = isinstance(device, str) and device.startswith("cuda:") and device[5:].isdecimal()
+    if device not in _DEVICES and not is_numbered:
+        meant = "cuda" if device == "gpu" else str(device)
+        raise ArgumentError(
+            f"`device` is {quoted(device)}; give auto, cpu, cuda or cuda:N{did_you_mean(meant, _DEVICES)}"
+        )
+
+
 def _check_arguments(backend: object, loop: object, device: object, *, num_steps: object, threads: object) -> None:
     check_choice("backend", backend, BACKENDS)
     if loop is not None:
         check_choice("loop", loop, LOOPS)
-    is_numbered = isinstance(device, str) and device.startswith("cuda:") and device[5:].isdecimal()
-    if device not in _DEVICES and not is_numbered:
-        raise ArgumentError(
-            f"`device` is {quoted(device)}; give auto, cpu, cuda or cuda:N{did_you_mean(str(device), _DEVICES)}"
-        )
+    check_device(device)
     if num_steps is not None:
         check_whole("num_steps", num_steps, least=1)
     if threads is not None:

@@ -8,6 +8,7 @@ from step.errors import StepError
 from step.files.atomic import check_outputs
 from step.pages.page import check_packages
 from step_runtime.backends.gpus import cuda_driver_is_present
+from step_runtime.backends.select import check_device
 from step_runtime.benchmark.configurations import BENCH_BACKENDS, CPU_BACKENDS
 from step_runtime.benchmark.floor import Floor, read_floor
 from step_runtime.benchmark.machine import machine
@@ -44,6 +45,7 @@ class BenchCommand:
         check_outputs({"--json": self.json_file, "--markdown": self.markdown_file, "--html": self.html_file})
         if self.html_file is not None:
             check_packages()
+        check_device(self.device)
         if not self.seconds >= 0:
             raise StepError(f"--seconds is {self.seconds}; it must be at least 0")
         if self.checkpoint_file is not None and not self.checkpoint_file.is_file():

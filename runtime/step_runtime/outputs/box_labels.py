@@ -58,9 +58,9 @@ def draw_boxes(
     for item in boxes:
         x1, y1, _, _ = _pixels(item.box, width, height)
         lines = [f"{name_of(label)} {score:.2f}" for label, score in item.actions[:MAX_LABELS]]
-        corner = (x1 + thickness, y1 + thickness)
-        if not _draw_lines(frame_rgb, lines, corner, scale, _color(item), taken):
-            _draw_lines(frame_rgb, lines[:1], corner, scale, _color(item), taken)
+        corner = (x1, y1)
+        if not _draw_lines(frame_rgb, lines, corner, scale, _color(item), taken, above=True):
+            _draw_lines(frame_rgb, lines[:1], corner, scale, _color(item), taken, above=True)
 
 
 def draw_caption(frame_rgb: NDArray[np.uint8], text: str) -> None:
@@ -80,8 +80,13 @@ def _draw_lines(
     scale: float,
     color: tuple[int, int, int],
     taken: list[Rectangle],
+    *,
+    above: bool = False,
 ) -> bool:
-    """One block of text lines on a coloured ground, moved to where no block is yet; False where there is no room."""
+    """One block of text lines on a coloured ground, moved to where no block is yet; False where there is no room.
+
+    It ends at the corner with `above`, if the picture goes on so far, else it begins there.
+    """
     height, width = frame_rgb.shape[:2]
     pen = max(1, round(scale * 1.4))
     (_, cap), descent = cv2.getTextSize("Ag", _FONT, scale, pen)
@@ -91,7 +96,8 @@ def _draw_lines(
     block_width = max(cv2.getTextSize(line, _FONT, scale, pen)[0][0] for line in lines) + 2 * pad
     block_height = line_height * len(lines) + pad
     x = min(max(corner[0], 0), max(width - block_width, 0))
-    y = _free_row(x, corner[1], block_width, block_height, height, taken)
+    top = corner[1] - block_height
+    y = _free_row(x, top if above and top >= 0 else corner[1], block_width, block_height, height, taken)
     if y is None:
         return False
     taken.append((x, y, x + block_width, y + block_height))

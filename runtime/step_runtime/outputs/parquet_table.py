@@ -1,4 +1,4 @@
-"""A Parquet file of rows, where pyarrow (the extra `eval`) is installed."""
+"""A Parquet file of rows, where pyarrow is installed."""
 
 import importlib.util
 from collections.abc import Iterable, Mapping

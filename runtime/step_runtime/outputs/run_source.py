@@ -1,6 +1,7 @@
 """One source through the detector into files: what `step-run` does for each source."""
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ def run_source(
             written is kept.
     """
     source = open_source(location, frames_fps=options.frames_fps, name=name, live=options.live)
-    summary = RunSummary(video=source.name, every_s=options.every_s or source.interval_s)
+    summary = RunSummary(video=source.name)
     shown = shown_url(location) if isinstance(location, str) and is_url(location) else str(location)
     manifest = RunManifest(
         status="running", source=shown, video=source.name, is_live=source.is_live, started=datetime.now(UTC)
@@ -126,9 +127,21 @@ def check_free(folder: Path) -> None:
     earlier = read_run(folder)
     if found and not (earlier is not None and earlier.is_live):
         raise ArgumentError(
-            f"{folder}: holds the results of a run already ({', '.join(found)}); replace them with `overwrite`, or "
-            "name another folder with `out`"
+            f"{folder}: holds the results of a run already; replace them with `overwrite`, or name another with `out`"
         )
+
+
+def check_place(folder: Path) -> None:
+    """Refuses, before long work, a folder that cannot be made or written to.
+
+    Raises:
+        ArgumentError: a file is in its way, or this user may not write there.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ArgumentError(f"{folder}: {there} is a file; name a folder with `out`")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ArgumentError(f"{folder}: {there} may not be written to; name another folder with `out`")
 
 
 def _place(folder: Path, source: Source, *, overwrite: bool) -> contextlib.AbstractContextManager[Path]:

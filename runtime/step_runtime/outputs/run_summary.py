@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 
 from step.config import StepConfig
@@ -43,7 +42,6 @@ class RunSummary:
 
     Attributes:
         video: name of the source.
-        every_s: seconds from one key frame to the next.
         files: names of what was written.
         key_frames: how many were detected on.
         seen: what they showed.
@@ -56,7 +54,6 @@ class RunSummary:
     """
 
     video: str
-    every_s: Fraction = Fraction(1)
     files: tuple[str, ...] = ()
     key_frames: int = 0
     seen: Seen = field(default_factory=Seen)
@@ -93,7 +90,7 @@ def summary_lines(summary: RunSummary, *, config: StepConfig, what_ran: str, fol
         shown = seen.actions.most_common(_ACTIONS_SHOWN)
         width = max(len(config.class_name(label)) for label, _ in shown)
         for label, count in shown:
-            yield f"  {config.class_name(label):<{width}}  {count * float(summary.every_s):6.1f} s"
+            yield f"  {config.class_name(label):<{width}}  {count / summary.key_frames * video_s:6.1f} s"
         if len(seen.actions) > len(shown):
             yield f"  and {_counted(len(seen.actions) - len(shown), 'other action')}"
     first, *others = sorted(summary.files, key=lambda name: name != "overlay.mp4")  # what people look at first

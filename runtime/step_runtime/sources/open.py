@@ -132,7 +132,8 @@ def source_names(locations: Sequence[str | Path]) -> list[str]:
     """
     short = [_short_name(location) for location in locations]
     longer = [
-        name if short.count(name) == 1 else Path(location).name for name, location in zip(short, locations, strict=True)
+        name if short.count(name) == 1 or is_url(str(location)) else Path(location).name
+        for name, location in zip(short, locations, strict=True)
     ]
     names: list[str] = []
     for name in longer:

@@ -12,15 +12,15 @@ from step_runtime.sources.base import SourceFrame
 
 
 def video_name(location: str) -> str:
-    """File name without suffix; a URL's is that of the last part of its path, or else its host and port."""
+    """File name without suffix; of a URL that names no video file: host, port and the last part of its path."""
     if not is_url(location):
         return Path(location).stem or "source"
     parts = urlsplit(location)
-    name = PurePosixPath(unquote(parts.path)).name
-    if not name:
-        return parts.netloc.rpartition("@")[2].replace(":", "-") or "source"
-    path = PurePosixPath(name)
-    return path.stem if path.suffix.lower() in VIDEO_SUFFIXES else name
+    path = PurePosixPath(PurePosixPath(unquote(parts.path)).name)
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return path.stem
+    host = parts.netloc.rpartition("@")[2].replace(":", "-")
+    return "-".join(filter(None, (host, path.name))) or "source"
 
 
 class VideoSource:

@@ -275,7 +275,7 @@ def test_what_is_typed_wrong(bench, tiny_bundle):
 
 
 def test_other_bundles(bench, half_bundle):
-    assert_one_error(bench("nowhere"), "nowhere: not a bundle")
+    assert_one_error(bench("nowhere"), "nowhere: no such bundle; make one with: step-export")
     assert_one_error(bench(half_bundle), "its graphs take 2 clips a call, not 1; give --batch")
 
 

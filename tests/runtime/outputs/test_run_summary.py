@@ -19,7 +19,7 @@ class _Person:
 
 @pytest.fixture
 def summary() -> RunSummary:
-    made = RunSummary("lobby", every_s=Fraction(1, 2), files=FILES, key_frames=8, elapsed_s=2.0)
+    made = RunSummary("lobby", files=FILES, key_frames=8, elapsed_s=2.0)
     made.state.decoded_s = Fraction(4)
     return made
 

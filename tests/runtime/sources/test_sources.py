@@ -265,8 +265,8 @@ def test_a_path_to_a_video_is_named_as_its_string_is(make_video):
 @pytest.mark.parametrize(
     ("url", "name"),
     [
-        ("rtsp://10.0.0.6/cam1", "cam1"),
-        ("rtsp://10.0.0.6/Streaming/Channels/1.0", "1.0"),
+        ("rtsp://10.0.0.6/cam1", "10.0.0.6-cam1"),
+        ("rtsp://10.0.0.6/Streaming/Channels/1.0", "10.0.0.6-1.0"),
         ("rtsp://user:word@10.0.0.6/", "10.0.0.6"),
         ("udp://127.0.0.1:5599", "127.0.0.1-5599"),
         ("http://host/a/clip.mp4?token=x.y", "clip"),
@@ -278,5 +278,5 @@ def test_a_url_keeps_its_name(url, name):
 
 
 def test_names_are_different():
-    urls = ["rtsp://a/stream", "rtsp://b/stream", "rtsp://c/stream-2"]
-    assert source_names(urls) == ["stream", "stream-2", "stream-2-2"]
+    urls = ["rtsp://a/1/stream", "rtsp://a/2/stream", "rtsp://a/stream-2"]
+    assert source_names(urls) == ["a-stream", "a-stream-2", "a-stream-2-2"]
