@@ -114,7 +114,7 @@ def _free_row(x: int, y: int, width: int, height: int, frame_height: int, taken:
     lowest = frame_height - height
     wanted = min(max(y, 0), lowest)
     rows = [wanted, *(bottom for _, _, _, bottom in taken), *(top - height for _, top, _, _ in taken)]
-    for row in sorted(rows, key=lambda row: abs(row - wanted)):
+    for row in sorted(rows, key=lambda row: (abs(row - wanted), row)):  # upwards, off the people, where both are near
         clear = all(
             x + width <= left or right <= x or row + height <= top or bottom <= row
             for left, top, right, bottom in taken
