@@ -13,6 +13,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -24,21 +25,55 @@ from end_to_end_results import (
     end_to_end_problems,
     end_to_end_table,
 )
-from end_to_end_runs import RunFigures, RunOnce, count_frames, measure_in_rounds, run_step_run
+from end_to_end_runs import MeasuredRuns, RunFigures, RunOnce, count_frames, measure_in_rounds, run_step_run
 from naive_demo import run_naive
 from step_runtime.backends.select import BACKENDS
-from step_runtime.benchmark.model_export import export_model
 from step_runtime.sources.video import VideoSource
 
 from step.bundles.manifest import read_bundle
-from step.checkpoints.toy_model import NAME
-from step.cli import OneLineCommand, find_reporter
+from step.checkpoints.toy_model import NAME, find_bundle, is_packaged
+from step.cli import OneLineCommand, find_reporter, takes
 from step.errors import StepError
 from step.files.atomic import atomic_path, check_outputs
 from step.parent import end_with_parent
+from step.reporter import Reporter
 
 NAIVE = "naive demo"
 _PATH = click.Path(path_type=Path)
+
+
+@dataclass(frozen=True)
+class EndToEndCommand:
+    """Holds what was typed; see --help."""
+
+    video: str
+    model: str
+    checkpoint: str | None
+    everys: str
+    backends: str
+    threads: int | None
+    rounds: int
+    json_file: Path | None
+    markdown_file: Path | None
+    plot_file: Path | None
+
+    @property
+    def names(self) -> list[str]:
+        """Gives the names of step-run's backends."""
+        return [name.strip() for name in self.backends.split(",")]
+
+    def check(self) -> None:
+        """Refuses what can be refused before long work.
+
+        Raises:
+            StepError: a backend that is none, an output that cannot be written, or no checkpoint.
+        """
+        for name in self.names:
+            if name not in BACKENDS or name in ("auto", "torch"):
+                raise StepError(f"--backend has {name!r}; give some of onnxruntime, openvino, tensorrt, tensorrt-rtx")
+        check_outputs({"--json": self.json_file, "--markdown": self.markdown_file, "--plot": self.plot_file})
+        if self.checkpoint is None and not is_packaged(self.model):
+            raise StepError("--checkpoint is missing; the naive demo runs the .pth that the bundle was exported from")
 
 
 @click.command(cls=OneLineCommand, context_settings={"show_default": True})
@@ -52,72 +87,58 @@ _PATH = click.Path(path_type=Path)
 @click.option("--json", "json_file", type=_PATH, help="Write everything there.")
 @click.option("--markdown", "markdown_file", type=_PATH, help="Write the table there.")
 @click.option("--plot", "plot_file", type=_PATH, help="Draw it as PNG.")
-def main(
-    video: str,
-    model: str,
-    checkpoint: str | None,
-    everys: str,
-    backends: str,
-    threads: int | None,
-    rounds: int,
-    json_file: Path | None,
-    markdown_file: Path | None,
-    plot_file: Path | None,
-) -> None:
+@takes(EndToEndCommand)
+def main(command: EndToEndCommand) -> None:
     """Compares step-run's whole pipeline on VIDEO with a naive script that finds the same."""
-    everys_s = [_parse_every(text) for text in everys.split(",")]
-    names = [name.strip() for name in backends.split(",")]
-    for name in names:
-        if name not in BACKENDS or name in ("auto", "torch"):
-            raise StepError(f"--backend has {name!r}; give some of onnxruntime, openvino, tensorrt, tensorrt-rtx")
-    check_outputs({"--json": json_file, "--markdown": markdown_file, "--plot": plot_file})
-    is_toy = model == NAME and not Path(NAME).exists()
-    if checkpoint is None and not is_toy:
-        raise StepError("--checkpoint is missing; the naive demo runs the .pth that the bundle was exported from")
-    source = VideoSource(video)
+    everys_s = [_parse_every(text) for text in command.everys.split(",")]
+    command.check()
+    bundle = find_bundle(command.model)
+    read_bundle(bundle)
+    source = VideoSource(command.video)
     reporter = find_reporter()
-    with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as processes:
-        if is_toy:
-            with reporter.progress("exporting the toy model"):
-                bundle = Path(scratch) / "toy-fp32"
-                export_model("toy", bundle)
-        else:
-            bundle = Path(model)
-            read_bundle(bundle)
-        naive = functools.partial(run_naive, video=video, checkpoint=checkpoint or NAME, threads=threads)
-        programs: dict[str, RunOnce] = {NAIVE: processes.enter_context(_in_a_process(naive))}
-        for name in names:
-            run = functools.partial(run_step_run, video=video, model=str(bundle), backend=name, threads=threads)
-            programs[name] = processes.enter_context(_in_a_process(run))
-        with reporter.progress("measuring", unit="runs") as progress:
-            rows = measure_in_rounds(
-                programs,
-                everys_s,
-                Path(scratch) / "results",
-                rounds=rounds,
-                progress=lambda done, total, what: progress.update(done, total, status=what),
-            )
-    frames = count_frames(video)
+    rows = _measure(command, bundle, everys_s, reporter)
+    frames = count_frames(command.video)
     results = EndToEndResults.of(
         rows,
         video=source.name,
-        model=model,
+        model=command.model,
         source_frames=frames,
         duration_s=frames * source.interval_s,
-        threads=threads,
+        threads=command.threads,
     )
     reporter.result(end_to_end_table(results))
     for line in end_to_end_problems(results):
         reporter.result(line)
-    if json_file is not None:
-        results.write(json_file)
-    if markdown_file is not None:
-        with atomic_path(markdown_file) as path:
+    if command.json_file is not None:
+        results.write(command.json_file)
+    if command.markdown_file is not None:
+        with atomic_path(command.markdown_file) as path:
             path.write_text(end_to_end_markdown(results), encoding="utf-8")
     if not results.measured:
         raise StepError("none of the programs could run here; the lines above say why")
-    if plot_file is not None:
-        draw_end_to_end(results, plot_file)
+    if command.plot_file is not None:
+        draw_end_to_end(results, command.plot_file)
+
+
+def _measure(
+    command: EndToEndCommand, bundle: Path, everys_s: list[Fraction | None], reporter: Reporter
+) -> list[MeasuredRuns]:
+    """Measures every program at every rate, each in a process of its own."""
+    video, threads = command.video, command.threads
+    with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as processes:
+        naive = functools.partial(run_naive, video=video, checkpoint=command.checkpoint or NAME, threads=threads)
+        programs: dict[str, RunOnce] = {NAIVE: processes.enter_context(_in_a_process(naive))}
+        for name in command.names:
+            run = functools.partial(run_step_run, video=video, model=str(bundle), backend=name, threads=threads)
+            programs[name] = processes.enter_context(_in_a_process(run))
+        with reporter.progress("measuring", unit="runs") as progress:
+            return measure_in_rounds(
+                programs,
+                everys_s,
+                Path(scratch) / "results",
+                rounds=command.rounds,
+                progress=lambda done, total, what: progress.update(done, total, status=what),
+            )
 
 
 @contextlib.contextmanager

@@ -182,7 +182,7 @@ def libraries_heard(reporter: Reporter) -> Iterator[None]:
     def show(
         message: Warning | str,
         category: type[Warning],
-        filename: str,  # noqa: ARG001
+        filename: str,  # noqa: ARG001 - Python calls it so
         lineno: int,  # noqa: ARG001
         file: TextIO | None = None,  # noqa: ARG001
         line: str | None = None,  # noqa: ARG001

@@ -11,6 +11,9 @@ MOST_BATCHES = 4
 """Numbers of clips that a model is prepared for at a time; each has memory of its own."""
 
 
+CLOSED = "the model is closed; open it again"
+
+
 class Turns:
     """Whoever calls a model from a thread waits until no other thread does; buffers are then the caller's.
 
@@ -40,7 +43,7 @@ class Turns:
             )
         with self._entered():
             if self._is_closed:
-                raise RuntimeError("the model is closed; open it again")
+                raise RuntimeError(CLOSED)
             yield
 
     def close(self, free: Callable[[], None]) -> None:

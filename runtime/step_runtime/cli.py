@@ -14,8 +14,9 @@ from step.reporter import Reporter
 from step_runtime.backends.base import Loop
 from step_runtime.backends.select import BACKENDS, BackendName
 from step_runtime.clips.feature_reuse import plan_reuse
+from step_runtime.clips.key_frame import DEFAULT_SCORE_THRESHOLD
 from step_runtime.detector import Detector
-from step_runtime.outputs.run_progress import run_progress
+from step_runtime.outputs.run_progress import RunProgress
 from step_runtime.outputs.run_source import run_source
 from step_runtime.outputs.run_summary import detail_lines, summary_lines
 from step_runtime.run_command import RunCommand, RunPlace, parse_every
@@ -71,7 +72,12 @@ from step_runtime.tracing.tracer import SILENT, Recorder
 )
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 @click.option("--threads", type=int, help="CPU threads of the model.  [default: the library's choice]")
-@click.option("--score-threshold", type=float, default=0.4, help="Of people in detections.jsonl and the overlay.")
+@click.option(
+    "--score-threshold",
+    type=float,
+    default=DEFAULT_SCORE_THRESHOLD,
+    help="Of people in detections.jsonl and the overlay.",
+)
 @click.option("--frames-fps", type=float, default=30.0, help="Frames per second of a folder of frames.")
 @click.option("--overlay/--no-overlay", default=True, help="Write overlay.mp4.")
 @click.option(
@@ -152,10 +158,9 @@ def _run_sources(
     options = command.run_options(reporter)
     for place in places:
         try:
-            with run_progress(reporter, place.name) as progress:
-                summary = run_source(
-                    detector, place.location, place.folder, options, name=place.name, progress=progress.update
-                )
+            with reporter.progress(place.name, unit="s of video") as progress:
+                update = RunProgress(progress).update
+                summary = run_source(detector, place.location, place.folder, options, name=place.name, progress=update)
         except ArgumentError:
             raise
         except StepError as error:

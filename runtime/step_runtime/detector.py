@@ -15,6 +15,7 @@ from step.config import StepConfig
 from step.detections import Detections
 from step.errors import ArgumentError, StepError
 from step.shown import quoted
+from step.turns import CLOSED
 from step_runtime.backends.base import Array, Backend, GivesEveryStep, Loop
 from step_runtime.backends.calls import Call, submit_clips
 from step_runtime.backends.select import BackendName, open_backend
@@ -230,7 +231,7 @@ class Detector:
 
     def _check_open(self) -> None:
         if self._is_closed:
-            raise RuntimeError("the model is closed; open it again")
+            raise RuntimeError(CLOSED)
 
     def _check(self, frames: object) -> None:
         if not isinstance(frames, np.ndarray):

@@ -33,6 +33,8 @@ from step.shown import quoted
 SCHEMA_VERSION = 2
 _READABLE = (1, 2)  # the first had no engines
 MANIFEST = "manifest.json"
+PACKAGED = "toy"
+"""Stands for the model that comes with the package; see `step.checkpoints.toy_model`."""
 ENGINES_LOCK = ".engines.lock"
 """Stays in the bundle: a lock that is removed can be held twice."""
 
@@ -204,6 +206,13 @@ def read_bundle(folder: Path) -> Manifest:
                 raise
 
 
+def no_such_model(path: Path) -> StepError:
+    """Makes the error for a bundle or checkpoint that is not there; it offers the nearest that is."""
+    models = (each for each in path.parent.glob("*") if each.suffix == ".pth" or (each / MANIFEST).is_file())
+    near = did_you_mean(str(path), (PACKAGED, *map(str, models)))
+    return StepError(f"{path}: no such bundle{near or f'; make one with: step-export model.pth -o {path}'}")
+
+
 def find_foreign(folder: Path) -> Path | None:
     """The first thing in a bundle that neither an export, a build nor a run put there; links are not followed."""
     for path in sorted(folder.iterdir()):
@@ -230,8 +239,7 @@ def _state(folder: Path) -> tuple[int, int] | None:
 def _read(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not folder.exists():
-        near = did_you_mean(str(folder), ("toy", *(str(each.parent) for each in folder.parent.glob(f"*/{MANIFEST}"))))
-        raise StepError(f"{folder}: no such bundle{near or f'; make one with: step-export model.pth -o {folder}'}")
+        raise no_such_model(folder)
     if not path.is_file():
         raise StepError(f"{folder}: not a bundle (no {MANIFEST}); make one with: step-export model.pth -o {folder}")
     try:

@@ -6,12 +6,12 @@ trained it, and `step-export toy -o BUNDLE` makes such a bundle.
 
 from pathlib import Path
 
-from step.bundles.manifest import MANIFEST
+from step.bundles.manifest import MANIFEST, PACKAGED
 
 FOLDER = Path(__file__).parent / "toy_model_files"
 CHECKPOINT = FOLDER / "model.pth"
 BUNDLE = FOLDER / "bundle"
-NAME = "toy"
+NAME = PACKAGED
 WHAT_IT_KNOWS = "the model toy knows drawn figures only (step-run --demo); what it says of real video means nothing"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from step.cli import OneLineCommand, OneLineGroup, examples, find_reporter
+from step.cpus import available_cpus
 from step.data.check import check, some
 from step.data.extract import Extracted, extract
 from step.data.frame_store import CLIP_PARTS
@@ -72,7 +73,7 @@ def prepare_command(truth: Path, output: Path, label_map: Path | None, exclude: 
 @click.argument("videos", type=_PATH, nargs=-1, required=True)
 @click.option("-o", "--output", required=True, type=_PATH, help="Folder for the frames.")
 @click.option("--truth", type=_PATH, help="Extract only what the clips of this csv need.  [default: everything]")
-@click.option("--workers", type=int, default=os.cpu_count() or 1, help="Videos at a time.")
+@click.option("--workers", type=int, default=available_cpus(), help="Videos at a time.")
 def extract_command(videos: tuple[Path, ...], output: Path, truth: Path | None, workers: int) -> None:
     """Extracts VIDEOS (files, or folders of them) to JPEG frames of 360 rows, a folder a second.
 

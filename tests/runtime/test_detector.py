@@ -188,6 +188,10 @@ class PipelinedBackend(RecordingBackend):
 
         return SimpleNamespace(result=result)
 
+    def wait_for_results(self, count):
+        with self.answered:
+            assert self.answered.wait_for(lambda: self.order.count("result") >= count, timeout=60)
+
 
 def test_a_second_clip_is_started_while_the_first_is_computed(make_video):
     backend = PipelinedBackend()
@@ -213,8 +217,7 @@ def test_a_result_does_not_wait_for_the_next_clip(make_video):
             for frame in super().frames():
                 yield frame
                 whole_clips = math.ceil((frame.time_s - last_offset_s) / every_s)
-                with backend.answered:
-                    assert backend.answered.wait_for(lambda: backend.order.count("result") >= whole_clips, timeout=60)  # noqa: B023
+                backend.wait_for_results(whole_clips)
 
     source = WaitingSource(VideoSource(str(make_video(frames=60))))
     assert len(list(Detector(backend).run(source, every_s=every_s))) >= 4

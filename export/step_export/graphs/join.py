@@ -3,16 +3,14 @@
 Shape legend: B clips, N tubes, T frames of a step's chunk.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from step.anchors import anchor_tubes
 from step.bundles.graph_spec import BACKBONE, DETECT, FUSED, INPUT_TUBES_PX, GraphSpec, step_graph_name
-from step.bundles.step_loop import pass_on, run_steps
+from step.bundles.step_loop import first_tubes, pass_on, run_steps
 from step.config import StepConfig
 
 _ANCHORS = "anchors_px"
@@ -55,9 +53,10 @@ def _append(joined: onnx.ModelProto, part: onnx.ModelProto, name: str, values: M
     graph = part.graph
     weights = {tensor.name for tensor in graph.initializer if "." in tensor.name}
     inputs = {info.name: values[info.name] for info in graph.input}
-    rename: Callable[[str], str] = lambda old: (  # noqa: E731
-        old if not old or old in weights else inputs.get(old, f"{name}/{old}")
-    )
+
+    def rename(old: str) -> str:
+        return old if not old or old in weights else inputs.get(old, f"{name}/{old}")
+
     for node in graph.node:
         added = joined.graph.node.add()
         added.CopyFrom(node)
@@ -86,17 +85,14 @@ def _append(joined: onnx.ModelProto, part: onnx.ModelProto, name: str, values: M
 
 def _append_anchors(graph: onnx.GraphProto, spec: GraphSpec, config: StepConfig) -> str:
     """Adds the input tubes of the first step, [B, N, T, 4]; gives what they are called."""
-    anchors_px = anchor_tubes(config.anchor_mode, frames=config.chunk_frames, image_size_px=config.image_size_px)
     frames = spec.inputs[0]
     batch = frames.shape[0]
+    tubes_px = first_tubes(config, batch=batch if isinstance(batch, int) else 1)
+    graph.initializer.append(numpy_helper.from_array(tubes_px, _ANCHORS))
     if isinstance(batch, int):
-        graph.initializer.append(numpy_helper.from_array(np.repeat(anchors_px[None], batch, axis=0), _ANCHORS))
         return _ANCHORS
-    constants: dict[str, NDArray[np.generic]] = {
-        _ANCHORS: anchors_px[None],
-        f"{_ANCHORS}/sizes": np.array(anchors_px.shape, np.int64),
-    }
-    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    sizes = np.array(tubes_px.shape[1:], np.int64)
+    graph.initializer.append(numpy_helper.from_array(sizes, f"{_ANCHORS}/sizes"))
     clips, shape, tubes = (f"{_ANCHORS}/{name}" for name in ("clips", "shape", "tubes"))
     graph.node.extend(
         (
@@ -137,12 +133,9 @@ def _remove_unread(graph: onnx.GraphProto) -> None:
             kept.append(node)
             read.update(node.input)
     written = {name for node in kept for name in node.output} - {info.name for info in graph.output}
-    nodes, constants, infos = (
-        kept[::-1],
-        [tensor for tensor in graph.initializer if tensor.name in read],
-        [info for info in graph.value_info if info.name in written],
-    )
+    constants = [tensor for tensor in graph.initializer if tensor.name in read]
+    infos = [info for info in graph.value_info if info.name in written]
     del graph.node[:], graph.initializer[:], graph.value_info[:]
-    graph.node.extend(nodes)
+    graph.node.extend(reversed(kept))
     graph.initializer.extend(constants)
     graph.value_info.extend(infos)

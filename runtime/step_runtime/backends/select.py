@@ -9,8 +9,8 @@ from typing import Literal, get_args
 from step.arguments import check_choice, check_whole
 from step.bundles.graph_spec import FUSED
 from step.bundles.libraries import LIBRARIES
-from step.bundles.manifest import DEFAULT_THRESHOLDS, MANIFEST, Manifest, Thresholds, read_bundle
-from step.checkpoints.toy_model import NAME, find_bundle, find_checkpoint
+from step.bundles.manifest import DEFAULT_THRESHOLDS, Manifest, Thresholds, no_such_model, read_bundle
+from step.checkpoints.toy_model import find_bundle, find_checkpoint
 from step.errors import ArgumentError, StepError
 from step.nearest import did_you_mean
 from step.shown import quoted
@@ -54,9 +54,7 @@ def open_backend(
     _check_arguments(backend, loop, device, num_steps=num_steps, threads=threads)
     model = find_checkpoint(model) if backend == "torch" else find_bundle(model)
     if not model.exists():
-        models = (path for path in model.parent.glob("*") if path.suffix == ".pth" or (path / MANIFEST).is_file())
-        offer = did_you_mean(str(model), (NAME, *map(str, models)))
-        raise StepError(f"{model}: no such bundle{offer or f'; make one with: step-export model.pth -o {model}'}")
+        raise no_such_model(model)
     if model.is_file():
         _check_checkpoint(model, backend, loop)
         return open_torch(model, num_steps=num_steps, device=device, threads=threads, tracer=tracer)

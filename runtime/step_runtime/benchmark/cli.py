@@ -14,6 +14,7 @@ from step.cli import OneLineCommand, OneLineGroup, examples, find_reporter, take
 from step.config import StepConfig
 from step.errors import StepError
 from step.files.atomic import atomic_path
+from step.nearest import did_you_mean
 from step.reporter import Reporter
 from step_runtime.benchmark.comparison import ASPECTS, check_comparable, compare, differences
 from step_runtime.benchmark.configurations import BENCH_BACKENDS, CPU_BACKENDS, list_configurations
@@ -29,6 +30,7 @@ from step_runtime.clips.sample_clips import sample_clips
 from step_runtime.evaluation.open_data import open_data
 
 _PATH = click.Path(path_type=Path)
+_OF_THE_GROUP = ("-h", "--help", "--version")
 _OF_ALL_COMMANDS = ("-v", "--verbose", "-q", "--quiet")
 
 
@@ -37,7 +39,10 @@ class _RunByDefault(OneLineGroup):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         first = next((word for word in args if word not in _OF_ALL_COMMANDS), "--help")
-        if first not in self.commands and first != "--help":
+        if first not in self.commands and first not in _OF_THE_GROUP:
+            near = did_you_mean(first, self.commands)
+            if near and not first.startswith("-") and not find_bundle(first).exists():
+                raise click.UsageError(f"{first!r} is neither a bundle nor a command{near}", ctx)
             args = ["run", *args]
         return super().parse_args(ctx, args)
 

@@ -1,11 +1,11 @@
 """What a benchmark ran on: processor, GPUs, clocks, versions."""
 
-import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from step.cpus import available_cpus
 from step.errors import StepError
 from step.revision import git_revision
 from step_runtime.backends.gpus import driver_version, list_gpus
@@ -19,7 +19,7 @@ def machine() -> dict[str, Any]:
     found: dict[str, Any] = {
         "cpu": _of_processor("model name") or platform.processor(),
         "cpu_mhz": _of_processor("cpu MHz"),
-        "threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": available_cpus(),
         "system": platform.platform(),
         "python": platform.python_version(),
     }

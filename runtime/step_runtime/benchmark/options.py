@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from step.checkpoints.toy_model import CHECKPOINT, NAME, is_packaged
+from step.checkpoints.toy_model import CHECKPOINT, NAME, find_checkpoint, is_packaged
 from step.errors import StepError
 from step.files.atomic import check_outputs
 from step.pages.page import check_packages
@@ -68,8 +68,9 @@ class BenchCommand:
     @property
     def checkpoint_file(self) -> Path | None:
         """Finds the checkpoint that PyTorch runs; None for none."""
-        is_packaged = str(self.checkpoint) == NAME and not Path(NAME).is_file()
-        return CHECKPOINT if is_packaged or (self.checkpoint is None and self.is_toy) else self.checkpoint
+        if self.checkpoint is None:
+            return CHECKPOINT if self.is_toy else None
+        return find_checkpoint(self.checkpoint)
 
     @property
     def data_folder(self) -> Path | None:

@@ -13,7 +13,7 @@ from step.config import StepConfig
 from step.detections import Detections
 from step.errors import StepError
 from step_runtime.people.merging import join_same, merge_classes
-from step_runtime.people.person import Person
+from step_runtime.people.person import DECIMALS_S, Person
 from step_runtime.people.table import COLUMNS, people_rows
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 DEFAULT_SCORE_THRESHOLD = 0.4
 """People's scores are above it unless a call says otherwise; the release's demo has it."""
-_DECIMALS_S = 6
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ def key_frame_record(key_frame: KeyFrame, people: Sequence[Person]) -> dict[str,
     """A key frame and its people as plain values, rounded; see `KeyFrame.to_dict`."""
     return {
         "video": key_frame.video,
-        "time_s": round(float(key_frame.time_s), _DECIMALS_S),
+        "time_s": round(float(key_frame.time_s), DECIMALS_S),
         "frame": key_frame.frame,
         "width_px": key_frame.width_px,
         "height_px": key_frame.height_px,

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+from step.checkpoints.toy_model import NAME
 from step.data.dataset_folder import DatasetFolder
 from step.data.toy.toy_cache import toy_validation_set
-from step.errors import ArgumentError
+from step.errors import ArgumentError, StepError
+from step.nearest import did_you_mean
 from step.reporter import Reporter
 
 
@@ -14,7 +16,10 @@ def open_data(data: Path, split: str, reporter: Reporter) -> DatasetFolder:
     Raises:
         StepError: see `DatasetFolder.open` and `toy_validation_set`.
     """
-    if str(data) != "toy" or data.exists():
+    if str(data) != NAME or data.exists():
+        near = did_you_mean(str(data), (NAME,))
+        if near and not data.exists():
+            raise StepError(f"{data}: no such folder{near}")
         return DatasetFolder.open(data, split)
     if split != "val":
         raise ArgumentError(f"`split` is {split!r}; `data` toy has only val; step-data toy makes both")

@@ -1,11 +1,8 @@
 """How far a run is, for the reporter."""
 
-import contextlib
 import time
-from collections.abc import Iterator
 
 from step.progress import Progress
-from step.reporter import Reporter
 from step_runtime.clips.key_frame import KeyFrame
 from step_runtime.clips.run_state import RunState
 from step_runtime.sources.base import Source
@@ -33,15 +30,3 @@ class RunProgress:
             status += f", {state.dropped_clips} clips dropped"
         total = None if source.duration_s is None else float(source.duration_s)
         self._progress.update(float(key_frame.time_s), total, status=status)
-
-
-@contextlib.contextmanager
-def run_progress(reporter: Reporter, name: str) -> Iterator[RunProgress]:
-    """Shows how far the run of a source is.
-
-    Args:
-        reporter: shows it.
-        name: of the source.
-    """
-    with reporter.progress(name, unit="s of video") as progress:
-        yield RunProgress(progress)

@@ -12,7 +12,7 @@ from pathlib import Path
 from step.errors import ArgumentError, StepError
 from step.files.atomic import atomic_files
 from step.video.files import is_url
-from step_runtime.clips.key_frame import KeyFrame
+from step_runtime.clips.key_frame import DEFAULT_SCORE_THRESHOLD, KeyFrame
 from step_runtime.clips.run_state import RunState
 from step_runtime.detector import DEFAULT_EVERY_S, DEFAULT_FRAMES_FPS, Detector
 from step_runtime.outputs.live_folder import keep_live_run, live_folder
@@ -47,7 +47,7 @@ class RunOptions:
 
     every_s: Fraction | None = DEFAULT_EVERY_S
     frames_fps: Fraction = DEFAULT_FRAMES_FPS
-    score_threshold: float = 0.4
+    score_threshold: float = DEFAULT_SCORE_THRESHOLD
     overlay: bool = True
     reuse_backbone: bool = False
     overwrite: bool = False

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_DECIMALS, _DECIMALS_PX, _DECIMALS_S = 5, 2, 5
+DECIMALS, DECIMALS_PX, DECIMALS_S = 5, 2, 6
+"""How far scores and shares of the picture, pixels, and times of key frames are rounded in everything written."""
+_TUBE_DECIMALS_S = 5
 
 
 @dataclass(frozen=True)
@@ -45,17 +47,17 @@ class Person:
         """Plain values for JSON, rounded: an entry of "boxes" of a line of detections.jsonl."""
         return {
             "box": _rounded(self.box),
-            "box_px": _rounded(self.box_px, _DECIMALS_PX),
+            "box_px": _rounded(self.box_px, DECIMALS_PX),
             "actions": [
-                {"id": label, "name": name, "score": round(score, _DECIMALS)}
+                {"id": label, "name": name, "score": round(score, DECIMALS)}
                 for (label, score), name in zip(self.actions, self.names, strict=True)
             ],
             "tube": {
-                "times_s": [round(time_s, _DECIMALS_S) for time_s in self.tube_times_s],
+                "times_s": [round(time_s, _TUBE_DECIMALS_S) for time_s in self.tube_times_s],
                 "boxes": [_rounded(box) for box in self.tube],
             },
         }
 
 
-def _rounded(values: NDArray[np.floating[Any]], decimals: int = _DECIMALS) -> list[float]:
+def _rounded(values: NDArray[np.floating[Any]], decimals: int = DECIMALS) -> list[float]:
     return [round(float(value), decimals) for value in values]

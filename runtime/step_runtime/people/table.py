@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
-from step_runtime.people.person import Person
+from step_runtime.people.person import DECIMALS, DECIMALS_PX, DECIMALS_S, Person
 
 Cell = str | int | float
 
@@ -30,8 +30,6 @@ COLUMNS: dict[str, type[Cell]] = {
 one key frame to the next; corners are in pixels of the source's picture, and in shares of it.
 """
 
-_DECIMALS, _DECIMALS_PX, _DECIMALS_S = 5, 2, 6
-
 
 def people_rows(people: Iterable[Person], *, video: str, time_s: Fraction, frame: int) -> Iterator[tuple[Cell, ...]]:
     """One row a person and action, in the order of `COLUMNS`, rounded as in detections.jsonl.
@@ -40,10 +38,10 @@ def people_rows(people: Iterable[Person], *, video: str, time_s: Fraction, frame
         people: of one key frame.
         video, time_s, frame: of the key frame.
     """
-    seconds = round(float(time_s), _DECIMALS_S)
+    seconds = round(float(time_s), DECIMALS_S)
     for number, person in enumerate(people):
-        corners = (round(float(corner), _DECIMALS) for corner in person.box)
-        corners_px = (round(float(corner), _DECIMALS_PX) for corner in person.box_px)
+        corners = (round(float(corner), DECIMALS) for corner in person.box)
+        corners_px = (round(float(corner), DECIMALS_PX) for corner in person.box_px)
         where = (*corners_px, *corners)
         for (label, score), name in zip(person.actions, person.names, strict=True):
-            yield (video, seconds, frame, number, label, name, round(score, _DECIMALS), *where)
+            yield (video, seconds, frame, number, label, name, round(score, DECIMALS), *where)

@@ -1,13 +1,18 @@
 """step-bench toy: the packaged model, with and without what it can be exported by."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
+from helpers import assert_one_error, run_command
+from step_runtime.benchmark.cli import main
 from step_runtime.benchmark.configurations import list_configurations
 from step_runtime.benchmark.options import BenchCommand
 from step_runtime.benchmark.toy_bundles import toy_bundles
+from step_runtime.evaluation.open_data import open_data
 
+from step import StepError
 from step.bundles.manifest import MANIFEST, read_bundle
 from step.checkpoints.toy_model import BUNDLE, CHECKPOINT
 from step.reporter import Reporter
@@ -54,3 +59,15 @@ def test_what_toy_stands_for(tmp_path, monkeypatch):
     (tmp_path / "toy" / MANIFEST).write_text("{}")
     own = _command("toy")
     assert (own.is_toy, own.checkpoint_file) == (False, None)
+
+
+def test_a_mistyped_command_or_data_set_is_offered(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    said = "'comapre' is neither a bundle nor a command; did you mean 'compare'?"
+    assert_one_error(run_command(main, capsys, "comapre", "a.json", "b.json"), re.escape(said), exit_code=2)
+    assert_one_error(run_command(main, capsys, "toi"), "toi: no such bundle; did you mean 'toy'")
+    with pytest.raises(StepError, match="toi: no such folder; did you mean 'toy'"):
+        open_data(Path("toi"), "val", Reporter("quiet"))
+    code, printed, _ = run_command(main, capsys, "-h")
+    assert code == 0
+    assert "compare" in printed  # the group's, not that of `run`

@@ -23,7 +23,7 @@ STEP_LOOP = ["backbone", "step1", "step2", "step3", "detect"]
 
 
 def _names(spans, lane="inference"):
-    """Of work, in order, without what is waited for."""
+    """Names the spans of work, in order, without what is waited for."""
     ordered = sorted(spans, key=lambda span: span.start_ns)
     return [span.name for span in ordered if span.lane == lane and span.waits_for is None]
 

@@ -10,10 +10,11 @@ import click
 from step.bundles.manifest import read_bundle
 from step.checkpoints.toy_model import find_bundle
 from step.cli import Choice, OneLineCommand, examples, find_reporter, takes
+from step.cpus import available_cpus
 from step.errors import StepError
 from step.files.atomic import atomic_path, check_outputs
 from step_runtime.benchmark.roofline.known_gpus import known_gpu
-from step_runtime.benchmark.roofline.peaks import Peaks, measure_cpu_peaks, measure_cuda_peaks, usable_threads
+from step_runtime.benchmark.roofline.peaks import Peaks, measure_cpu_peaks, measure_cuda_peaks
 from step_runtime.benchmark.roofline.report import roofline_figure, roofline_markdown, roofline_table, summary_lines
 from step_runtime.benchmark.roofline.roofline import Roofline, roofline
 from step_runtime.benchmark.roofline.stage_times import STAGE_BACKENDS, time_stages_apart
@@ -117,7 +118,7 @@ def _measure(command: RooflineCommand, folder: Path, peaks: Peaks | None, *, rep
             stage_work(folder, manifest, batch=batch), peaks, bundle=bundle, batch=batch, precision=precision
         )
     report("timing the stages")
-    threads = command.threads or usable_threads()
+    threads = command.threads or available_cpus()
     times = time_stages_apart(
         folder,
         manifest,

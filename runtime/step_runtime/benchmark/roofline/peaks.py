@@ -76,11 +76,6 @@ class Peaks:
         return self.multiply_adds_per_s[precision]
 
 
-def usable_threads() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def measure_cpu_peaks(
     *,
     threads: int,
