@@ -15,7 +15,7 @@ from torch import nn
 
 from step import StepConfig
 from step.bundles.graph_spec import GraphSpec
-from step.models.graphs import BackboneGraph, StepGraph
+from step.models.graphs import BackboneGraph, DetectGraph, StepGraph
 
 ExportGraph = Callable[..., onnx.ModelProto]
 _PLAIN = (bool, int, float, str, tuple, type(None))
@@ -23,9 +23,7 @@ _PLAIN = (bool, int, float, str, tuple, type(None))
 
 def graph_key(module: nn.Module, spec: GraphSpec, *, config: StepConfig, opset: int) -> str:
     """What a graph is known by."""
-    # A backbone is the same whatever the steps behind it do; they have their configuration in their operators' bodies.
-    of_steps = None if isinstance(module, BackboneGraph) else sorted(config.to_dict().items())
-    digest = hashlib.sha256(repr((type(module).__qualname__, spec, of_steps, opset)).encode())
+    digest = hashlib.sha256(repr((type(module).__qualname__, spec, _settings(module, config), opset)).encode())
     for prefix, read in _parts(module).items():
         digest.update(repr((prefix, read)).encode())
         for name, part in read.named_modules():
@@ -35,6 +33,15 @@ def graph_key(module: nn.Module, spec: GraphSpec, *, config: StepConfig, opset: 
             digest.update(repr((name, tensor.dtype, tuple(tensor.shape))).encode())
             digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _settings(module: nn.Module, config: StepConfig) -> object:
+    """What of the configuration a graph, or the body of an operator in it, depends on."""
+    if isinstance(module, BackboneGraph):
+        return None
+    if isinstance(module, DetectGraph):  # the rest is in the module's attributes
+        return config.anchor_mode
+    return sorted(config.to_dict().items())
 
 
 def _parts(module: nn.Module) -> dict[str, nn.Module]:

@@ -181,11 +181,16 @@ class StepDetector(nn.Module):
         """
         head = self.run_head(clip, tubes_px, step=step)
         chunk = self.config.chunk_frames
+        # Both ends at once; apart from the tube, since a fused graph without growth leaves them out.
+        first_px, last_px = decode_boxes(
+            torch.cat((head.first_deltas, head.last_deltas), dim=2),
+            torch.cat((tubes_px[:, :, :chunk], tubes_px[:, :, -chunk:]), dim=2),
+        ).split(chunk, dim=2)
         return StepOutput(
             scores=head.logits.sigmoid(),
             boxes_px=decode_boxes(head.deltas, tubes_px),
-            first_px=decode_boxes(head.first_deltas, tubes_px[:, :, :chunk]),
-            last_px=decode_boxes(head.last_deltas, tubes_px[:, :, -chunk:]),
+            first_px=first_px,
+            last_px=last_px,
         )
 
     def next_tubes(self, output: StepOutput, *, step: int) -> Tensor:
