@@ -1,10 +1,11 @@
 """Registers and shared memory of every variant of the plugins' kernels on every architecture, by ptxas.
 
-    python benchmarks/plugin_resources.py
+    python benchmarks/plugin_resources.py [sm_90 ...]
 
 Needs the CUDA toolkit's ptxas, no GPU. The tests assert that nothing spills and that every variant keeps to the limits.
 """
 
+import argparse
 import itertools
 import re
 import shutil
@@ -65,14 +66,17 @@ def resources(ptx: bytes, architecture: str) -> dict[str, int]:
 
 def main() -> None:
     """Prints the table."""
+    parser = argparse.ArgumentParser(description="Registers and shared memory of the plugins' kernels, by ptxas.")
+    parser.add_argument("architectures", nargs="*", default=ARCHITECTURES, help="[default: all]")
+    architectures = parser.parse_args().architectures
     if shutil.which("ptxas") is None:
         raise SystemExit("ptxas is not on the PATH; it comes with the CUDA toolkit")
     title = "Registers a thread, shared memory a block, bytes spilled"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in ("kernel, tactic", "threads", *ARCHITECTURES, "shared", "spilled"):
+    for column in ("kernel, tactic", "threads", *architectures, "shared", "spilled"):
         table.add_column(column, justify="left" if "kernel" in column else "right", no_wrap=True)
     for name, kernel in variants().items():
-        used = [resources(kernel.ptx(), architecture) for architecture in ARCHITECTURES]
+        used = [resources(kernel.ptx(), architecture) for architecture in architectures]
         shared = {row["shared_bytes"] for row in used}
         spilled = max(row["spilled_bytes"] for row in used)
         counts = (str(row["registers"]) for row in used)

@@ -40,9 +40,7 @@ _LONGEST_FILES = (
 
 
 # Fixtures that export, and files that train, build or run commands in processes: `make test-fast` leaves them out.
-_EXPORTS = frozenset(
-    {"golden_bundles", "golden_checkpoint", "half_bundle", "lively_bundle", "one_step_bundle", "tiny_bundle"}
-)
+_EXPORTS = frozenset({"golden_bundles", "golden_checkpoint", "half_bundle", "one_step_bundle", "tiny_bundle"})
 _LONG_FILES = frozenset(
     {
         *_LONGEST_FILES,
@@ -182,7 +180,12 @@ def make_once(shared_folder: Path) -> MakeOnce:
 
 @pytest.fixture(scope="session")
 def tiny_detector() -> StepDetector:
-    return make_detector(TINY)
+    """Its signals do not fade with depth: results depend on the frames, by tens of pixels."""
+    detector = make_detector(TINY)
+    for module in detector.modules():
+        if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    return detector
 
 
 @pytest.fixture(scope="session")
@@ -194,7 +197,10 @@ def tiny_checkpoint(tiny_detector: StepDetector, tmp_path_factory: pytest.TempPa
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_checkpoint: Path, make_once: MakeOnce) -> Path:
+    """The tiny model, every graph, verified; `model.pth` lies beside it."""
+
     def fill(folder: Path) -> None:
+        shutil.copy(tiny_checkpoint, folder / "model.pth")
         export_bundle(tiny_checkpoint, folder / "bundle", ExportSettings())
 
     return make_once("tiny", fill) / "bundle"
@@ -226,21 +232,6 @@ def half_bundle(make_once: MakeOnce) -> Path:
         export_bundle(folder / "model.pth", folder / "bundle", ExportSettings(precision="fp16", batch=2, verify=False))
 
     return make_once("half", fill) / "bundle"
-
-
-@pytest.fixture(scope="session")
-def lively_bundle(make_once: MakeOnce) -> Path:
-    """A tiny model whose signals do not fade with depth: its results depend on the frames, by tens of pixels."""
-
-    def fill(folder: Path) -> None:
-        detector = make_detector(TINY)
-        for module in detector.modules():
-            if isinstance(module, (nn.Conv2d, nn.Conv3d)):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-        save_checkpoint(detector, folder / "model.pth")
-        export_bundle(folder / "model.pth", folder / "bundle", ExportSettings(verify=False))
-
-    return make_once("lively", fill) / "bundle"
 
 
 @pytest.fixture(scope="session")
@@ -284,15 +275,15 @@ def make_video(tmp_path: Path) -> MakeVideo:
 
 
 @pytest.fixture
-def lively_data(lively_bundle: Path, make_video: MakeVideo, tmp_path: Path) -> Path:
-    """A data set of two key frames whose ground truth is what PyTorch finds with the weights of `lively_bundle`."""
+def tiny_data(tiny_checkpoint: Path, make_video: MakeVideo, tmp_path: Path) -> Path:
+    """A data set of two key frames whose ground truth is what PyTorch finds with the weights of `tiny_checkpoint`."""
     video = make_video("v.mp4", frames=24 * 5, rate=Fraction(24), size=(96, 64))
     folder = tmp_path / "data"
     extract(video, folder / "frames")
     (folder / "val.csv").write_text("v,2,0,0,1,1,12,0\nv,3,0,0,1,1,12,0\n")
     place = DatasetFolder.open(folder, "val")
     rows = []
-    with Detector.open(lively_bundle.parent / "model.pth") as detector:
+    with Detector.open(tiny_checkpoint) as detector:
         for second in (2, 3):
             found = detector.detect(place.read("v", second, detector.config)[None])
             for row in range(20):

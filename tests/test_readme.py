@@ -31,6 +31,7 @@ SHORTER = {
     "--runs 100": "--runs 1",
     "--minutes 10": "--minutes 0.05",
     "-o bundle-rtx": "-o bundle-rtx --graphs fused --no-verify --steps 1",
+    "plugin_resources.py": "plugin_resources.py sm_90",
     "--train 240 --val 20": "--train 1 --val 1",
     "--most 10000000": "--most 100000",
     "model.pth -o bundle-fp16 ": "model.pth -o bundle-fp16 --no-verify --steps 1 ",

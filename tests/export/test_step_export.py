@@ -37,13 +37,14 @@ def checkpoint(tmp_path_factory):
     return path
 
 
-def test_prints_and_stores_the_parity_table(checkpoint, tmp_path):
-    done = step_export(checkpoint, "-o", tmp_path / "bundle", "--batch", "1", "--max-detections", "20")
-    assert done.returncode == 0, done.stderr
-    assert "Parity with PyTorch" in done.stdout
-    assert "verified against PyTorch" in done.stdout
+def test_prints_and_stores_the_parity_table(checkpoint, tmp_path, capsys):
+    words = (checkpoint, "-o", tmp_path / "bundle", "--batch", "2", "--max-detections", "20")
+    code, printed, error = run_command(main, capsys, *words)
+    assert code == 0, error
+    assert "Parity with PyTorch" in printed
+    assert "verified against PyTorch" in printed
     manifest = read_bundle(tmp_path / "bundle")
-    assert manifest.batch == 1
+    assert manifest.batch == 2
     assert manifest.thresholds.max_detections == 20
     assert manifest.parity
 

@@ -45,13 +45,13 @@ class _CallsAgain:
         return SILENT.each(*arguments, **options)
 
 
-def _open(name, loop, lively_bundle, tmp_path, *, tracer=SILENT) -> Detector:
+def _open(name, loop, tiny_bundle, tmp_path, *, tracer=SILENT) -> Detector:
     if name == "torch":
-        return Detector.open(lively_bundle.parent / "model.pth", device="cpu", threads=1, tracer=tracer)
+        return Detector.open(tiny_bundle.parent / "model.pth", device="cpu", threads=1, tracer=tracer)
     if name != "tensorrt":
-        return Detector.open(lively_bundle, name, loop=loop, device="cpu", threads=1, tracer=tracer)
+        return Detector.open(tiny_bundle, name, loop=loop, device="cpu", threads=1, tracer=tracer)
     bundle = tmp_path / "b"
-    shutil.copytree(lively_bundle, bundle)
+    shutil.copytree(tiny_bundle, bundle)
     add_fake_engines(bundle, max_batch=2)
     cuda = FakeCuda()
     return Detector(
@@ -92,22 +92,22 @@ def _call_from_threads(detector: Detector, clips: np.ndarray, *, threads: int, c
 
 @pytest.mark.parametrize("loop", ["fused", "steps"])
 @pytest.mark.parametrize("name", BACKENDS)
-def test_threads_share_a_detector(name, loop, lively_bundle, tiny_clips, tmp_path):
-    with _open(name, loop, lively_bundle, tmp_path) as detector:
+def test_threads_share_a_detector(name, loop, tiny_bundle, tiny_clips, tmp_path):
+    with _open(name, loop, tiny_bundle, tmp_path) as detector:
         assert _call_from_threads(detector, tiny_clips, threads=4, calls=2 if name == "tensorrt" else 3) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loop", ["fused", "steps"])
 @pytest.mark.parametrize("name", BACKENDS)
-def test_many_threads_share_a_detector(name, loop, lively_bundle, tiny_clips, tmp_path):
-    with _open(name, loop, lively_bundle, tmp_path) as detector:
+def test_many_threads_share_a_detector(name, loop, tiny_bundle, tiny_clips, tmp_path):
+    with _open(name, loop, tiny_bundle, tmp_path) as detector:
         assert _call_from_threads(detector, tiny_clips, threads=8, calls=60) == []
 
 
-def test_results_that_are_asked_for_late(lively_bundle, tiny_clips, tmp_path):
+def test_results_that_are_asked_for_late(tiny_bundle, tiny_clips, tmp_path):
     """More clips than a GPU has room for: the first ones' results are put aside for whoever asks."""
-    with _open("tensorrt", "fused", lively_bundle, tmp_path) as detector:
+    with _open("tensorrt", "fused", tiny_bundle, tmp_path) as detector:
         expected = [detector.detect(tiny_clips[index : index + 1]) for index in (0, 1)]
         order = (0, 1, 1, 0, 1)
         pending = [detector.backend.submit(tiny_clips[index : index + 1]) for index in order]
@@ -116,8 +116,8 @@ def test_results_that_are_asked_for_late(lively_bundle, tiny_clips, tmp_path):
 
 
 @pytest.mark.parametrize("name", BACKENDS)
-def test_a_forked_process_opens_its_own(name, lively_bundle, tiny_clips, tmp_path, monkeypatch):
-    with _open(name, "steps", lively_bundle, tmp_path) as detector:
+def test_a_forked_process_opens_its_own(name, tiny_bundle, tiny_clips, tmp_path, monkeypatch):
+    with _open(name, "steps", tiny_bundle, tmp_path) as detector:
         own = os.getpid()
         with monkeypatch.context() as child:
             child.setattr(os, "getpid", lambda: own + 1)
@@ -128,9 +128,9 @@ def test_a_forked_process_opens_its_own(name, lively_bundle, tiny_clips, tmp_pat
 
 @pytest.mark.parametrize("loop", ["fused", "steps"])
 @pytest.mark.parametrize("name", BACKENDS)
-def test_arrays_are_the_callers(name, loop, lively_bundle, tiny_clips, tmp_path):
+def test_arrays_are_the_callers(name, loop, tiny_bundle, tiny_clips, tmp_path):
     """Contiguous; what is written to them reaches no later call, and what later calls write does not reach them."""
-    with _open(name, loop, lively_bundle, tmp_path) as detector:
+    with _open(name, loop, tiny_bundle, tmp_path) as detector:
         calls = [lambda index: [detector.detect(tiny_clips[index : index + 1])]]
         if detector.gives_every_step:
             calls.append(lambda index: detector.detect_every_step(tiny_clips[index : index + 1]))
@@ -150,8 +150,8 @@ def test_arrays_are_the_callers(name, loop, lively_bundle, tiny_clips, tmp_path)
 
 
 @pytest.mark.parametrize("name", BACKENDS)
-def test_a_closed_model_says_so(name, lively_bundle, tiny_clips, tmp_path):
-    detector = _open(name, "steps", lively_bundle, tmp_path)
+def test_a_closed_model_says_so(name, tiny_bundle, tiny_clips, tmp_path):
+    detector = _open(name, "steps", tiny_bundle, tmp_path)
     expected = detector.backend.submit(tiny_clips[:1]).result()
     features = detector.backend.extract(tiny_clips[:1])
     call = detector.backend.submit_features(features)
@@ -169,9 +169,9 @@ def test_a_closed_model_says_so(name, lively_bundle, tiny_clips, tmp_path):
 
 
 @pytest.mark.parametrize("name", BACKENDS)
-def test_closing_waits_for_a_call_and_a_call_finds_it_closed(name, lively_bundle, tiny_clips, tmp_path):
+def test_closing_waits_for_a_call_and_a_call_finds_it_closed(name, tiny_bundle, tiny_clips, tmp_path):
     """Whoever closes while others call: each call either gives its own clip's detections or says that it is closed."""
-    detector = _open(name, "steps", lively_bundle, tmp_path)
+    detector = _open(name, "steps", tiny_bundle, tmp_path)
     expected = detector.detect(tiny_clips[:1]).scores
     together = threading.Barrier(4)
     said: list[str] = []
@@ -196,10 +196,10 @@ def test_closing_waits_for_a_call_and_a_call_finds_it_closed(name, lively_bundle
 
 
 @pytest.mark.parametrize("name", BACKENDS)
-def test_a_call_in_the_middle_of_a_call(name, lively_bundle, tiny_clips, tmp_path):
+def test_a_call_in_the_middle_of_a_call(name, tiny_bundle, tiny_clips, tmp_path):
     """A handler that calls the model again would spoil the call that it interrupts."""
     tracer = _CallsAgain()
-    with _open(name, "steps", lively_bundle, tmp_path, tracer=tracer) as detector:
+    with _open(name, "steps", tiny_bundle, tmp_path, tracer=tracer) as detector:
         expected = detector.detect(tiny_clips[:1])
         tracer.act = lambda: detector.detect(tiny_clips[1:2])
         found = detector.detect(tiny_clips[:1])
@@ -209,7 +209,7 @@ def test_a_call_in_the_middle_of_a_call(name, lively_bundle, tiny_clips, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loop", ["fused", "steps"])
-def test_memory_does_not_grow_with_the_numbers_of_clips(loop, lively_bundle):
+def test_memory_does_not_grow_with_the_numbers_of_clips(loop, tiny_bundle):
     """Twelve numbers of clips take little more than the largest alone; each kept its own before."""
     code = f"""
 import numpy as np
@@ -218,7 +218,7 @@ def resident_mb():
     return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmRSS"))) / 1e3
 clips = np.random.RandomState(0).randint(0, 256, (12, 36, 64, 64, 3), np.uint8)
 def grown(batches):
-    with Detector.open({str(lively_bundle)!r}, "onnxruntime", loop={loop!r}, device="cpu", threads=1) as detector:
+    with Detector.open({str(tiny_bundle)!r}, "onnxruntime", loop={loop!r}, device="cpu", threads=1) as detector:
         before = resident_mb()
         for _ in range(2):
             for batch in batches:

@@ -23,18 +23,18 @@ STEP_LOOP = ["backbone", "step1", "step2", "step3", "detect"]
 
 
 @pytest.fixture(scope="module")
-def bundle(lively_bundle, tmp_path_factory):
+def bundle(tiny_bundle, tmp_path_factory):
     copy = tmp_path_factory.mktemp("engines") / "bundle"
-    shutil.copytree(lively_bundle, copy)
+    shutil.copytree(tiny_bundle, copy)
     add_fake_engines(copy)
     add_fake_engines(copy, "tensorrt-rtx")
     return copy
 
 
 @pytest.fixture(scope="module")
-def expected(lively_bundle, tiny_clips):
+def expected(tiny_bundle, tiny_clips):
     backend = OnnxRuntimeBackend(
-        lively_bundle, read_bundle(lively_bundle), loop="fused", num_steps=3, device="cpu", threads=None
+        tiny_bundle, read_bundle(tiny_bundle), loop="fused", num_steps=3, device="cpu", threads=None
     )
     results = [backend.submit(tiny_clips[index : index + 1]).result() for index in (0, 1)]
     assert np.abs(results[0].tubes_px - results[1].tubes_px).max() > 1, "the clips cannot be told apart"
@@ -152,15 +152,15 @@ def test_what_cannot_be_captured_runs_without(bundle, tiny_clips, expected):
     assert cuda.leaks == 0
 
 
-def test_fewer_steps(bundle, lively_bundle, tiny_clips):
+def test_fewer_steps(bundle, tiny_bundle, tiny_clips):
     backend, _ = _open(bundle, FakeCuda(), loop="steps", num_steps=2)
-    with Detector.open(lively_bundle, "onnxruntime", loop="steps", num_steps=2) as graphs:
+    with Detector.open(tiny_bundle, "onnxruntime", loop="steps", num_steps=2) as graphs:
         _assert_same(backend.submit(tiny_clips[:1]).result(), graphs.detect(tiny_clips[:1]))
 
 
 @pytest.mark.parametrize("loop", ["fused", "steps"])
-def test_a_profile_of_batches(loop, lively_bundle, tiny_clips, expected, tmp_path):
-    shutil.copytree(lively_bundle, tmp_path / "b")
+def test_a_profile_of_batches(loop, tiny_bundle, tiny_clips, expected, tmp_path):
+    shutil.copytree(tiny_bundle, tmp_path / "b")
     add_fake_engines(tmp_path / "b", min_batch=1, opt_batch=2, max_batch=2)
     cuda = FakeCuda()
     backend, _ = _open(tmp_path / "b", cuda, loop=loop)
@@ -177,8 +177,8 @@ def test_a_profile_of_batches(loop, lively_bundle, tiny_clips, expected, tmp_pat
     _assert_same(type(three)(*(rows[2:] for rows in three)), expected[0])
 
 
-def _profile_of(most, lively_bundle, tmp_path, **options):
-    shutil.copytree(lively_bundle, tmp_path / "b")
+def _profile_of(most, tiny_bundle, tmp_path, **options):
+    shutil.copytree(tiny_bundle, tmp_path / "b")
     add_fake_engines(tmp_path / "b", min_batch=1, opt_batch=1, max_batch=most)
     cuda = FakeCuda()
     backend, trt = _open(tmp_path / "b", cuda, **options)
@@ -186,9 +186,9 @@ def _profile_of(most, lively_bundle, tmp_path, **options):
 
 
 @pytest.mark.parametrize("loop", ["fused", "steps"])
-def test_alternating_batches_are_prepared_for_once(loop, lively_bundle, tiny_clips, expected, tmp_path):
+def test_alternating_batches_are_prepared_for_once(loop, tiny_bundle, tiny_clips, expected, tmp_path):
     """Each number of clips takes one warm-up and one graph; after that nothing but its launch."""
-    cuda, backend, _ = _profile_of(2, lively_bundle, tmp_path, loop=loop)
+    cuda, backend, _ = _profile_of(2, tiny_bundle, tmp_path, loop=loop)
     for clips in (tiny_clips[:1], tiny_clips):
         backend.submit(clips).result()
     cuda.calls.clear()
@@ -206,9 +206,9 @@ def test_alternating_batches_are_prepared_for_once(loop, lively_bundle, tiny_cli
     assert cuda.leaks == 0
 
 
-def test_a_graph_s_context_is_left_alone(lively_bundle, tiny_clips, tmp_path):
+def test_a_graph_s_context_is_left_alone(tiny_bundle, tiny_clips, tmp_path):
     """TensorRT: a graph uses the context that it was recorded from, which must not be given another shape."""
-    cuda, backend, trt = _profile_of(2, lively_bundle, tmp_path)
+    cuda, backend, trt = _profile_of(2, tiny_bundle, tmp_path)
     backend.submit(tiny_clips[:1]).result()
     (first,) = trt.contexts
     backend.submit(tiny_clips).result()
@@ -222,8 +222,8 @@ def test_a_graph_s_context_is_left_alone(lively_bundle, tiny_clips, tmp_path):
     assert (first.batch, second.batch) == (1, 2)
 
 
-def test_so_many_batches_are_kept_and_no_more(lively_bundle, tiny_clips, expected, tmp_path):
-    cuda, backend, trt = _profile_of(6, lively_bundle, tmp_path)
+def test_so_many_batches_are_kept_and_no_more(tiny_bundle, tiny_clips, expected, tmp_path):
+    cuda, backend, trt = _profile_of(6, tiny_bundle, tmp_path)
     clips = np.concatenate([tiny_clips] * 3)
     for batch in (1, 2, 3, 4, 1, 5, 6):  # 2 and 3 were not used for longest
         backend.submit(clips[:batch]).result()
@@ -237,7 +237,7 @@ def test_so_many_batches_are_kept_and_no_more(lively_bundle, tiny_clips, expecte
     assert cuda.leaks == 0
 
 
-def test_shapes_are_set_once_for_each_batch(lively_bundle, tiny_clips, tmp_path, monkeypatch):
+def test_shapes_are_set_once_for_each_batch(tiny_bundle, tiny_clips, tmp_path, monkeypatch):
     """A context that a graph was recorded from is never touched again, so that nothing of it can be refused."""
     shaped: list[int] = []
     real = FakeContext.set_input_shape
@@ -247,16 +247,16 @@ def test_shapes_are_set_once_for_each_batch(lively_bundle, tiny_clips, tmp_path,
         return real(self, name, shape)
 
     monkeypatch.setattr(FakeContext, "set_input_shape", set_input_shape)
-    _, backend, _ = _profile_of(2, lively_bundle, tmp_path)
+    _, backend, _ = _profile_of(2, tiny_bundle, tmp_path)
     for clips in (tiny_clips[:1], tiny_clips, tiny_clips[:1], tiny_clips):
         backend.submit(clips).result()
     assert shaped == [1, 2]
 
 
 @pytest.mark.parametrize("moment", ["begin_capture", "synchronize_stream"])
-def test_an_interrupt_while_it_prepares(moment, lively_bundle, tiny_clips, expected, tmp_path, monkeypatch):
+def test_an_interrupt_while_it_prepares(moment, tiny_bundle, tiny_clips, expected, tmp_path, monkeypatch):
     """Nothing goes on recording or stays, and the next call is as good as the first."""
-    cuda, backend, _ = _profile_of(2, lively_bundle, tmp_path)
+    cuda, backend, _ = _profile_of(2, tiny_bundle, tmp_path)
     real = FakeContext.execute_async_v3
 
     def interrupted(self, stream):
@@ -274,8 +274,8 @@ def test_an_interrupt_while_it_prepares(moment, lively_bundle, tiny_clips, expec
     assert cuda.leaks == 0
 
 
-def test_each_batch_has_its_own_reason_for_running_without_a_graph(lively_bundle, tiny_clips, tmp_path):
-    _, backend, trt = _profile_of(2, lively_bundle, tmp_path, refuse_capture=True)
+def test_each_batch_has_its_own_reason_for_running_without_a_graph(tiny_bundle, tiny_clips, tmp_path):
+    _, backend, trt = _profile_of(2, tiny_bundle, tmp_path, refuse_capture=True)
     backend.submit(tiny_clips[:1]).result()
     trt.refuse_capture = False
     backend.submit(tiny_clips).result()
@@ -304,8 +304,8 @@ def test_the_reason_is_that_of_the_call_that_failed(bundle, tiny_clips, monkeypa
     backend.close()
 
 
-def test_a_later_batch_may_be_captured_again(lively_bundle, tiny_clips, tmp_path):
-    shutil.copytree(lively_bundle, tmp_path / "b")
+def test_a_later_batch_may_be_captured_again(tiny_bundle, tiny_clips, tmp_path):
+    shutil.copytree(tiny_bundle, tmp_path / "b")
     add_fake_engines(tmp_path / "b", min_batch=1, opt_batch=2, max_batch=2)
     cuda = FakeCuda()
     backend, trt = _open(tmp_path / "b", cuda, refuse_capture=True)
@@ -316,8 +316,8 @@ def test_a_later_batch_may_be_captured_again(lively_bundle, tiny_clips, tmp_path
     assert "without a CUDA graph" not in backend.device
 
 
-def test_a_static_batch_is_filled_up(lively_bundle, tiny_clips, expected, tmp_path):
-    shutil.copytree(lively_bundle, tmp_path / "b")
+def test_a_static_batch_is_filled_up(tiny_bundle, tiny_clips, expected, tmp_path):
+    shutil.copytree(tiny_bundle, tmp_path / "b")
     add_fake_engines(tmp_path / "b", min_batch=2, opt_batch=2, max_batch=2)
     backend, _ = _open(tmp_path / "b", FakeCuda())
     with Detector(backend) as detector:
@@ -432,11 +432,11 @@ def test_a_lost_gpu_is_told_once(bundle, tiny_clips):
         pending.result()
 
 
-def test_everything_that_is_missing_is_told_at_once(lively_bundle, monkeypatch):
+def test_everything_that_is_missing_is_told_at_once(tiny_bundle, monkeypatch):
     monkeypatch.setattr(gpus, "cuda_driver_is_present", lambda: False)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(StepError) as caught:
-        Detector.open(lively_bundle, "tensorrt")
+        Detector.open(tiny_bundle, "tensorrt")
     message = str(caught.value)
     for part in ("no NVIDIA driver", "pip install 'step-trt[tensorrt]'", "step-build", "`backend` onnxruntime"):
         assert part in message

@@ -141,9 +141,9 @@ def test_a_crash_takes_its_own_row(tiny_bundle, tmp_path, monkeypatch, tiny_clip
     assert len(rows[1].times_s) >= 4
 
 
-def test_accuracy_beside_speed(bench, lively_bundle, lively_data, tmp_path, capsys):
+def test_accuracy_beside_speed(bench, tiny_bundle, tiny_data, tmp_path, capsys):
     """The mAP of each configuration is step-eval's, and the page has both figures."""
-    checkpoint = lively_bundle.parent / "model.pth"
+    checkpoint = tiny_bundle.parent / "model.pth"
     words = ("--runs", "1", "--seconds", "0", "--json", tmp_path / "r.json", "--html", tmp_path / "r.html")
     measured = (
         "--checkpoint",
@@ -153,23 +153,23 @@ def test_accuracy_beside_speed(bench, lively_bundle, lively_data, tmp_path, caps
         "--batch",
         "1,2",
         "--data",
-        lively_data,
+        tiny_data,
     )
-    code, printed, error = bench(lively_bundle, *measured, *words)
+    code, printed, error = bench(tiny_bundle, *measured, *words)
     assert code == 0, printed + error
     results = Results.read(tmp_path / "r.json")
     means = [row.mean_ap for row in results.rows]
     assert len(means) == 6
-    evaluated = run_command(eval_main, capsys, "--model", lively_bundle, "--data", lively_data)[1]
+    evaluated = run_command(eval_main, capsys, "--model", tiny_bundle, "--data", tiny_data)[1]
     assert means == pytest.approx([float(evaluated.rsplit("frame-mAP@0.5: ")[1])] * 6, abs=1e-6)
     assert means[0] > 0.5
     page = (tmp_path / "r.html").read_text()
     assert [heading in page for heading in ("<h2>Time</h2>", "<h2>Accuracy and speed</h2>")] == [True, True]
-    assert f"<title>step-bench: {lively_bundle.name}, model.pth</title>" in page
+    assert f"<title>step-bench: {tiny_bundle.name}, model.pth</title>" in page
     assert "http" not in page
     assert f", mAP {means[0]:.4f}" in printed.splitlines()[-2] + printed.splitlines()[-1]
     assert results.rows[0].model_bytes == checkpoint.stat().st_size
-    assert results.rows[1].model_bytes == (lively_bundle / "fused.onnx").stat().st_size
+    assert results.rows[1].model_bytes == (tiny_bundle / "fused.onnx").stat().st_size
 
 
 def test_the_same_numbers_are_scored_once(tmp_path):

@@ -142,10 +142,10 @@ def _transcribed(checkpoint, video, every_s):
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "torch"])
-def test_equals_a_slow_transcription(backend, lively_bundle, make_video):
-    checkpoint = lively_bundle.parent / "model.pth"
+def test_equals_a_slow_transcription(backend, tiny_bundle, make_video):
+    checkpoint = tiny_bundle.parent / "model.pth"
     video = make_video(frames=24, rate=Fraction(24))
-    model = checkpoint if backend == "torch" else lively_bundle
+    model = checkpoint if backend == "torch" else tiny_bundle
     with Detector.open(model, backend, loop="steps", device="cpu") as detector:
         found = list(detector.run(video, every_s=THIRD, reuse_backbone=True))
         alone = next(detector.run(video, every_s=THIRD))
@@ -159,10 +159,10 @@ def test_equals_a_slow_transcription(backend, lively_bundle, make_video):
     assert apart > 0.5, "the model does not see that windows are not clips"
 
 
-def test_key_frames_further_apart_are_some_of_those_close_together(lively_bundle, make_video):
+def test_key_frames_further_apart_are_some_of_those_close_together(tiny_bundle, make_video):
     """Windows do not depend on the key frames."""
     video = make_video(frames=30, rate=Fraction(24))
-    with Detector.open(lively_bundle, "onnxruntime", loop="steps", device="cpu") as detector:
+    with Detector.open(tiny_bundle, "onnxruntime", loop="steps", device="cpu") as detector:
         close, apart = (list(detector.run(video, every_s=s, reuse_backbone=True)) for s in (THIRD, Fraction(1)))
     assert [key.scheduled_s for key in apart] == [0, 1]
     for key, same in zip(apart, close[::3], strict=True):

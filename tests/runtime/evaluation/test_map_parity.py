@@ -24,22 +24,22 @@ from step.evaluation.box_table import BoxTable
 
 
 @pytest.fixture
-def checkpoint(lively_bundle):
+def checkpoint(tiny_bundle):
     """The weights of the model whose results depend on the frames."""
-    return lively_bundle.parent / "model.pth"
+    return tiny_bundle.parent / "model.pth"
 
 
 @pytest.fixture
-def data(lively_data):
-    return lively_data
+def data(tiny_data):
+    return tiny_data
 
 
 def _words(bundle, checkpoint, data, *more):
     return ["parity", bundle, "--checkpoint", checkpoint, "--data", data, *more]
 
 
-def test_every_configuration_gives_pytorchs_map(data, lively_bundle, checkpoint, capsys):
-    code, printed, error = run_command(step_eval, capsys, *_words(lively_bundle, checkpoint, data))
+def test_every_configuration_gives_pytorchs_map(data, tiny_bundle, checkpoint, capsys):
+    code, printed, error = run_command(step_eval, capsys, *_words(tiny_bundle, checkpoint, data))
     assert code == 0, printed + error
     rows = [line.split() for line in printed.splitlines() if line.startswith((" torch", " onnxruntime"))]
     assert [row[0] for row in rows] == ["torch", "onnxruntime", "onnxruntime"]
@@ -48,25 +48,25 @@ def test_every_configuration_gives_pytorchs_map(data, lively_bundle, checkpoint,
     assert rows[2][3:6] == rows[0][2:5]
 
 
-def test_another_model_does_not(data, lively_bundle, tmp_path, capsys):
+def test_another_model_does_not(data, tiny_bundle, tmp_path, capsys):
     save_checkpoint(make_detector(TINY, seed=5), tmp_path / "other.pth")
-    done = run_command(step_eval, capsys, *_words(lively_bundle, tmp_path / "other.pth", data, "--loops", "fused"))
+    done = run_command(step_eval, capsys, *_words(tiny_bundle, tmp_path / "other.pth", data, "--loops", "fused"))
     assert done[0] == 1
     assert "1 of 2 configurations do not give PyTorch's mAP: onnxruntime fused fp32" in done[2]
 
 
-def test_a_backend_that_is_not_here(data, lively_bundle, checkpoint, monkeypatch, capsys):
+def test_a_backend_that_is_not_here(data, tiny_bundle, checkpoint, monkeypatch, capsys):
     monkeypatch.setattr("step_runtime.backends.gpus.cuda_driver_is_present", lambda: False)
-    words = _words(lively_bundle, checkpoint, data, "--backends", "onnxruntime,tensorrt", "--loops", "fused")
+    words = _words(tiny_bundle, checkpoint, data, "--backends", "onnxruntime,tensorrt", "--loops", "fused")
     code, printed, error = run_command(step_eval, capsys, *words)
     assert code == 1
     assert "tensorrt fused fp32: `backend` tensorrt: this machine has no NVIDIA driver" in printed
     assert "1 of 3 configurations do not give PyTorch's mAP: tensorrt fused fp32" in error
 
 
-def test_steps_and_precisions(data, lively_bundle, checkpoint):
+def test_steps_and_precisions(data, tiny_bundle, checkpoint):
     configurations = find_configurations(
-        [lively_bundle], checkpoint, backends=["torch", "onnxruntime"], loops=["steps"], precisions=["fp32"]
+        [tiny_bundle], checkpoint, backends=["torch", "onnxruntime"], loops=["steps"], precisions=["fp32"]
     )
     assert [(configuration.backend, configuration.loop) for configuration in configurations] == [
         ("torch", None),
@@ -110,24 +110,24 @@ def _with_score_threshold(bundle, copy, score_threshold):
     return copy
 
 
-def test_pytorch_detects_with_the_bundles_thresholds(data, lively_bundle, checkpoint, tmp_path, capsys):
-    bundle = _with_score_threshold(lively_bundle, tmp_path / "bundle", 0.999)
+def test_pytorch_detects_with_the_bundles_thresholds(data, tiny_bundle, checkpoint, tmp_path, capsys):
+    bundle = _with_score_threshold(tiny_bundle, tmp_path / "bundle", 0.999)
     done = run_command(step_eval, capsys, *_words(bundle, checkpoint, data, "--loops", "fused"))
     assert_one_error(done, "1 of 2 configurations do not give PyTorch's mAP: onnxruntime fused fp32")
 
 
-def test_bundles_of_different_thresholds(data, lively_bundle, checkpoint, tmp_path, capsys):
-    other = _with_score_threshold(lively_bundle, tmp_path / "other", 0.5)
-    done = run_command(step_eval, capsys, "parity", other, *_words(lively_bundle, checkpoint, data)[1:])
+def test_bundles_of_different_thresholds(data, tiny_bundle, checkpoint, tmp_path, capsys):
+    other = _with_score_threshold(tiny_bundle, tmp_path / "other", 0.5)
+    done = run_command(step_eval, capsys, "parity", other, *_words(tiny_bundle, checkpoint, data)[1:])
     assert_one_error(done, r"bundle: its thresholds \(score_threshold 0.01, .*\) are not those of .*other \(.* 0.5, ")
 
 
-def test_options_before_the_subcommand(data, lively_bundle, checkpoint, capsys):
-    done = run_command(step_eval, capsys, "--device", "cpu", *_words(lively_bundle, checkpoint, data))
+def test_options_before_the_subcommand(data, tiny_bundle, checkpoint, capsys):
+    done = run_command(step_eval, capsys, "--device", "cpu", *_words(tiny_bundle, checkpoint, data))
     assert_one_error(done, "--device stands before parity, which does not see it; give it after")
 
 
-def test_the_reference_is_float32(lively_bundle, checkpoint, data, monkeypatch):
+def test_the_reference_is_float32(tiny_bundle, checkpoint, data, monkeypatch):
     """On a GPU PyTorch's convolutions would be TF32's, which is as far from float32 as what is compared with it."""
     seen: list[tuple[bool, bool]] = []
     real = TorchBackend.submit
@@ -182,13 +182,13 @@ def test_matched_detections():
         (["--split", "test"], "has no test.csv"),
     ],
 )
-def test_bad_options(more, said, data, lively_bundle, checkpoint, capsys):
-    assert_one_error(run_command(step_eval, capsys, *_words(lively_bundle, checkpoint, data, *more)), said)
+def test_bad_options(more, said, data, tiny_bundle, checkpoint, capsys):
+    assert_one_error(run_command(step_eval, capsys, *_words(tiny_bundle, checkpoint, data, *more)), said)
 
 
-def test_two_bundles_of_one_precision(lively_bundle, checkpoint, tmp_path):
-    other = shutil.copytree(lively_bundle, tmp_path / "other")
+def test_two_bundles_of_one_precision(tiny_bundle, checkpoint, tmp_path):
+    other = shutil.copytree(tiny_bundle, tmp_path / "other")
     with pytest.raises(StepError, match="have the same precision; give one of each"):
         find_configurations(
-            [lively_bundle, other], checkpoint, backends=["onnxruntime"], loops=["fused"], precisions=["fp32"]
+            [tiny_bundle, other], checkpoint, backends=["onnxruntime"], loops=["fused"], precisions=["fp32"]
         )

@@ -124,9 +124,9 @@ def test_pytorchs_parts_are_spans(tiny_checkpoint, tiny_clips):
 
 
 @pytest.fixture(scope="module")
-def engine_bundle(lively_bundle, tmp_path_factory):
+def engine_bundle(tiny_bundle, tmp_path_factory):
     copy = tmp_path_factory.mktemp("engines") / "bundle"
-    shutil.copytree(lively_bundle, copy)
+    shutil.copytree(tiny_bundle, copy)
     add_fake_engines(copy)
     add_fake_engines(copy, "tensorrt-rtx")
     return copy

@@ -34,9 +34,9 @@ def cuda():
 
 
 @pytest.fixture
-def runners(lively_bundle, tmp_path, cuda):
+def runners(tiny_bundle, tmp_path, cuda):
     bundle = tmp_path / "b"
-    shutil.copytree(lively_bundle, bundle)
+    shutil.copytree(tiny_bundle, bundle)
     add_fake_engines(bundle)
     manifest = read_bundle(bundle)
     graphs = OnnxRuntimeRunner(bundle, manifest, device="cpu")
@@ -130,9 +130,9 @@ def test_another_batch_is_refused(runners, tiny_clips):
 
 
 @pytest.mark.parametrize("call", ["allocate", "upload", "run fused", "download", "synchronize_stream"])
-def test_everything_is_freed_wherever_the_gpu_fails(call, lively_bundle, tmp_path, tiny_clips):
+def test_everything_is_freed_wherever_the_gpu_fails(call, tiny_bundle, tmp_path, tiny_clips):
     bundle = tmp_path / "b"
-    shutil.copytree(lively_bundle, bundle)
+    shutil.copytree(tiny_bundle, bundle)
     add_fake_engines(bundle)
     cuda = FakeCuda(fail_at=call)
     engines = _engines(bundle, cuda)
