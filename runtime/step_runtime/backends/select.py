@@ -20,7 +20,7 @@ from step_runtime.tracing.tracer import SILENT, Tracer
 BackendName = Literal["auto", "tensorrt", "tensorrt-rtx", "onnxruntime", "openvino", "torch"]
 BACKENDS: tuple[BackendName, ...] = ("auto", "tensorrt", "tensorrt-rtx", "onnxruntime", "openvino", "torch")
 LOOPS: tuple[Loop, ...] = get_args(Loop)
-_MOST_THREADS = 1024
+MOST_THREADS = 1024
 _DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -107,7 +107,7 @@ def _check_arguments(backend: object, loop: object, device: object, *, num_steps
     if num_steps is not None:
         check_whole("num_steps", num_steps, least=1)
     if threads is not None:
-        check_whole("threads", threads, least=1, most=_MOST_THREADS)
+        check_whole("threads", threads, least=1, most=MOST_THREADS)
 
 
 def _check_checkpoint(model: Path, backend: BackendName, loop: Loop | None) -> None:

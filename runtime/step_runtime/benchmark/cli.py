@@ -15,8 +15,10 @@ from step.config import StepConfig
 from step.errors import StepError
 from step.files.atomic import atomic_path
 from step.nearest import did_you_mean
+from step.parameters import Choice, ListOf, Number, Whole
 from step.reporter import Reporter
-from step_runtime.benchmark.comparison import ASPECTS, check_comparable, compare, differences
+from step_runtime.backends.select import MOST_THREADS
+from step_runtime.benchmark.comparison import ASPECTS, Aspect, check_comparable, compare, differences
 from step_runtime.benchmark.configurations import BENCH_BACKENDS, CPU_BACKENDS, list_configurations
 from step_runtime.benchmark.options import BenchCommand
 from step_runtime.benchmark.page import write_page
@@ -73,18 +75,19 @@ def main() -> None:
 @click.option("--checkpoint", type=_PATH, help="The .pth that was exported: PyTorch is measured too.")
 @click.option(
     "--backends",
+    type=ListOf(Choice(BENCH_BACKENDS)),
     metavar="NAME,...",
     help=f"Of {', '.join(BENCH_BACKENDS)}.  [default: {','.join(CPU_BACKENDS)}; with an NVIDIA driver, all]",
 )
-@click.option("--batch", "batches", default="1", metavar="N,...", help="Clips of a call.")
-@click.option("--steps", metavar="N,...", help="Progressive steps to run.  [default: all]")
+@click.option("--batch", "batches", type=ListOf(Whole(1)), default="1", metavar="N,...", help="Clips of a call.")
+@click.option("--steps", type=ListOf(Whole(1)), metavar="N,...", help="Progressive steps to run.  [default: all]")
 @click.option("--source", type=_PATH, help="Video to take a clip from.  [default: noise]")
 @click.option("--data", type=_PATH, help="Data set for mAP: a folder, toy or none.  [default: toy for toy, else none]")
 @click.option("--split", default="val", help="Of --data.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of each.  [default: the library's choice]")
-@click.option("--runs", type=click.IntRange(min=1), default=MIN_RUNS, help="Calls of each, at least.")
-@click.option("--seconds", type=click.FloatRange(min=0), default=MIN_S, help="Time of each, at least.")
+@click.option("--threads", type=Whole(1, MOST_THREADS), help="CPU threads of each.  [default: the library's choice]")
+@click.option("--runs", type=Whole(1), default=MIN_RUNS, help="Calls of each, at least.")
+@click.option("--seconds", type=Number(least=0), default=MIN_S, help="Time of each, at least.")
 @click.option("--baseline", metavar="NAME", help="Row that ratios are to.  [default: the first]")
 @click.option("--roofline", type=_PATH, help="What step-bench roofline --json wrote here: the verdict tells the floor.")
 @click.option("--json", "json_file", type=_PATH, help="Write everything there; step-bench compare reads it.")
@@ -134,7 +137,7 @@ def _measure(command: BenchCommand, scratch: Path, reporter: Reporter) -> Result
         folders,
         command.checkpoint_file,
         backends=command.wanted,
-        batches=command.batch_sizes,
+        batches=list(command.batches),
         steps=command.num_steps,
         device=command.device,
         threads=command.threads,
@@ -195,19 +198,18 @@ def _without_folder(rows: list[Row], folder: Path) -> list[Row]:
 @click.argument("old", type=_PATH)
 @click.argument("new", type=_PATH)
 @click.option(
-    "--may-differ", metavar="NAME,...", default="", help=f"Of {', '.join(ASPECTS)}: known to differ, and meant."
+    "--may-differ",
+    type=ListOf(Choice(ASPECTS)),
+    metavar="NAME,...",
+    help=f"Of {', '.join(ASPECTS)}: known to differ, and meant.",
 )
-def compare_command(old: Path, new: Path, may_differ: str) -> None:
+def compare_command(old: Path, new: Path, may_differ: tuple[Aspect, ...] | None) -> None:
     """Compares two --json files; exit code 1 where a configuration became slower beyond noise.
 
     Files of another machine, model or number of threads are refused unless --may-differ names what differs.
     """
-    allowed = [name.strip() for name in may_differ.split(",") if name.strip()]
-    for name in allowed:
-        if name not in ASPECTS:
-            raise StepError(f"--may-differ has {name!r}; give some of {', '.join(ASPECTS)}")
     before, after = Results.read(old), Results.read(new)
-    check_comparable(before, after, may_differ=allowed)
+    check_comparable(before, after, may_differ=may_differ or ())
     changes = compare(before, after)
     if not changes:
         raise StepError(f"{old} and {new} have no measured configuration in common")

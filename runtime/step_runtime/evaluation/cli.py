@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import click
 
-from step.cli import Choice, OneLineGroup, examples, find_reporter, takes
+from step.cli import OneLineGroup, examples, find_reporter, takes
 from step.config import StepConfig
 from step.data.dataset_folder import DatasetFolder
 from step.errors import StepError
@@ -22,6 +22,7 @@ from step.evaluation.scoring import Score
 from step.evaluation.video_map import link_detections, true_tubes, video_ap
 from step.files.atomic import atomic_path, check_outputs
 from step.pages.page import check_packages, format_date
+from step.parameters import Choice, ListOf, Number, Whole
 from step.progress import Progress
 from step.reporter import Reporter
 from step_runtime.backends.base import Loop
@@ -35,13 +36,6 @@ from step_runtime.evaluation.parity_cli import parity
 from step_runtime.evaluation.tables import class_table, step_table
 
 _VIDEO_IOUS = (0.2, 0.5)
-
-
-def _parse_ious(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in value.split(","))
-    except ValueError:
-        raise StepError(f"--iou is {value!r}; give numbers such as 0.5 or 0.5,0.75") from None
 
 
 @click.group(
@@ -69,19 +63,26 @@ def _parse_ious(_ctx: click.Context, _param: click.Parameter, value: str) -> tup
 @click.option("--split", default="val", help="Which csv of --data.")
 @click.option("--backend", type=Choice(BACKENDS), default="auto", help="What runs the model.")
 @click.option("--loop", type=Choice(["fused", "steps"]), help="Which graphs.  [default: fused where it can]")
-@click.option("--steps", type=int, help="Progressive steps to run.  [default: all]")
+@click.option("--steps", type=Whole(1), help="Progressive steps to run.  [default: all]")
 @click.option("--every-step", is_flag=True, help="Score after each step too; the step loop runs.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 @click.option("--label-map", type=click.Path(path_type=Path), help="pbtxt of the classes that count.  [default: all]")
 @click.option("--exclude", type=click.Path(path_type=Path), help="csv of key frames that do not count.")
-@click.option("--cap", type=int, help="Best detections of a key frame that count; the challenge takes 50.")
+@click.option("--cap", type=Whole(1), help="Best detections of a key frame that count; the challenge takes 50.")
 @click.option(
     "--frames-without-truth",
     type=Choice(["count", "drop"]),
     default="count",
     help="Whether detections in key frames without ground truth are wrong; the challenge drops them.",
 )
-@click.option("--iou", "ious", callback=_parse_ious, default="0.5", metavar="IOU,...", help="Least overlaps.")
+@click.option(
+    "--iou",
+    "ious",
+    type=ListOf(Number(above=0, most=1)),
+    default="0.5",
+    metavar="IOU,...",
+    help="Least overlaps.",
+)
 @click.option("--video-map", is_flag=True, help="Link detections over key frames and score the tubes too.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the scores there.")
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write a row per class there.")

@@ -174,11 +174,11 @@ def test_matched_detections():
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--backends", "tflite"], "--backends is 'tflite'; 'tflite' is none of auto, tensorrt"),
-        (["--loops", "all"], "--loops is 'all'"),
+        (["--tolerance", "-1"], "--tolerance is -1; it must be a number of at least 0"),
+        (["--class-tolerance", "nan"], "--class-tolerance is nan; it must be a number of at least 0"),
         (["--precisions", "fp32,fp16"], "--precisions asks for fp16, which no bundle has; export one"),
-        (["--steps", "4"], "--steps is '4'; '4' is none of 1, 2, 3"),
-        (["--steps", "1,2"], "--steps is '1,2'; a fused graph gives step 3 only: add it, or give --loops steps"),
+        (["--steps", "4"], "--steps has 4; the bundles have steps 1 to 3"),
+        (["--steps", "1,2"], "--steps is 1,2; a fused graph gives step 3 only: add it, or give --loops steps"),
         (["--split", "test"], "has no test.csv"),
     ],
 )

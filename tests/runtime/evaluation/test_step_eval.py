@@ -96,12 +96,11 @@ def test_results_outside_the_truth_are_reported(files, capsys):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--iou", "0"], "--iou is 0.0; it must be above 0 and at most 1"),
-        (["--iou", "half"], "--iou is 'half'; give numbers"),
+        (["--iou", "0"], r"--iou is 0; it must be a number in \(0, 1\]"),
         (["--iou", "0.5,0.5"], "--iou is 0.5,0.5; give each overlap once"),
         (["--iou", "0.5,0.50000001"], "give each overlap once"),
         (["--json", "."], "a folder is in the way; name a file"),
-        (["--cap", "0"], "--cap is 0; it must be at least 1"),
+        (["--cap", "0"], "--cap is 0; it must be a whole number of at least 1"),
         (["--label-map", "none.pbtxt"], "none.pbtxt: no such file"),
         (["--exclude", "none.csv"], "none.csv: no such file"),
     ],

@@ -136,7 +136,7 @@ def test_what_is_wrong_is_listed(damage, said, place, run):
         (["prepare", "none.csv", "-o", "out.csv"], "none.csv: no such file"),
         (["extract", "none", "-o", "f"], "none: no such file or folder"),
         (["extract", "empty", "-o", "f"], "empty: the folder holds no video"),
-        (["extract", "videos", "-o", "f", "--workers", "0"], "--workers is 0; it must be at least 1"),
+        (["extract", "videos", "-o", "f", "--workers", "0"], "--workers is 0; it must be a whole number of at least 1"),
         (["extract", "videos", "videos/v.mp4", "-o", "f"], "both would be 'v'; rename one"),
         (["extract", "videos", "-o", "f", "--truth", "other.csv"], "video .w. is not among VIDEOS"),
         (["extract", "text", "-o", "f"], "text.mp4: cannot open"),
