@@ -137,7 +137,7 @@ def main(command: ExportCommand) -> None:
     reporter = find_reporter()
     manifest = _export(command, reporter)
     if manifest.parity is not None:
-        reporter.result(parity_table(list(manifest.parity)))
+        reporter.result(graph_parity_table(list(manifest.parity)))
     reporter.result(_summary(manifest, command.bundle))
     if build_options is not None:
         build_and_report(command.bundle, build_options, command.choices, reporter, force=False)
@@ -162,7 +162,7 @@ def _export(command: ExportCommand, reporter: Reporter) -> Manifest:
             raise StepError(f"{error} (--no-verify writes it all the same)") from error
 
 
-def parity_table(rows: list[ParityRow]) -> Table:
+def graph_parity_table(rows: list[ParityRow]) -> Table:
     """Shows the largest error over clips and tensors for every graph; the manifest holds every comparison."""
     table = Table(
         title="Parity with PyTorch fp32: largest error / tolerance",

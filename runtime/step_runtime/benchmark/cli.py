@@ -22,7 +22,7 @@ from step_runtime.benchmark.comparison import ASPECTS, Aspect, check_comparable,
 from step_runtime.benchmark.configurations import BENCH_BACKENDS, CPU_BACKENDS, list_configurations
 from step_runtime.benchmark.options import BenchCommand
 from step_runtime.benchmark.page import write_page
-from step_runtime.benchmark.results import Results, Subject
+from step_runtime.benchmark.results import BenchSubject, Results
 from step_runtime.benchmark.roofline.cli import roofline_command
 from step_runtime.benchmark.rounds import MIN_RUNS, MIN_S, MeasuringInterrupted, Row, measure
 from step_runtime.benchmark.tables import changes_table, markdown, problem_lines, results_table, title_line
@@ -163,7 +163,7 @@ def _measure(command: BenchCommand, scratch: Path, reporter: Reporter) -> Result
         if not interrupt.rows:
             raise
         rows, partial = interrupt.rows, str(interrupt)
-    subject = Subject(
+    subject = BenchSubject(
         baseline=command.baseline,
         data="" if scored is None else f"{data} {command.split}",
         clip="noise" if command.source is None else command.source.name,

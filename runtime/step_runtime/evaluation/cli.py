@@ -17,7 +17,7 @@ from step.data.dataset_folder import DatasetFolder
 from step.errors import StepError
 from step.evaluation.ava_csv import read_boxes, read_frames
 from step.evaluation.label_map import read_label_map
-from step.evaluation.report import Subject, write_class_csv, write_page
+from step.evaluation.report import ScoredSubject, write_class_csv, write_page
 from step.evaluation.scoring import Score
 from step.evaluation.video_map import link_detections, true_tubes, video_ap
 from step.files.atomic import atomic_path, check_outputs
@@ -31,7 +31,7 @@ from step_runtime.benchmark.machine import describe_machine, machine
 from step_runtime.detector import Detector
 from step_runtime.evaluation.dataset_run import write_results, write_results_of_each_step
 from step_runtime.evaluation.open_data import open_data
-from step_runtime.evaluation.options import EvalCommand, Scorer
+from step_runtime.evaluation.options import EvalCommand, ResultsScorer
 from step_runtime.evaluation.parity_cli import parity
 from step_runtime.evaluation.tables import class_table, step_table
 
@@ -146,12 +146,12 @@ def _write_files(command: EvalCommand, scored: Score, extra: dict[str, Any], fol
         write_page(scored, _subject(command), command.html_file, key_frame=key_frame)
 
 
-def _subject(command: EvalCommand) -> Subject:
+def _subject(command: EvalCommand) -> ScoredSubject:
     """Names what was scored, without the folders that things lie in: they are nobody's business who reads the page."""
     model, truth = command.model or command.results, command.truth or command.data
     assert model is not None
     assert truth is not None
-    return Subject(
+    return ScoredSubject(
         model=model.resolve().name,
         truth=truth.name if command.data is None else f"{truth.resolve().name} {command.split}",
         machine=describe_machine(machine()),
@@ -159,7 +159,9 @@ def _subject(command: EvalCommand) -> Subject:
     )
 
 
-def _check_before(scorer: Scorer, outputs: Mapping[str, Path | None], *, with_tubes: bool, with_page: bool) -> None:
+def _check_before(
+    scorer: ResultsScorer, outputs: Mapping[str, Path | None], *, with_tubes: bool, with_page: bool
+) -> None:
     """Finds what is wrong before a model runs for hours.
 
     Raises:
@@ -177,7 +179,9 @@ def _check_before(scorer: Scorer, outputs: Mapping[str, Path | None], *, with_tu
     check_outputs(outputs)
 
 
-def _score_model(command: EvalCommand, folder: DatasetFolder, scorer: Scorer, reporter: Reporter) -> dict[int, Score]:
+def _score_model(
+    command: EvalCommand, folder: DatasetFolder, scorer: ResultsScorer, reporter: Reporter
+) -> dict[int, Score]:
     """Runs and scores a model; returns scores by step. The last step's results go to --results, where it is given."""
     with tempfile.TemporaryDirectory() as scratch:
 

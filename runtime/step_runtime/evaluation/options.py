@@ -14,7 +14,7 @@ from step_runtime.detector import Detector
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scorer:
+class ResultsScorer:
     """Knows what results are scored against, and how."""
 
     truth: Path
@@ -79,7 +79,7 @@ class EvalCommand:
         if self.every_step and self.loop == "fused":
             raise StepError("--every-step needs the graph of each step; leave out --loop fused")
 
-    def scorer(self, folder: DatasetFolder | None, scoring: ScoringOptions) -> Scorer:
+    def scorer(self, folder: DatasetFolder | None, scoring: ScoringOptions) -> ResultsScorer:
         """Returns what results are scored against.
 
         Args:
@@ -90,7 +90,7 @@ class EvalCommand:
         if folder is not None:
             truth, label_map, exclude = folder.truth, label_map or folder.label_map, exclude or folder.exclude
         assert truth is not None
-        return Scorer(truth=truth, label_map=label_map, exclude=exclude, options=scoring)
+        return ResultsScorer(truth=truth, label_map=label_map, exclude=exclude, options=scoring)
 
     def open(self, reporter: Reporter, *, loop: Loop | None, num_steps: int | None) -> Detector:
         """Loads the model; which backends were skipped for another is a detail."""

@@ -16,13 +16,13 @@ from step_runtime.backends.base import Loop
 from step_runtime.backends.select import BACKENDS, LOOPS, BackendName
 from step_runtime.evaluation.map_parity import (
     DEFAULT_TOLERANCES,
-    Configuration,
     MapTolerance,
+    ParityConfiguration,
     compare_map,
     find_configurations,
 )
 from step_runtime.evaluation.open_data import open_data
-from step_runtime.evaluation.tables import parity_table
+from step_runtime.evaluation.tables import map_parity_table
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ParityCommand:
     tolerance: float | None
     class_tolerance: float | None
 
-    def configurations(self, manifests: Sequence[Manifest]) -> list[Configuration]:
+    def configurations(self, manifests: Sequence[Manifest]) -> list[ParityConfiguration]:
         """Returns what is compared, PyTorch first.
 
         Args:
@@ -147,13 +147,13 @@ def parity(command: ParityCommand) -> None:
     folder = open_data(command.data, command.split, reporter)
     with reporter.progress("starting", unit="key frames") as progress:
 
-        def show(configuration: Configuration, done: int, total: int) -> None:
+        def show(configuration: ParityConfiguration, done: int, total: int) -> None:
             progress.update(done, total, description=configuration.name)
 
         rows = compare_map(
             configurations, folder, steps=steps, thresholds=thresholds, device=command.device, progress=show
         )
-    reporter.result(parity_table(rows, command.tolerances))
+    reporter.result(map_parity_table(rows, command.tolerances))
     for row in rows:
         if row.problem is not None:
             reporter.result(f"{row.configuration.name}: {row.problem}")

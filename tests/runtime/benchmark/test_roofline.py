@@ -273,8 +273,6 @@ def test_bad_input(words, said, bench, tiny_bundle):
 def test_what_is_typed_wrong(bench, tiny_bundle):
     done = bench(tiny_bundle, "--backends", "tensorrt")
     assert_one_error(done, "'tensorrt' is not one of 'onnxruntime'", exit_code=2)
-        bench(tiny_bundle, "--backends", "tensorrt"), "'tensorrt' is not one of 'onnxruntime'", exit_code=2
-    )
 
 
 def test_other_bundles(bench, half_bundle):

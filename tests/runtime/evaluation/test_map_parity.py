@@ -9,9 +9,9 @@ from helpers import TINY, assert_one_error, make_detector, run_command
 from step_runtime.backends.torch import TorchBackend
 from step_runtime.evaluation.cli import main as step_eval
 from step_runtime.evaluation.map_parity import (
-    Configuration,
     MapParityRow,
     MapTolerance,
+    ParityConfiguration,
     compare_map,
     find_configurations,
     matched_share,
@@ -88,7 +88,7 @@ def test_steps_and_precisions(data, lively_bundle, checkpoint):
 
 def test_tolerances():
     """Those of what was computed: a configuration of float32 networks whose products were TF32's is held to half's."""
-    configuration = Configuration(model=None, backend="onnxruntime", loop="fused", precision="fp32")
+    configuration = ParityConfiguration(model=None, backend="onnxruntime", loop="fused", precision="fp32")
     tolerances = {"fp32": MapTolerance(0.001, 0.02), "fp16": MapTolerance(0.005, 0.02)}
 
     def passed(**values):
@@ -138,7 +138,7 @@ def test_the_reference_is_float32(lively_bundle, checkpoint, data, monkeypatch):
 
     monkeypatch.setattr(TorchBackend, "submit", submit)
     before = torch.backends.cudnn.allow_tf32
-    configuration = Configuration(model=checkpoint, backend="torch", loop=None, precision="fp32")
+    configuration = ParityConfiguration(model=checkpoint, backend="torch", loop=None, precision="fp32")
     (row,) = compare_map([configuration], DatasetFolder.open(data, "val"), steps=[1], thresholds=DEFAULT_THRESHOLDS)
     assert set(seen) == {(False, False)}
     assert torch.backends.cudnn.allow_tf32 == before
