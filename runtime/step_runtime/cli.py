@@ -7,7 +7,7 @@ from typing import cast
 
 import click
 
-from step.checkpoints.toy_model import BUNDLE, NAME, WHAT_IT_KNOWS, is_packaged
+from step.checkpoints.toy_model import NAME, WHAT_IT_KNOWS, is_packaged
 from step.cli import OneLineCommand, examples, find_reporter, print_error, takes
 from step.errors import ArgumentError, StepError
 from step.parameters import Choice, Number, OrWord, Seconds, Whole
@@ -157,7 +157,7 @@ def _say_what_runs(detector: Detector, skipped: dict[str, str], reporter: Report
     if skipped:
         reporter.note(f"{_what_ran(detector)}; not here: {', '.join(skipped)} (step-run -v and step-doctor say why)")
     for name, reason in skipped.items():
-        reporter.detail(f"{name} skipped: {reason.replace(str(BUNDLE), NAME)}")
+        reporter.detail(f"{name} skipped: {reason}")
 
 
 def _run_sources(

@@ -7,11 +7,13 @@ from pathlib import Path
 import click
 
 from step.arguments import exact_rate
-from step.checkpoints.toy_model import NAME
+from step.bundles.manifest import no_such_model
+from step.checkpoints.toy_model import NAME, find_bundle
 from step.data.toy.toy_cache import toy_demo_video
 from step.errors import StepError
 from step.files.atomic import check_writable
 from step.reporter import Reporter
+from step_runtime.backends.select import check_device
 from step_runtime.clips.feature_windows import groups_between_keys
 from step_runtime.outputs.run_source import RunOptions, check_free, check_place
 from step_runtime.sources.live import LiveOptions
@@ -59,7 +61,7 @@ class RunCommand:
         """Refuses what needs neither the model nor the source to be refused.
 
         Raises:
-            StepError: options that exclude each other, or a trace that cannot be written.
+            StepError: options that exclude each other, no such model or device, or a trace that cannot be written.
         """
         if self.demo and self.sources:
             raise click.UsageError(
@@ -69,6 +71,9 @@ class RunCommand:
             raise click.UsageError("Missing argument SOURCE; give a video, or --demo")
         if not self.demo and self.model is None:
             raise click.UsageError(f"Missing option --model; give a bundle, or {NAME}, the small model in the package")
+        check_device(self.device)
+        if self.model is not None and not find_bundle(self.model).exists():
+            raise no_such_model(self.model)
         if self.trace_file is not None:
             check_writable(self.trace_file)
         if self.reuse_backbone and self.loop == "fused":

@@ -21,6 +21,7 @@ from step.evaluation.ava_csv import read_boxes
 from step.parameters import Whole
 from step.parent import end_with_parent
 from step.reporter import Reporter
+from step.shown import counted
 
 _PATH = click.Path(path_type=Path)
 _LARGEST_SEED = 2**32 - 1
@@ -59,7 +60,8 @@ def prepare_command(truth: Path, output: Path, label_map: Path | None, exclude: 
         reporter.note(f"dropped {count} rows that {'are ' * (not reason.startswith('repeat'))}{reason}")
     for note in done.notes:
         reporter.note(note)
-    reporter.result(f"{output}: {done.rows} boxes in {done.key_frames} key frames of {done.videos} videos")
+    counts = (counted(done.rows, "box", "boxes"), counted(done.key_frames, "key frame"), counted(done.videos, "video"))
+    reporter.result(f"{output}: {counts[0]} in {counts[1]} of {counts[2]}")
 
 
 @main.command(
@@ -132,7 +134,7 @@ def check_command(truth: Path, frames: Path | None, label_map: Path | None) -> N
     if label_map is None:
         reporter.note("not checked: whether its classes are the data set's; that needs --label-map FILE")
     if problems:
-        raise StepError(f"{truth}: {len(problems)} problems were found; they are listed above")
+        raise StepError(f"{truth}: {counted(len(problems), 'problem')} found, listed above")
     reporter.result(f"{truth}: nothing is wrong" + (" in the table" if frames is None else ""))
 
 

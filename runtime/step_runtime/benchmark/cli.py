@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from step.bundles.manifest import read_bundle
-from step.checkpoints.toy_model import find_bundle
+from step.checkpoints.toy_model import BUNDLE, find_bundle
 from step.cli import OneLineCommand, OneLineGroup, examples, find_reporter, takes
 from step.config import StepConfig
 from step.errors import StepError
@@ -130,6 +130,10 @@ def _write_files(command: BenchCommand, results: Results, verdict: list[str]) ->
 def _measure(command: BenchCommand, scratch: Path, reporter: Reporter) -> Results:
     """Measures; whatever is in the folder `scratch` is not called by its path."""
     data = command.data_folder
+    first = BUNDLE if command.is_toy else find_bundle(command.bundles[0])
+    clips = scratch / "clips.npy"
+    np.save(clips, _clips(read_bundle(first).config, command.source))
+    scored = None if data is None else open_data(data, command.split, reporter)
     folders = (
         toy_bundles(scratch, command.wanted, reporter) if command.is_toy else list(map(find_bundle, command.bundles))
     )
@@ -145,9 +149,6 @@ def _measure(command: BenchCommand, scratch: Path, reporter: Reporter) -> Result
     names = [configuration.name for configuration in configurations]
     if command.baseline is not None and command.baseline not in names:
         raise StepError(f"--baseline is {command.baseline!r}; give one of {', '.join(names)}")
-    clips = scratch / "clips.npy"
-    np.save(clips, _clips(read_bundle(folders[0]).config, command.source))
-    scored = None if data is None else open_data(data, command.split, reporter)
     partial = ""
     try:
         with reporter.progress("measuring") as progress:

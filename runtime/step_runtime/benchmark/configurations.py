@@ -198,7 +198,7 @@ def _of_bundles(
 
 def _taken(manifests: dict[Path, Manifest]) -> str:
     return ", ".join(
-        f"{bundle}: {manifest.num_steps} steps, batch {manifest.batch or 'any'}"
+        f"{bundle.name}: {manifest.num_steps} steps, batch {manifest.batch or 'any'}"
         for bundle, manifest in manifests.items()
     )
 

@@ -14,7 +14,6 @@ import click
 from step.cli import OneLineGroup, examples, find_reporter, takes
 from step.config import StepConfig
 from step.data.dataset_folder import DatasetFolder
-from step.errors import StepError
 from step.evaluation.ava_csv import read_boxes, read_frames
 from step.evaluation.label_map import read_label_map
 from step.evaluation.report import ScoredSubject, write_class_csv, write_page
@@ -129,7 +128,7 @@ def _refuse_options_before(context: click.Context) -> None:
             continue
         if context.get_parameter_source(str(parameter.name)) is click.core.ParameterSource.COMMANDLINE:
             option = max(parameter.opts, key=len)
-            raise StepError(
+            raise click.UsageError(
                 f"{option} stands before {context.invoked_subcommand}, which does not see it; give it after, or leave "
                 "it out"
             )

@@ -9,6 +9,7 @@ import click
 
 from step.bundles.graph_spec import PRECISIONS, Precision
 from step.bundles.manifest import Manifest, Thresholds, read_bundle
+from step.checkpoints.toy_model import model_name
 from step.cli import OneLineCommand, examples, find_reporter, takes
 from step.errors import StepError
 from step.parameters import BundlePath, Choice, ListOf, Number, Whole
@@ -167,8 +168,8 @@ def _common_thresholds(bundles: Sequence[Path], manifests: Sequence[Manifest]) -
     for bundle, manifest in zip(bundles, manifests, strict=True):
         if manifest.thresholds != manifests[0].thresholds:
             raise StepError(
-                f"{bundle}: its thresholds ({_shown(manifest.thresholds)}) are not those of {bundles[0]} "
-                f"({_shown(manifests[0].thresholds)}); compare bundles that were exported with the same"
+                f"{model_name(bundle)}: its thresholds ({_shown(manifest.thresholds)}) are not those of "
+                f"{model_name(bundles[0])} ({_shown(manifests[0].thresholds)}); compare bundles that were exported with the same"
             )
     return manifests[0].thresholds
 

@@ -11,7 +11,7 @@ import click
 
 from step.bundles.graph_spec import FUSED
 from step.bundles.manifest import Manifest, ParityRow, read_bundle
-from step.checkpoints.toy_model import find_bundle
+from step.checkpoints.toy_model import find_bundle, model_name
 from step.cli import OneLineCommand, examples, find_reporter, takes
 from step.errors import StepError
 from step.parameters import BundlePath, Number, Whole
@@ -128,7 +128,7 @@ def _compare(
     for row in compare(reference, candidate, ComparedModel.of(manifest), clips):
         rows.append(row)
         progress.update(len(rows), status=f"{row.graph} on {row.clip}")
-    return ComparisonReport(bundle=str(bundle), backends=(reference.name, candidate.name), rows=tuple(rows))
+    return ComparisonReport(bundle=model_name(bundle), backends=(reference.name, candidate.name), rows=tuple(rows))
 
 
 def _search(
@@ -165,7 +165,7 @@ def _search(
         if found is not None:
             break
     return SearchReport(
-        bundle=str(bundle),
+        bundle=model_name(bundle),
         backends=(reference.name, candidate.name),
         graphs=tuple(graphs),
         bound=bound,
@@ -198,7 +198,7 @@ def _graphs_to_search(given: str | None, manifest: Manifest, bundle: Path) -> li
     if given is None:
         return [FUSED] if FUSED in manifest.graphs else list(manifest.graphs)
     if given not in manifest.graphs:
-        raise StepError(f"--graph is {given!r}; {bundle} has {', '.join(manifest.graphs)}")
+        raise StepError(f"--graph is {given!r}; {model_name(bundle)} has {', '.join(manifest.graphs)}")
     return [given]
 
 

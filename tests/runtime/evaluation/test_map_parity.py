@@ -124,7 +124,7 @@ def test_bundles_of_different_thresholds(data, lively_bundle, checkpoint, tmp_pa
 
 def test_options_before_the_subcommand(data, lively_bundle, checkpoint, capsys):
     done = run_command(step_eval, capsys, "--device", "cpu", *_words(lively_bundle, checkpoint, data))
-    assert_one_error(done, "--device stands before parity, which does not see it; give it after")
+    assert_one_error(done, "--device stands before parity, which does not see it; give it after", exit_code=2)
 
 
 def test_the_reference_is_float32(lively_bundle, checkpoint, data, monkeypatch):

@@ -213,6 +213,7 @@ def test_a_byte_order_mark_in_an_exclusion_list(files, capsys):
 
 
 def test_bad_files(files, capsys):
-    assert_one_error(run_command(main, capsys, "--results", files / "r.csv"), "give --results and --truth")
+    done = run_command(main, capsys, "--results", files / "r.csv")
+    assert_one_error(done, "give --results and --truth", exit_code=2)
     (files / "r.csv").write_text(RESULTS + RESULTS.splitlines()[1] + "\n")
     assert_one_error(run_command(main, capsys, *_words(files)), "line 4: repeats line 2; remove one")
