@@ -169,7 +169,8 @@ def _common_thresholds(bundles: Sequence[Path], manifests: Sequence[Manifest]) -
         if manifest.thresholds != manifests[0].thresholds:
             raise StepError(
                 f"{model_name(bundle)}: its thresholds ({_shown(manifest.thresholds)}) are not those of "
-                f"{model_name(bundles[0])} ({_shown(manifests[0].thresholds)}); compare bundles that were exported with the same"
+                f"{model_name(bundles[0])} ({_shown(manifests[0].thresholds)}); compare bundles that were exported "
+                "with the same"
             )
     return manifests[0].thresholds
 
