@@ -23,11 +23,21 @@ else:
     _Kind = click.ParamType  # which is not generic before click 8.4
 
 
-class BundlePath(click.Path):
-    """A bundle folder; `toy` is the one in the package."""
+class FilePath(click.Path):
+    """A file or folder. A name that is empty, as an unset variable of a shell is, does not mean the current folder."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See `click.ParamType.convert`."""
+        if not str(value):
+            self.fail("it is empty; give a path", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class BundlePath(FilePath):
+    """A bundle folder; `toy` is the one in the package."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """See `click.ParamType.convert`."""

@@ -14,7 +14,7 @@ from step.bundles.libraries import LIBRARIES, Library
 from step.bundles.manifest import Manifest, ParityRow
 from step.cli import OneLineCommand, examples, find_reporter, takes
 from step.errors import StepError
-from step.parameters import Choice, Number, OrWord, Whole
+from step.parameters import Choice, FilePath, Number, OrWord, Whole
 from step.reporter import Reporter
 from step_export.engines.cli import build_and_report
 from step_export.engines.option_checks import load_for_build
@@ -91,10 +91,8 @@ class ExportCommand:
         "step-export model.pth -o build/bundle --batch 1 --engine tensorrt",
     ),
 )
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", "bundle", required=True, type=click.Path(path_type=Path), help="Bundle folder to write."
-)
+@click.argument("checkpoint", type=FilePath())
+@click.option("-o", "--output", "bundle", required=True, type=FilePath(), help="Bundle folder to write.")
 @click.option("--precision", type=Choice(["fp32", "fp16"]), default="fp32", help="Of the networks; boxes stay fp32.")
 @click.option("--graphs", type=Choice(_GRAPHS), default="all", help="Fused graph, step-loop graphs, or both.")
 @click.option("--steps", type=Whole(1), help="Progressive steps to export.  [default: all]")

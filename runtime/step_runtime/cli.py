@@ -10,7 +10,7 @@ import click
 from step.checkpoints.toy_model import NAME, WHAT_IT_KNOWS, is_packaged
 from step.cli import OneLineCommand, examples, find_reporter, print_error, takes
 from step.errors import ArgumentError, StepError
-from step.parameters import Choice, Number, OrWord, Seconds, Whole
+from step.parameters import Choice, FilePath, Number, OrWord, Seconds, Whole
 from step.reporter import Reporter
 from step_runtime.backends.base import Loop
 from step_runtime.backends.select import BACKENDS, MOST_THREADS, BackendName
@@ -42,13 +42,13 @@ _FASTEST_FPS = 1000
 @click.argument("sources", nargs=-1, metavar="SOURCE...")
 @click.option(
     "--model",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help=f"Bundle folder (or, with torch, a .pth); {NAME} is the small model in the package.",
 )
 @click.option("--demo", is_flag=True, help=f"Run the model {NAME} on a synthetic video, to see what comes out.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="Folder for the results.  [default: runs/NAME of the source]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run in the same folder.")
@@ -106,7 +106,7 @@ _FASTEST_FPS = 1000
 @click.option(
     "--trace",
     "trace_file",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="Write what every thread did, and when, for Perfetto or chrome://tracing; print it by stages.",
 )
 @takes(RunCommand)

@@ -18,12 +18,12 @@ from step.data.toy.toy import generate
 from step.data.videos import videos_by_name
 from step.errors import StepError
 from step.evaluation.ava_csv import read_boxes
-from step.parameters import Whole
+from step.parameters import FilePath, Whole
 from step.parent import end_with_parent
 from step.reporter import Reporter
 from step.shown import counted
 
-_PATH = click.Path(path_type=Path)
+_PATH = FilePath()
 _LARGEST_SEED = 2**32 - 1
 
 

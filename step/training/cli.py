@@ -15,11 +15,11 @@ from step.cli import OneLineCommand, OneLineGroup, examples, find_reporter, take
 from step.errors import StepError
 from step.files.atomic import atomic_path, cannot_write
 from step.files.locks import sole_writer
-from step.parameters import Choice, OrWord, Whole
+from step.parameters import Choice, FilePath, OrWord, Whole
 from step.training.config import TrainingConfig, read_config
 from step.training.yaml_file import parse_yaml, write_yaml
 
-_PATH = click.Path(path_type=Path)
+_PATH = FilePath()
 
 
 @click.group(

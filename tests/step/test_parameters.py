@@ -8,7 +8,7 @@ import pytest
 from helpers import assert_one_error, run_command
 
 from step.cli import OneLineCommand
-from step.parameters import Choice, ListOf, Number, OrWord, Seconds, Whole
+from step.parameters import Choice, FilePath, ListOf, Number, OrWord, Seconds, Whole
 
 SCRIPTS = sorted(script.name for script in entry_points(group="console_scripts") if script.name.startswith("step-"))
 
@@ -60,7 +60,8 @@ def test_every_number_of_every_command_has_bounds(name, capsys):
 @click.option("--sizes", type=ListOf(Whole(1, 8)), default="1,2")
 @click.option("--loops", type=ListOf(Choice(["fused", "steps"])))
 @click.option("--every", type=OrWord(Seconds(), "frame"), default="1/3")
-def _says(sizes, loops, every) -> None:
+@click.option("--file", type=FilePath())
+def _says(sizes, loops, every, file) -> None:
     click.echo(f"{sizes} {loops} {every}")
 
 
@@ -82,6 +83,7 @@ def test_lists_and_words(words, said, capsys):
         (["--sizes", "1,9"], "--sizes is 9; it must be a whole number from 1 to 8", 1),
         (["--sizes", "1,,2"], "'' is not a valid integer", 2),
         (["--loops", "steps,fusd"], "'fusd' is not one of 'fused', 'steps'; did you mean 'fused'", 2),
+        (["--file="], "'--file': it is empty; give a path", 2),
         (["--every", "often"], "'often' is not a valid float; give one, or frame", 2),
     ],
 )

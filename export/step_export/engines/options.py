@@ -14,7 +14,7 @@ import click
 from step.bundles.engines import BuildOptions, Typed, typed_options
 from step.bundles.libraries import Library
 from step.errors import StepError
-from step.parameters import Whole
+from step.parameters import FilePath, Whole
 from step_export.engines.option_checks import LARGEST_BATCH, check_options
 
 _TARGET = re.compile(r"sm\d{2,3}")
@@ -26,9 +26,7 @@ _OTHERS = (
     click.option("--min-batch", type=_SIZE, help="Fewest clips a call (a profile instead of one batch size)."),
     click.option("--opt-batch", type=_SIZE, help="The batch size to tune for.  [default: --max-batch]"),
     click.option("--max-batch", type=_SIZE, help="Most clips a call."),
-    click.option(
-        "--timing-cache", type=click.Path(path_type=Path), help="tensorrt: file of layer timings to use and extend."
-    ),
+    click.option("--timing-cache", type=FilePath(), help="tensorrt: file of layer timings to use and extend."),
     click.option("--build-device", default="cuda:0", metavar="cuda:N", help="tensorrt: the GPU to build on and for."),
 )
 

@@ -15,7 +15,7 @@ from step.config import StepConfig
 from step.errors import StepError
 from step.files.atomic import atomic_path
 from step.nearest import did_you_mean
-from step.parameters import Choice, ListOf, Number, Whole
+from step.parameters import Choice, FilePath, ListOf, Number, Whole
 from step.reporter import Reporter
 from step_runtime.backends.select import MOST_THREADS
 from step_runtime.benchmark.comparison import ASPECTS, Aspect, check_comparable, compare, differences
@@ -31,7 +31,7 @@ from step_runtime.benchmark.verdict import verdict_lines
 from step_runtime.clips.sample_clips import sample_clips
 from step_runtime.evaluation.open_data import open_data
 
-_PATH = click.Path(path_type=Path)
+_PATH = FilePath()
 _OF_THE_GROUP = ("-h", "--help", "--version")
 _OF_ALL_COMMANDS = ("-v", "--verbose", "-q", "--quiet")
 

@@ -21,7 +21,7 @@ from step.evaluation.scoring import Score
 from step.evaluation.video_map import link_detections, true_tubes, video_ap
 from step.files.atomic import atomic_path, check_outputs
 from step.pages.page import check_packages, format_date
-from step.parameters import Choice, ListOf, Number, Whole
+from step.parameters import Choice, FilePath, ListOf, Number, Whole
 from step.progress import Progress
 from step.reporter import Reporter
 from step_runtime.backends.base import Loop
@@ -49,14 +49,14 @@ _VIDEO_IOUS = (0.2, 0.5)
 )
 @click.option(
     "--results",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="Detections in AVA's csv format; with --model, where to write them.",
 )
-@click.option("--truth", type=click.Path(path_type=Path), help="Ground truth in AVA's csv format.")
-@click.option("--model", type=click.Path(path_type=Path), help="Bundle folder (or a .pth) to run on --data.")
+@click.option("--truth", type=FilePath(), help="Ground truth in AVA's csv format.")
+@click.option("--model", type=FilePath(), help="Bundle folder (or a .pth) to run on --data.")
 @click.option(
     "--data",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="Folder with SPLIT.csv and frames or videos, see step-data; or toy, the validation set of step-data toy.",
 )
 @click.option("--split", default="val", help="Which csv of --data.")
@@ -65,8 +65,8 @@ _VIDEO_IOUS = (0.2, 0.5)
 @click.option("--steps", type=Whole(1), help="Progressive steps to run.  [default: all]")
 @click.option("--every-step", is_flag=True, help="Score after each step too; the step loop runs.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
-@click.option("--label-map", type=click.Path(path_type=Path), help="pbtxt of the classes that count.  [default: all]")
-@click.option("--exclude", type=click.Path(path_type=Path), help="csv of key frames that do not count.")
+@click.option("--label-map", type=FilePath(), help="pbtxt of the classes that count.  [default: all]")
+@click.option("--exclude", type=FilePath(), help="csv of key frames that do not count.")
 @click.option("--cap", type=Whole(1), help="Best detections of a key frame that count; the challenge takes 50.")
 @click.option(
     "--frames-without-truth",
@@ -83,11 +83,9 @@ _VIDEO_IOUS = (0.2, 0.5)
     help="Least overlaps.",
 )
 @click.option("--video-map", is_flag=True, help="Link detections over key frames and score the tubes too.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the scores there.")
-@click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write a row per class there.")
-@click.option(
-    "--html", "html_file", type=click.Path(path_type=Path), help="Write a page with curves and, given --data, mistakes."
-)
+@click.option("--json", "json_file", type=FilePath(), help="Write the scores there.")
+@click.option("--csv", "csv_file", type=FilePath(), help="Write a row per class there.")
+@click.option("--html", "html_file", type=FilePath(), help="Write a page with curves and, given --data, mistakes.")
 @takes(EvalCommand)
 def main(command: EvalCommand) -> None:
     """Scores detections by AVA's frame-mAP.

@@ -12,7 +12,7 @@ from step.bundles.manifest import Manifest, Thresholds, read_bundle
 from step.checkpoints.toy_model import model_name
 from step.cli import OneLineCommand, examples, find_reporter, takes
 from step.errors import StepError
-from step.parameters import BundlePath, Choice, ListOf, Number, Whole
+from step.parameters import BundlePath, Choice, FilePath, ListOf, Number, Whole
 from step_runtime.backends.base import Loop
 from step_runtime.backends.select import BACKENDS, LOOPS, BackendName
 from step_runtime.evaluation.map_parity import (
@@ -101,10 +101,8 @@ def _defaults(name: str) -> str:
     ),
 )
 @click.argument("bundles", type=BundlePath(), nargs=-1, required=True, metavar="BUNDLE...")
-@click.option("--checkpoint", required=True, type=click.Path(path_type=Path), help="The .pth that was exported.")
-@click.option(
-    "--data", required=True, type=click.Path(path_type=Path), help="Folder with SPLIT.csv and frames or videos, or toy."
-)
+@click.option("--checkpoint", required=True, type=FilePath(), help="The .pth that was exported.")
+@click.option("--data", required=True, type=FilePath(), help="Folder with SPLIT.csv and frames or videos, or toy.")
 @click.option("--split", default="val", show_default=True, help="Which csv of --data.")
 @click.option(
     "--backends",

@@ -14,7 +14,7 @@ from step.bundles.manifest import Manifest, ParityRow, read_bundle
 from step.checkpoints.toy_model import find_bundle, model_name
 from step.cli import OneLineCommand, examples, find_reporter, takes
 from step.errors import StepError
-from step.parameters import BundlePath, Number, Whole
+from step.parameters import BundlePath, FilePath, Number, Whole
 from step.parity.compare import ComparedModel, NamedClip, compare
 from step.parity.runner import GraphRunner
 from step.parity.synthetic_clips import verification_clips
@@ -68,10 +68,10 @@ class VerifyCommand:
     "(in float32) and onnxruntime-fp16 (every result rounded to half); with :cuda or :cuda:N behind it, on a GPU.  "
     "[default: torch with --checkpoint, else onnxruntime-fp32; onnxruntime-fp16, of an fp32 bundle onnxruntime]",
 )
-@click.option("--clips", type=click.Path(path_type=Path), help="Video or folder of videos.  [default: synthetic clips]")
+@click.option("--clips", type=FilePath(), help="Video or folder of videos.  [default: synthetic clips]")
 @click.option("--max-clips", type=Whole(1), default=4, help="Clips at most, spread over the videos.")
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="What the bundle was exported from; for torch.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write every comparison to this file.")
+@click.option("--checkpoint", type=FilePath(), help="What the bundle was exported from; for torch.")
+@click.option("--json", "json_file", type=FilePath(), help="Write every comparison to this file.")
 @click.option("--bisect", is_flag=True, help="Find the first tensor inside the graphs whose error exceeds --bound.")
 @click.option(
     "--bound",

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from step.bundles.manifest import read_bundle
+from step.bundles.manifest import no_such_model, read_bundle
 from step.checkpoints.toy_model import find_bundle
 from step.cli import OneLineCommand, examples, find_reporter, takes
 from step.cpus import available_cpus
 from step.errors import StepError
 from step.files.atomic import atomic_path, check_outputs
-from step.parameters import Choice, ListOf, Number, Whole
+from step.parameters import Choice, FilePath, ListOf, Number, Whole
 from step_runtime.backends.select import MOST_THREADS
 from step_runtime.benchmark.roofline.known_gpus import known_gpu
 from step_runtime.benchmark.roofline.peaks import Peaks, measure_cpu_peaks, measure_cuda_peaks
@@ -24,7 +24,7 @@ from step_runtime.benchmark.roofline.work import stage_work
 from step_runtime.benchmark.rounds import MIN_RUNS, MIN_S
 
 _MOST_LOAD = 0.7
-_PATH = click.Path(path_type=Path)
+_PATH = FilePath()
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ class RooflineCommand:
         check_outputs({"--json": self.json_file, "--plot": self.plot_file, "--markdown": self.markdown_file})
         if self.plot_file is not None:
             _check_plot(self.plot_file)
+        if not find_bundle(self.bundle).exists():
+            raise no_such_model(self.bundle)
         if self.precision is not None and self.gpu is None:
             raise StepError("--precision is for --gpu; on a CPU graphs are computed in fp32")
 
