@@ -93,6 +93,7 @@ def run_source(
         live = _live_overlay(place, source, detector, options)
         writer = RunWriter(
             place,
+            target=folder,
             reopen=_reopen(location, options) if options.overlay and live is None else None,
             config=detector.config,
             score_threshold=options.score_threshold,
