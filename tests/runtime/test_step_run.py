@@ -308,7 +308,7 @@ def test_full_disk(limit, make_video, tiny_bundle, tmp_path):
 
     video = make_video(frames=100)
     done = step_run(video, "--model", tiny_bundle, "--out", tmp_path / "out", preexec_fn=set_limit)
-    assert_one_line(done, "cannot write")
+    assert_one_line(done, f"cannot write {tmp_path}/out: ")
     assert not (tmp_path / "out").exists()
 
 
