@@ -72,14 +72,14 @@ class RunCommand:
         if not self.demo and self.model is None:
             raise click.UsageError(f"Missing option --model; give a bundle, or {NAME}, the small model in the package")
         check_device(self.device)
-        if self.model is not None and not find_bundle(self.model).exists():
-            raise no_such_model(self.model)
         if self.trace_file is not None:
             check_writable(self.trace_file)
         if self.reuse_backbone and self.loop == "fused":
             raise StepError("--reuse-backbone with --loop fused, whose one graph cannot be cut; leave --loop out")
         if self.reuse_backbone:
             groups_between_keys(self.every)
+        if self.model is not None and not find_bundle(self.model).exists():
+            raise no_such_model(self.model)
 
     @property
     def chosen_model(self) -> Path:

@@ -268,7 +268,7 @@ def test_marked_outputs(one_step_bundle, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--batch", "0"], "batch sizes are 0, 0, 0"),
+        (["--batch", "0"], "--batch is 0; it must be a whole number from 1"),
         (["--batch", "2", "--max-batch", "4"], "--batch 2 is a static batch"),
         (["--min-batch", "2"], "need --max-batch"),
         (["--min-batch", "3", "--max-batch", "2"], "batch sizes are 3, 2, 2"),

@@ -116,7 +116,6 @@ def test_page_of_a_data_set(data, tmp_path, capsys):
         (["--label-map", "none.pbtxt"], "none.pbtxt: no such file"),
         (["--exclude", "none.csv"], "none.csv: no such file"),
         (["--json", "F/s.json"], "cannot write .* a file is in the way"),
-        (["--every-step", "--loop", "fused"], "--every-step needs the graph of each step"),
     ],
 )
 def test_refused_before_the_model_runs(more, said, data, tiny_bundle, tmp_path, capsys, monkeypatch):
@@ -200,6 +199,7 @@ def test_a_clip_that_cannot_be_read_leaves_no_results(data, tiny_bundle, tmp_pat
         ([], "give --results and --truth, or --model and --data", 2),
         (["--results", "r.csv", "--data", "D", "--every-step"], "--steps and --every-step need a model that is run", 2),
         (["--data", "toy", "--split", "train", "--model", "M"], "--data toy has only val", 1),
+        (["--model", "M", "--data", "D", "--every-step", "--loop", "fused"], "--every-step needs the graph of each", 2),
     ],
 )
 def test_bad_options(words, said, exit_code, data, tiny_bundle, tmp_path, capsys, monkeypatch):
