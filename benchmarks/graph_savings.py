@@ -19,7 +19,7 @@ from onnx import helper, numpy_helper
 from rich.console import Console
 from rich.table import Table
 from step_export.bundle_writer import ExportSettings, export_bundle
-from step_runtime.benchmark.configurations import Configuration
+from step_runtime.benchmark.configurations import BenchConfiguration
 from step_runtime.benchmark.results import Results
 from step_runtime.benchmark.rounds import measure
 from step_runtime.benchmark.statistics import interval
@@ -112,7 +112,7 @@ def main() -> None:
         worst = (0.0, 0.0)
         for backend in arguments.backends.split(","):
             configurations = [
-                Configuration(
+                BenchConfiguration(
                     model=str(folder),
                     backend=backend,
                     precision="fp32",

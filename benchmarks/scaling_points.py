@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from step_runtime.benchmark.configurations import Configuration
+from step_runtime.benchmark.configurations import BenchConfiguration
 from step_runtime.benchmark.machine import machine, versions
 from step_runtime.benchmark.rounds import Row, measure
 from step_runtime.benchmark.statistics import percentile
@@ -136,7 +136,7 @@ def measure_points(
         chosen = [(point, bundle) for point, bundle in zip(points, bundles, strict=True) if point.axis == axis]
         clips = [_write_clip(point.config, scratch) for point, _ in chosen]
         configurations = [
-            Configuration(
+            BenchConfiguration(
                 model=str(bundle),
                 backend=backend,
                 precision="fp32",

@@ -46,14 +46,47 @@ def check_flag(name: str, value: object) -> None:
         raise ArgumentError(f"`{name}` is {quoted(value)}; give True or False")
 
 
+def check_number(
+    name: str,
+    value: object,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+) -> None:
+    """Refuses what is no finite number within bounds: `least` and `most` are in, `above` and `below` are not.
+
+    Raises:
+        ArgumentError: another number, NaN, infinity, or no number.
+    """
+    number = as_number(value)
+    holds = (
+        math.isfinite(number)
+        and (least is None or number >= least)
+        and (above is None or number > above)
+        and (most is None or number <= most)
+        and (below is None or number < below)
+    )
+    if not holds:
+        raise ArgumentError(f"`{name}` is {_shown(value)}; it must be a number {_bounds(least, above, most, below)}")
+
+
+def _bounds(least: float | None, above: float | None, most: float | None, below: float | None) -> str:
+    """Words what `check_number` takes, as "above 0" or "in [0, 1)"."""
+    if most is None and below is None:
+        return f"of at least {least:g}" if least is not None else f"above {above:g}"
+    start = f"[{least:g}" if least is not None else f"({above:g}"
+    return f"in {start}, " + (f"{most:g}]" if most is not None else f"{below:g})")
+
+
 def check_score_threshold(value: object) -> None:
     """Refuses thresholds of scores that would silently give everything or nothing.
 
     Raises:
         ArgumentError: outside of [0, 1), NaN, or no number.
     """
-    if not 0 <= as_number(value) < 1:
-        raise ArgumentError(f"`score_threshold` is {quoted(value)}; it must be a number in [0, 1)")
+    check_number("score_threshold", value, least=0, below=1)
 
 
 def exact_seconds(name: str, value: object) -> Fraction:

@@ -6,12 +6,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from step.checkpoints.toy_model import find_bundle
 from step.errors import ArgumentError, StepError
 from step.memory import is_memory_shortage
 from step.nearest import did_you_mean
@@ -68,26 +66,6 @@ def takes(options: Callable[..., Options]) -> Callable[[Callable[[Options], None
         return called
 
     return decorate
-
-
-class BundlePath(click.Path):
-    """A bundle folder as a command's parameter; `toy` is the one in the package."""
-
-    def __init__(self) -> None:
-        super().__init__(path_type=Path)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """See `click.ParamType.convert`."""
-        return find_bundle(str(super().convert(value, param, ctx)))
-
-
-class Choice(click.Choice[str]):
-    """One of some words; of another the nearest is named."""
-
-    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
-        """See `click.Choice.get_invalid_choice_message`."""
-        said = super().get_invalid_choice_message(value, ctx).removesuffix(".")
-        return said + did_you_mean(str(value), self.choices)
 
 
 class OneLineCommand(click.Command):

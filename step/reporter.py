@@ -1,7 +1,9 @@
 """What commands say while they work, in one style: results on standard output, everything else on standard error."""
 
 import contextlib
+import io
 import logging
+import os
 import sys
 import threading
 import warnings
@@ -12,6 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from step.errors import StepError
 from step.progress import Progress
 from step.shown import make_console, shown
 
@@ -66,13 +69,22 @@ class Reporter:
         return self._console.is_terminal and not self._console.is_dumb_terminal
 
     def result(self, what: RenderableType) -> None:
-        """Prints what the command was called for, on standard output; text is neither wrapped nor marked up."""
+        """Prints what the command was called for, on standard output; text is neither wrapped nor marked up.
+
+        Raises:
+            StepError: standard output cannot be written.
+        """
         # Beside a bar on the same terminal, only the console that draws it prints above it.
         console = self._console if self._live is not None and sys.stdout.isatty() else make_console()
-        if isinstance(what, str):
-            console.print(what, soft_wrap=True, highlight=False, markup=False)
-        else:
-            console.print(what)
+        try:
+            if isinstance(what, str):
+                console.print(what, soft_wrap=True, highlight=False, markup=False)
+            else:
+                console.print(what)
+        except OSError as error:  # a file on a full disk; rich ends the command itself where a pipe is closed
+            _discard_standard_output()
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            raise StepError(f"standard output cannot be written: {reason}; send it to another place") from error
 
     def note(self, line: str) -> None:
         """Says a line that everybody should see."""
@@ -197,6 +209,12 @@ def libraries_heard(reporter: Reporter) -> Iterator[None]:
     finally:
         logging.getLogger().removeHandler(handler)
         warnings.showwarning = before
+
+
+def _discard_standard_output() -> None:
+    """Sends what is still to be written nowhere, so that Python does not try again, and complain, when it ends."""
+    with contextlib.suppress(io.UnsupportedOperation):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Handler(logging.Handler):

@@ -27,6 +27,11 @@ def quoted(value: object) -> str:
     return text if len(text) <= _MOST else f"{text[:_MOST]}..."
 
 
+def counted(number: int, one: str, several: str | None = None) -> str:
+    """A number with its noun: "1 box", "2 boxes"; the plural ends with an s unless another is given."""
+    return f"{number} {one if number == 1 else several or f'{one}s'}"
+
+
 def spreadsheet_cell(text: str) -> str:
     """Text for a table that people open in a spreadsheet: what it would take for a formula begins with an apostrophe.
 

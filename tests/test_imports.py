@@ -4,6 +4,7 @@ import ast
 import os
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,7 @@ def test_needs_the_base_install_alone(package):
     assert _failing(modules) == []
 
 
+COMMANDS = [script for script in entry_points(group="console_scripts") if script.name.startswith("step-")]
 HELP_OF_ALL = (
     WITHOUT_THEM.partition("failed")[0]
     + """
@@ -135,6 +137,12 @@ def test_help_of_every_command_on_a_base_install():
     done = subprocess.run([sys.executable, "-c", HELP_OF_ALL], timeout=60, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Usage: ") >= 18
+
+
+@pytest.mark.parametrize("script", COMMANDS, ids=lambda script: script.name)
+def test_modules_of_commands_are_commands(script):
+    words = [sys.executable, "-m", script.module, "--version"]
+    assert subprocess.run(words, timeout=60, capture_output=True, check=True).stdout.startswith(b"step-trt ")
 
 
 def test_training_on_a_base_install_says_what_to_install(tmp_path):

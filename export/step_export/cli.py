@@ -12,8 +12,9 @@ from step.bundles.engines import BuildOptions
 from step.bundles.graph_spec import Precision
 from step.bundles.libraries import LIBRARIES, Library
 from step.bundles.manifest import Manifest, ParityRow
-from step.cli import Choice, OneLineCommand, examples, find_reporter, takes
+from step.cli import OneLineCommand, examples, find_reporter, takes
 from step.errors import StepError
+from step.parameters import Choice, FilePath, Number, OrWord, Whole
 from step.reporter import Reporter
 from step_export.engines.cli import build_and_report
 from step_export.engines.option_checks import load_for_build
@@ -24,15 +25,6 @@ if TYPE_CHECKING:  # it takes torch, which is imported once the options are know
 
 _GRAPHS = ("fused", "steps", "all")
 _KINDS = ("features", "scores", "boxes (px)", "detections")
-
-
-def _parse_batch(_ctx: click.Context, _param: click.Parameter, value: str) -> int | None:
-    """Returns a number of clips; None stands for a dynamic axis."""
-    if value == "dynamic":
-        return None
-    if not value.isdecimal():
-        raise StepError(f"--batch is {value!r}; give a number or dynamic")
-    return int(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,20 +91,25 @@ class ExportCommand:
         "step-export model.pth -o build/bundle --batch 1 --engine tensorrt",
     ),
 )
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", "bundle", required=True, type=click.Path(path_type=Path), help="Bundle folder to write."
-)
+@click.argument("checkpoint", type=FilePath())
+@click.option("-o", "--output", "bundle", required=True, type=FilePath(), help="Bundle folder to write.")
 @click.option("--precision", type=Choice(["fp32", "fp16"]), default="fp32", help="Of the networks; boxes stay fp32.")
 @click.option("--graphs", type=Choice(_GRAPHS), default="all", help="Fused graph, step-loop graphs, or both.")
-@click.option("--steps", type=int, help="Progressive steps to export.  [default: all]")
-@click.option("--batch", callback=_parse_batch, default="dynamic", metavar="N|dynamic", help="Clips per call.")
-@click.option("--opset", type=int, default=20, help="ONNX operator set.")
-@click.option("--score-threshold", type=float, default=0.01, help="Scores have to be above it; baked in.")
+@click.option("--steps", type=Whole(1), help="Progressive steps to export.  [default: all]")
 @click.option(
-    "--nms-iou", type=float, default=0.4, help="Same-class boxes that overlap this much are merged; baked in."
+    "--batch", type=OrWord(Whole(1), "dynamic"), default="dynamic", metavar="N|dynamic", help="Clips per call."
 )
-@click.option("--max-detections", type=int, default=300, help="Rows a clip, over all classes; baked in.")
+@click.option("--opset", type=Whole(18, 23), default=20, help="ONNX operator set.")
+@click.option(
+    "--score-threshold", type=Number(least=0, below=1), default=0.01, help="Scores have to be above it; baked in."
+)
+@click.option(
+    "--nms-iou",
+    type=Number(above=0, most=1),
+    default=0.4,
+    help="Same-class boxes that overlap this much are merged; baked in.",
+)
+@click.option("--max-detections", type=Whole(1), default=300, help="Rows a clip, over all classes; baked in.")
 @click.option(
     "--keep-fp32",
     multiple=True,
@@ -138,7 +135,7 @@ def main(command: ExportCommand) -> None:
     reporter = find_reporter()
     manifest = _export(command, reporter)
     if manifest.parity is not None:
-        reporter.result(parity_table(list(manifest.parity)))
+        reporter.result(graph_parity_table(list(manifest.parity)))
     reporter.result(_summary(manifest, command.bundle))
     if build_options is not None:
         build_and_report(command.bundle, build_options, command.choices, reporter, force=False)
@@ -163,7 +160,7 @@ def _export(command: ExportCommand, reporter: Reporter) -> Manifest:
             raise StepError(f"{error} (--no-verify writes it all the same)") from error
 
 
-def parity_table(rows: list[ParityRow]) -> Table:
+def graph_parity_table(rows: list[ParityRow]) -> Table:
     """Shows the largest error over clips and tensors for every graph; the manifest holds every comparison."""
     table = Table(
         title="Parity with PyTorch fp32: largest error / tolerance",

@@ -7,23 +7,26 @@ from typing import cast
 
 import click
 
-from step.checkpoints.toy_model import BUNDLE, NAME, WHAT_IT_KNOWS, is_packaged
-from step.cli import Choice, OneLineCommand, examples, find_reporter, print_error, takes
+from step.checkpoints.toy_model import NAME, WHAT_IT_KNOWS, is_packaged
+from step.cli import OneLineCommand, examples, find_reporter, print_error, takes
 from step.errors import ArgumentError, StepError
+from step.parameters import Choice, FilePath, Number, OrWord, Seconds, Whole
 from step.reporter import Reporter
 from step_runtime.backends.base import Loop
-from step_runtime.backends.select import BACKENDS, BackendName
+from step_runtime.backends.select import BACKENDS, MOST_THREADS, BackendName
 from step_runtime.clips.feature_reuse import plan_reuse
 from step_runtime.clips.key_frame import DEFAULT_SCORE_THRESHOLD
 from step_runtime.detector import Detector
 from step_runtime.outputs.run_progress import RunProgress
 from step_runtime.outputs.run_source import run_source
 from step_runtime.outputs.run_summary import detail_lines, summary_lines
-from step_runtime.run_command import RunCommand, RunPlace, parse_every
+from step_runtime.run_command import RunCommand, RunPlace
 from step_runtime.tracing.chrome_trace import write_trace
 from step_runtime.tracing.summary import summarize
 from step_runtime.tracing.tables import trace_report
 from step_runtime.tracing.tracer import SILENT, Recorder
+
+_FASTEST_FPS = 1000
 
 
 @click.command(
@@ -39,19 +42,19 @@ from step_runtime.tracing.tracer import SILENT, Recorder
 @click.argument("sources", nargs=-1, metavar="SOURCE...")
 @click.option(
     "--model",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help=f"Bundle folder (or, with torch, a .pth); {NAME} is the small model in the package.",
 )
 @click.option("--demo", is_flag=True, help=f"Run the model {NAME} on a synthetic video, to see what comes out.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="Folder for the results.  [default: runs/NAME of the source]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run in the same folder.")
 @click.option(
     "--every",
-    callback=parse_every,
+    type=OrWord(Seconds(), "frame"),
     default="1.0",
     metavar="SECONDS|frame",
     help="Time between key frames; frame: every source frame.",
@@ -63,7 +66,7 @@ from step_runtime.tracing.tracer import SILENT, Recorder
     help="What runs the model; auto takes the fastest that can.",
 )
 @click.option("--loop", type=Choice(["fused", "steps"]), help="Which graphs.  [default: fused where it can]")
-@click.option("--steps", type=int, help="Stop after this many progressive steps.  [default: all]")
+@click.option("--steps", type=Whole(1), help="Stop after this many progressive steps.  [default: all]")
 @click.option(
     "--reuse-backbone/--no-reuse-backbone",
     default=False,
@@ -71,18 +74,25 @@ from step_runtime.tracing.tracer import SILENT, Recorder
     "--every 1/3, 2/3, 1 or 4/3 and the step loop.",
 )
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
-@click.option("--threads", type=int, help="CPU threads of the model.  [default: the library's choice]")
+@click.option(
+    "--threads", type=Whole(1, MOST_THREADS), help="CPU threads of the model.  [default: the library's choice]"
+)
 @click.option(
     "--score-threshold",
-    type=float,
+    type=Number(least=0, below=1),
     default=DEFAULT_SCORE_THRESHOLD,
     help="Of people in detections.jsonl and the overlay.",
 )
-@click.option("--frames-fps", type=float, default=30.0, help="Frames per second of a folder of frames.")
+@click.option(
+    "--frames-fps",
+    type=Number(above=0, most=_FASTEST_FPS),
+    default=30.0,
+    help="Frames per second of a folder of frames.",
+)
 @click.option("--overlay/--no-overlay", default=True, help="Write overlay.mp4.")
 @click.option(
     "--stall-timeout",
-    type=float,
+    type=Number(above=0),
     default=10.0,
     metavar="SECONDS",
     help="Without a frame for so long, a stream or camera counts as broken.",
@@ -96,7 +106,7 @@ from step_runtime.tracing.tracer import SILENT, Recorder
 @click.option(
     "--trace",
     "trace_file",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="Write what every thread did, and when, for Perfetto or chrome://tracing; print it by stages.",
 )
 @takes(RunCommand)
@@ -147,7 +157,7 @@ def _say_what_runs(detector: Detector, skipped: dict[str, str], reporter: Report
     if skipped:
         reporter.note(f"{_what_ran(detector)}; not here: {', '.join(skipped)} (step-run -v and step-doctor say why)")
     for name, reason in skipped.items():
-        reporter.detail(f"{name} skipped: {reason.replace(str(BUNDLE), NAME)}")
+        reporter.detail(f"{name} skipped: {reason}")
 
 
 def _run_sources(
@@ -191,3 +201,7 @@ def _report_trace(recorder: Recorder, path: Path, reporter: Reporter, *, about: 
     reporter.result(trace_report(summarize(recorder.spans)))
     left_out = f", {recorder.left_out} later spans left out" if recorder.left_out else ""
     reporter.result(f"trace: {path}{left_out}")
+
+
+if __name__ == "__main__":
+    main()

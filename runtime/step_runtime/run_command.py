@@ -1,6 +1,5 @@
 """What `step-run` was told: checked, and made into what is run and where its results go."""
 
-import math
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -8,30 +7,17 @@ from pathlib import Path
 import click
 
 from step.arguments import exact_rate
-from step.checkpoints.toy_model import NAME
+from step.bundles.manifest import no_such_model
+from step.checkpoints.toy_model import NAME, find_bundle
 from step.data.toy.toy_cache import toy_demo_video
 from step.errors import StepError
 from step.files.atomic import check_writable
 from step.reporter import Reporter
+from step_runtime.backends.select import check_device
 from step_runtime.clips.feature_windows import groups_between_keys
 from step_runtime.outputs.run_source import RunOptions, check_free, check_place
 from step_runtime.sources.live import LiveOptions
 from step_runtime.sources.open import expand, find_sources, source_names
-
-_FASTEST_FPS = 1000
-
-
-def parse_every(_ctx: click.Context, _param: click.Parameter, value: str) -> Fraction | None:
-    """Seconds between key frames, exact; None stands for every source frame."""
-    if value == "frame":
-        return None
-    try:
-        every_s = Fraction(value)
-    except (ValueError, ZeroDivisionError):
-        every_s = Fraction(0)
-    if every_s <= 0:
-        raise StepError(f"--every is {value!r}; give seconds above 0, or frame")
-    return every_s
 
 
 @dataclass(frozen=True)
@@ -75,7 +61,7 @@ class RunCommand:
         """Refuses what needs neither the model nor the source to be refused.
 
         Raises:
-            StepError: a value out of range, or options that exclude each other.
+            StepError: options that exclude each other, no such model or device, or a trace that cannot be written.
         """
         if self.demo and self.sources:
             raise click.UsageError(
@@ -85,18 +71,15 @@ class RunCommand:
             raise click.UsageError("Missing argument SOURCE; give a video, or --demo")
         if not self.demo and self.model is None:
             raise click.UsageError(f"Missing option --model; give a bundle, or {NAME}, the small model in the package")
-        if math.isnan(self.score_threshold) or not 0 <= self.score_threshold < 1:
-            raise StepError(f"--score-threshold is {self.score_threshold}; it must be in [0, 1)")
-        if not 0 < self.frames_fps <= _FASTEST_FPS:
-            raise StepError(f"--frames-fps is {self.frames_fps}; it must be above 0, at most {_FASTEST_FPS}")
-        if not 0 < self.stall_timeout < math.inf:
-            raise StepError(f"--stall-timeout is {self.stall_timeout}; it must be above 0 seconds")
+        check_device(self.device)
         if self.trace_file is not None:
             check_writable(self.trace_file)
         if self.reuse_backbone and self.loop == "fused":
             raise StepError("--reuse-backbone with --loop fused, whose one graph cannot be cut; leave --loop out")
         if self.reuse_backbone:
             groups_between_keys(self.every)
+        if self.model is not None and not find_bundle(self.model).exists():
+            raise no_such_model(self.model)
 
     @property
     def chosen_model(self) -> Path:

@@ -5,7 +5,7 @@ Export names its graphs from here, the runtime binds its buffers from here, test
 
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from numpy.typing import NDArray
 
@@ -13,6 +13,7 @@ from step.anchors import anchor_boxes
 from step.config import StepConfig
 
 Precision = Literal["fp32", "fp16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 DType = Literal["uint8", "float16", "float32", "int64"]
 Dim = int | str
 Arrays = dict[str, NDArray[Any]]

@@ -210,6 +210,8 @@ def no_such_model(path: Path) -> StepError:
     """Makes the error for a bundle or checkpoint that is not there; it offers the nearest that is."""
     models = (each for each in path.parent.glob("*") if each.suffix == ".pth" or (each / MANIFEST).is_file())
     near = did_you_mean(str(path), (PACKAGED, *map(str, models)))
+    if path.suffix == ".pth":
+        return StepError(f"{path}: no such file{near or '; give the path of a checkpoint, or a bundle'}")
     return StepError(f"{path}: no such bundle{near or f'; make one with: step-export model.pth -o {path}'}")
 
 

@@ -25,6 +25,11 @@ def find_bundle(model: str | Path) -> Path:
     return BUNDLE if is_packaged(model) else Path(model)
 
 
+def model_name(path: Path) -> str:
+    """Names a model in messages as people type it: the packaged one, bundle or checkpoint, is `toy`."""
+    return NAME if path in (BUNDLE, CHECKPOINT) else str(path)
+
+
 def is_packaged(model: str | Path) -> bool:
     """Says whether a model's name means the packaged one, not a checkpoint or bundle that lies here."""
     path = Path(model)

@@ -18,11 +18,13 @@ from step.data.toy.toy import generate
 from step.data.videos import videos_by_name
 from step.errors import StepError
 from step.evaluation.ava_csv import read_boxes
+from step.parameters import FilePath, Whole
 from step.parent import end_with_parent
 from step.reporter import Reporter
+from step.shown import counted
 
-_PATH = click.Path(path_type=Path)
-_SEEDS = 2**32
+_PATH = FilePath()
+_LARGEST_SEED = 2**32 - 1
 
 
 @click.group(
@@ -58,7 +60,8 @@ def prepare_command(truth: Path, output: Path, label_map: Path | None, exclude: 
         reporter.note(f"dropped {count} rows that {'are ' * (not reason.startswith('repeat'))}{reason}")
     for note in done.notes:
         reporter.note(note)
-    reporter.result(f"{output}: {done.rows} boxes in {done.key_frames} key frames of {done.videos} videos")
+    counts = (counted(done.rows, "box", "boxes"), counted(done.key_frames, "key frame"), counted(done.videos, "video"))
+    reporter.result(f"{output}: {counts[0]} in {counts[1]} of {counts[2]}")
 
 
 @main.command(
@@ -73,14 +76,12 @@ def prepare_command(truth: Path, output: Path, label_map: Path | None, exclude: 
 @click.argument("videos", type=_PATH, nargs=-1, required=True)
 @click.option("-o", "--output", required=True, type=_PATH, help="Folder for the frames.")
 @click.option("--truth", type=_PATH, help="Extract only what the clips of this csv need.  [default: everything]")
-@click.option("--workers", type=int, default=available_cpus(), help="Videos at a time.")
+@click.option("--workers", type=Whole(1), default=available_cpus(), help="Videos at a time.")
 def extract_command(videos: tuple[Path, ...], output: Path, truth: Path | None, workers: int) -> None:
     """Extracts VIDEOS (files, or folders of them) to JPEG frames of 360 rows, a folder a second.
 
     What is there and whole is left as it is, so an interrupted extraction goes on where it ended.
     """
-    if workers < 1:
-        raise StepError(f"--workers is {workers}; it must be at least 1")
     reporter = find_reporter()
     files = videos_by_name(videos, say=reporter.note)
     key_frames = None if truth is None else _key_frames(truth)
@@ -133,7 +134,7 @@ def check_command(truth: Path, frames: Path | None, label_map: Path | None) -> N
     if label_map is None:
         reporter.note("not checked: whether its classes are the data set's; that needs --label-map FILE")
     if problems:
-        raise StepError(f"{truth}: {len(problems)} problems were found; they are listed above")
+        raise StepError(f"{truth}: {counted(len(problems), 'problem')} found, listed above")
     reporter.result(f"{truth}: nothing is wrong" + (" in the table" if frames is None else ""))
 
 
@@ -144,13 +145,16 @@ def check_command(truth: Path, frames: Path | None, label_map: Path | None) -> N
     epilog=examples("step-data toy build/toy", "step-data toy build/tiny --train 4 --val 2 --seed 7"),
 )
 @click.argument("folder", type=_PATH)
-@click.option("--train", type=int, default=60, help="Training videos.")
-@click.option("--val", type=int, default=20, help="Validation videos.")
-@click.option("--seed", type=int, default=0, help="Another seed gives another data set; the same gives the same.")
+@click.option("--train", type=Whole(1), default=60, help="Training videos.")
+@click.option("--val", type=Whole(1), default=20, help="Validation videos.")
+@click.option(
+    "--seed",
+    type=Whole(0, _LARGEST_SEED),
+    default=0,
+    help="Another seed gives another data set; the same gives the same.",
+)
 def toy_command(folder: Path, train: int, val: int, seed: int) -> None:
     """Draws a small data set in AVA's form in FOLDER: figures that stand, walk, run, jump, wave, hug and give."""
-    if not 0 <= seed < _SEEDS:
-        raise StepError(f"--seed is {seed}; it must be 0 to {_SEEDS - 1}")
     reporter = find_reporter()
     with reporter.progress("drawing", unit="videos") as progress:
         generate(folder, videos={"train": train, "val": val}, seed=seed, progress=progress.update)

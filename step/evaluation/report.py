@@ -33,7 +33,7 @@ _RIGHT_RGB, _WRONG_RGB = (0, 200, 90), (255, 70, 50)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class ScoredSubject:
     """Names what a page is about.
 
     Attributes:
@@ -60,7 +60,7 @@ def write_class_csv(score: Score, path: Path) -> None:
             rows.writerow([label, name, class_group(label), result.num_truth, len(result.rows), *values])
 
 
-def write_page(score: Score, subject: Subject, path: Path, *, key_frame: KeyFrameReader | None = None) -> None:
+def write_page(score: Score, subject: ScoredSubject, path: Path, *, key_frame: KeyFrameReader | None = None) -> None:
     """Writes one HTML file with everything in it, of the first overlap of `score`.
 
     Args:

@@ -185,7 +185,7 @@ class StepDetector(nn.Module):
         first_px, last_px = decode_boxes(
             torch.cat((head.first_deltas, head.last_deltas), dim=2),
             torch.cat((tubes_px[:, :, :chunk], tubes_px[:, :, -chunk:]), dim=2),
-        ).split(chunk, dim=2)
+        ).chunk(2, dim=2)
         return StepOutput(
             scores=head.logits.sigmoid(),
             boxes_px=decode_boxes(head.deltas, tubes_px),

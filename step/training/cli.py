@@ -15,10 +15,11 @@ from step.cli import OneLineCommand, OneLineGroup, examples, find_reporter, take
 from step.errors import StepError
 from step.files.atomic import atomic_path, cannot_write
 from step.files.locks import sole_writer
+from step.parameters import Choice, FilePath, OrWord, Whole
 from step.training.config import TrainingConfig, read_config
 from step.training.yaml_file import parse_yaml, write_yaml
 
-_PATH = click.Path(path_type=Path)
+_PATH = FilePath()
 
 
 @click.group(
@@ -47,7 +48,7 @@ class TrainCommand:
     release_format: bool
     dry_run: bool
     accelerator: str
-    devices: str
+    devices: int | None
 
     def config_changes(self) -> dict[str, Any]:
         """Returns the values that replace the config's, by dotted name.
@@ -86,8 +87,14 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
                 "--release-format", is_flag=True, help="Write the best model as the authors' code reads it, too."
             ),
             click.option("--dry-run", is_flag=True, help="Say what memory an update takes, and end."),
-            click.option("--accelerator", default="auto", help="auto, cpu, cuda."),
-            click.option("--devices", default="auto", help="How many, or auto; torchrun says it itself."),
+            click.option("--accelerator", type=Choice(["auto", "cpu", "cuda"]), default="auto", help="What trains."),
+            click.option(
+                "--devices",
+                type=OrWord(Whole(1), "auto"),
+                default="auto",
+                metavar="N|auto",
+                help="How many; torchrun says it itself.",
+            ),
         )
     ):
         command = option(command)
@@ -133,7 +140,7 @@ def _run(kind: str, command: TrainCommand) -> None:
     if command.dry_run:
         _print_memory(config)
     elif command.output is None:
-        raise StepError("-o is missing; name a folder for checkpoints, log and results")
+        raise click.UsageError("Missing option -o; name a folder for checkpoints, log and results")
     else:
         _train(config, command.output, command)
 
@@ -172,7 +179,7 @@ def _train(config: TrainingConfig, output: Path, command: TrainCommand) -> None:
     seed_everything(config.seed, verbose=False)
     if config.deterministic:
         _be_deterministic()
-    fabric = open_fabric(command.accelerator, command.devices, config.precision)
+    fabric = open_fabric(command.accelerator, command.devices or "auto", config.precision)
     if not fabric.is_global_zero:
         reporter.verbosity = "quiet"  # the first of several processes speaks for all
     with contextlib.ExitStack() as held:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from step.classes import AVA_CLASS_NAMES, CHALLENGE_CLASS_IDS
 from step.config import PoolMode, StepConfig, TemporalMode
 from step.errors import ArgumentError, StepError
+from step.nearest import did_you_mean
 from step.shown import quoted
 from step.training.yaml_file import read_yaml
 
@@ -237,8 +238,9 @@ def read_config(source: str, *, kind: str, changes: dict[str, Any] | None = None
     try:
         content = read_yaml(path)
     except FileNotFoundError as error:
-        ours = ", ".join(sorted(each.name for each in CONFIG_FOLDER.glob("*.yaml")))
-        raise StepError(f"{source}: no such file; give a YAML file or one of {ours}") from error
+        ours = sorted(each.name for each in CONFIG_FOLDER.glob("*.yaml"))
+        near = did_you_mean(source, ours)
+        raise StepError(f"{source}: no such file; give a YAML file or one of {', '.join(ours)}{near}") from error
     if not isinstance(content, dict):
         raise StepError(f"{source}: expected keys and values, found {type(content).__name__}")
     for name, value in (changes or {}).items():

@@ -20,7 +20,7 @@ _PRECISION: dict[Precision, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
 }
 
 
-def open_fabric(accelerator: str, devices: str, precision: Precision) -> Fabric:
+def open_fabric(accelerator: str, devices: int | str, precision: Precision) -> Fabric:
     """Starts what there is to start; under torchrun, joins its processes on all machines.
 
     Args:

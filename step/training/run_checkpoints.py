@@ -22,7 +22,7 @@ _FREE = ("data.folder", "data.workers", "data.cache", "keep", "save_every", "com
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """Says how far a run is.
 
     Attributes:
@@ -41,7 +41,12 @@ class Progress:
 
 
 def save(
-    folder: Path, name: str, model: StepDetector, config: TrainingConfig, progress: Progress, state: dict[str, Any]
+    folder: Path,
+    name: str,
+    model: StepDetector,
+    config: TrainingConfig,
+    progress: TrainingProgress,
+    state: dict[str, Any],
 ) -> Path:
     """Writes a checkpoint, atomically.
 
@@ -115,7 +120,7 @@ def find(resume: str, folder: Path) -> Path | None:
 
 
 def read_training(path: Path, config: TrainingConfig) -> dict[str, Any]:
-    """Reads what a run goes on from; `progress` is a `Progress`.
+    """Reads what a run goes on from; `progress` is a `TrainingProgress`.
 
     Raises:
         StepError: not a checkpoint of a run, or of one with another config.
@@ -129,7 +134,7 @@ def read_training(path: Path, config: TrainingConfig) -> dict[str, Any]:
         shown = ", ".join(f"{key} (was {before.get(key)!r}, is {now.get(key)!r})" for key in differing[:3])
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
         raise StepError(f"{path}: is of another config: {shown}{more}; resume with that one or begin a new run")
-    return training | {"progress": Progress(**training["progress"])}
+    return training | {"progress": TrainingProgress(**training["progress"])}
 
 
 def versions() -> dict[str, str]:

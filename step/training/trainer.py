@@ -31,7 +31,7 @@ from step.training.initialise import build_detector, freeze
 from step.training.objectives.classification import ClassificationTask, classified_rows
 from step.training.objectives.detection import DetectionTask, SelectionOptions
 from step.training.objectives.losses import StepLosses
-from step.training.run_checkpoints import Progress
+from step.training.run_checkpoints import TrainingProgress
 from step.training.run_log import RunLog
 from step.training.samples.batch import Batch
 from step.training.samples.clips import EpochBatches, batches_of_epoch
@@ -68,7 +68,7 @@ class Trainer:
     ) -> None:
         self.config, self.data, self.folder, self.fabric, self.reporter = config, data, folder, fabric, reporter
         self.checkpoints = folder / "checkpoints"
-        self.progress = Progress()
+        self.progress = TrainingProgress()
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", fabric.world_size))  # which share this machine
         wanted = 0 if config.data.cache else config.data.workers
         self.workers = affordable_workers(wanted, processes=processes, say=reporter.note)

@@ -137,7 +137,7 @@ def main():
     config = read_config("toy_detect.yaml", kind="detect")
     model = StepDetector.from_config(StepConfig(width=0.125, image_size_px=64, fc_dim=16))
     for update in map(int, sys.argv[2:]):
-        progress = checkpoint.Progress(update=update)
+        progress = checkpoint.TrainingProgress(update=update)
         for name in (f"{update:07d}.pth", checkpoint.BEST):
             checkpoint.save(folder, name, model, config, progress, {"optimizer": {}})
         checkpoint.prune(folder, keep=2)

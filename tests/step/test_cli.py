@@ -10,8 +10,9 @@ import pytest
 from helpers import assert_one_error, run_command
 from step_runtime.cli import main as step_run
 
-from step.cli import Choice, OneLineCommand, OneLineGroup, examples, find_reporter
+from step.cli import OneLineCommand, OneLineGroup, examples, find_reporter
 from step.errors import ArgumentError
+from step.parameters import Choice
 from step.revision import project_version
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="other signals")

@@ -2,8 +2,11 @@
 
 import io
 import logging
+import subprocess
+import sys
 import threading
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -176,3 +179,13 @@ def test_libraries_warn_once_in_our_style(verbosity, expected):
             logging.getLogger("library").info("loaded")
     assert log.getvalue() == expected
     assert warnings.showwarning is before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_standard_output_is_one_line(tmp_path):
+    (tmp_path / "t.csv").write_text("a,0902,0,0,1,1,12\n")
+    command = [sys.executable, "-m", "step.data.cli", "check", "t.csv", "-q"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    said = "error: standard output cannot be written: No space left on device; send it to another place\n"
+    assert (done.returncode, done.stderr) == (1, said)

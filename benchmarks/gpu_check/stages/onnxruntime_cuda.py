@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from step_runtime.backends.base import Array, Loop
 from step_runtime.backends.onnxruntime import OnnxRuntimeBackend, open_session, session_options
-from step_runtime.evaluation.map_parity import DEFAULT_TOLERANCES, Configuration, compare_map
+from step_runtime.evaluation.map_parity import DEFAULT_TOLERANCES, ParityConfiguration, compare_map
 
 from gpu_check.models import find_bundle, find_checkpoint, find_toy_data, random_clips
 from gpu_check.stage import Device, Report, StageOptions, run_stage
@@ -182,11 +182,11 @@ def _map_parity(report: Report, options: StageOptions) -> None:
     torch.backends.cudnn.allow_tf32 = False
     where = "cuda" if options.device == "cuda" else "cpu"
     checkpoint = find_checkpoint("toy", options.work, options.device)
-    configurations = [Configuration(model=checkpoint, backend="torch", loop=None, precision="fp32")]
+    configurations = [ParityConfiguration(model=checkpoint, backend="torch", loop=None, precision="fp32")]
     for precision in ("fp32", "fp16"):
         bundle = find_bundle("toy", precision, options.work, options.device)
         configurations += [
-            Configuration(model=bundle, backend="onnxruntime", loop=loop, precision=precision)
+            ParityConfiguration(model=bundle, backend="onnxruntime", loop=loop, precision=precision)
             for loop in ("fused", "steps")
         ]
     manifest = read_bundle(configurations[-1].model)

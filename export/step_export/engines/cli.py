@@ -10,9 +10,11 @@ from rich.table import Table
 from step.bundles.engines import BuildOptions, EngineSet
 from step.bundles.libraries import LIBRARIES, Library
 from step.checkpoints.toy_model import NAME, is_packaged
-from step.cli import Choice, OneLineCommand, examples, find_reporter
+from step.cli import OneLineCommand, examples, find_reporter
 from step.errors import StepError
+from step.parameters import Choice, FilePath, Whole
 from step.reporter import Reporter
+from step_export.engines.option_checks import LARGEST_BATCH
 from step_export.engines.options import BuildChoices, with_build_options
 from step_export.engines.writer import build_engines
 
@@ -26,9 +28,9 @@ from step_export.engines.writer import build_engines
         "step-build build/bundle --engine tensorrt --timing-cache timings --force",
     ),
 )
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=FilePath())
 @click.option("--engine", "library", required=True, type=Choice(LIBRARIES), help="Which library builds and runs them.")
-@click.option("--batch", type=int, help="Clips a call, fixed.  [default: 1]")
+@click.option("--batch", type=Whole(1, LARGEST_BATCH), help="Clips a call, fixed.  [default: 1]")
 @with_build_options
 @click.option("--force", is_flag=True, help="Build even what is already there.")
 def main(

@@ -7,7 +7,7 @@ from step.bundles.engines import BuildOptions, Typed, typed_options
 from step.bundles.libraries import load_library
 from step.errors import ArgumentError, StepError
 
-_LARGEST_BATCH = 1024
+LARGEST_BATCH = 1024
 _TURING = "SM75"  # has no kernels for 3D convolutions in tensorrt-rtx
 
 
@@ -17,10 +17,10 @@ def check_options(options: BuildOptions, *, timing_cache: Path | None = None) ->
     Raises:
         StepError: which one, its value, what to do.
     """
-    if not 1 <= options.min_batch <= options.opt_batch <= options.max_batch <= _LARGEST_BATCH:
+    if not 1 <= options.min_batch <= options.opt_batch <= options.max_batch <= LARGEST_BATCH:
         raise StepError(
             f"batch sizes are {options.min_batch}, {options.opt_batch}, {options.max_batch} (min, opt, max); "
-            f"they must be 1 to {_LARGEST_BATCH} and in that order"
+            f"they must be 1 to {LARGEST_BATCH} and in that order"
         )
     if timing_cache is not None and timing_cache.is_dir():
         raise ArgumentError(f"`timing_cache` {timing_cache} is a folder; name a file")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,19 +14,19 @@ import click
 from step.bundles.engines import BuildOptions, Typed, typed_options
 from step.bundles.libraries import Library
 from step.errors import StepError
-from step_export.engines.option_checks import check_options
+from step.parameters import FilePath, Whole
+from step_export.engines.option_checks import LARGEST_BATCH, check_options
 
 _TARGET = re.compile(r"sm\d{2,3}")
 _DEVICE = re.compile(r"cuda:(\d{1,3})")
+_SIZE = Whole(1, LARGEST_BATCH)
 
 # What is no field of `BuildOptions` of its own: sizes that depend on each other, and where and with what it is built.
 _OTHERS = (
-    click.option("--min-batch", type=int, help="Fewest clips a call (a profile instead of one batch size)."),
-    click.option("--opt-batch", type=int, help="The batch size to tune for.  [default: --max-batch]"),
-    click.option("--max-batch", type=int, help="Most clips a call."),
-    click.option(
-        "--timing-cache", type=click.Path(path_type=Path), help="tensorrt: file of layer timings to use and extend."
-    ),
+    click.option("--min-batch", type=_SIZE, help="Fewest clips a call (a profile instead of one batch size)."),
+    click.option("--opt-batch", type=_SIZE, help="The batch size to tune for.  [default: --max-batch]"),
+    click.option("--max-batch", type=_SIZE, help="Most clips a call."),
+    click.option("--timing-cache", type=FilePath(), help="tensorrt: file of layer timings to use and extend."),
     click.option("--build-device", default="cuda:0", metavar="cuda:N", help="tensorrt: the GPU to build on and for."),
 )
 
@@ -132,7 +133,8 @@ def _click_option(name: str, typed: Typed) -> ClickOption:
             typed.flag, name, is_flag=is_flag or None, default=None, help=typed.help, show_default=False
         )
     if annotation == int | None:
-        return click.option(typed.flag, name, type=int, metavar=typed.metavar, help=typed.help)
+        kind = Whole(typed.least or 0, math.inf if typed.most is None else typed.most)
+        return click.option(typed.flag, name, type=kind, metavar=typed.metavar, help=typed.help)
     return click.option(typed.flag, name, callback=_parse_names, metavar=typed.metavar, help=typed.help)
 
 

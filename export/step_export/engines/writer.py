@@ -32,7 +32,7 @@ from step.files.scratch import sweep
 from step_export.engines.option_checks import check_options, load_for_build
 from step_export.engines.plugin_checks import check_plugin_limits, find_missing_plugins
 
-Progress = Callable[[str, str, float], None]
+ProgressCallback = Callable[[str, str, float], None]
 """Takes the graph, the phase and the share of all builds that is done (0 to 1)."""
 
 
@@ -43,7 +43,7 @@ def build_engines(
     timing_cache: Path | None = None,
     device: int = 0,
     force: bool = False,
-    progress: Progress = lambda _graph, _phase, _fraction: None,
+    progress: ProgressCallback = lambda _graph, _phase, _fraction: None,
     waiting: Callable[[], None] = lambda: None,
 ) -> tuple[EngineSet, bool]:
     """Builds an engine of every graph of a bundle; older engines of the same library are replaced.
@@ -133,7 +133,7 @@ class _Job:
     manifest: Manifest
     timing_cache: Path | None
     device: int
-    progress: Progress
+    progress: ProgressCallback
 
 
 def _build(job: _Job, options: BuildOptions, plugin_problem: str | None) -> EngineSet:

@@ -5,6 +5,7 @@ from pathlib import Path
 from step.bundles.engines import check_engines
 from step.bundles.libraries import Library, load_library
 from step.bundles.manifest import Manifest
+from step.checkpoints.toy_model import BUNDLE, NAME
 from step.errors import StepError
 from step_runtime.backends.gpus import Gpu, find_gpu
 
@@ -31,6 +32,10 @@ def check_present(folder: Path, manifest: Manifest, library: Library, device: st
 
 def _check_built(folder: Path, manifest: Manifest, library: Library) -> None:
     if library not in manifest.engines:
+        if folder == BUNDLE:  # nothing is written into the package
+            raise StepError(
+                f"{NAME} has no {library} engines; export one that has: step-export {NAME} -o BUNDLE --engine {library}"
+            )
         raise StepError(f"{folder} has no {library} engines; build them: step-build {folder} --engine {library}")
 
 

@@ -10,7 +10,7 @@ from step.arguments import check_choice, check_whole
 from step.bundles.graph_spec import FUSED
 from step.bundles.libraries import LIBRARIES
 from step.bundles.manifest import DEFAULT_THRESHOLDS, Manifest, Thresholds, no_such_model, read_bundle
-from step.checkpoints.toy_model import find_bundle, find_checkpoint
+from step.checkpoints.toy_model import find_bundle, find_checkpoint, model_name
 from step.errors import ArgumentError, StepError
 from step.nearest import did_you_mean
 from step.shown import quoted
@@ -20,7 +20,7 @@ from step_runtime.tracing.tracer import SILENT, Tracer
 BackendName = Literal["auto", "tensorrt", "tensorrt-rtx", "onnxruntime", "openvino", "torch"]
 BACKENDS: tuple[BackendName, ...] = ("auto", "tensorrt", "tensorrt-rtx", "onnxruntime", "openvino", "torch")
 LOOPS: tuple[Loop, ...] = get_args(Loop)
-_MOST_THREADS = 1024
+MOST_THREADS = 1024
 _DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -60,12 +60,12 @@ def open_backend(
         return open_torch(model, num_steps=num_steps, device=device, threads=threads, tracer=tracer)
     if backend == "torch":
         raise ArgumentError(
-            f"`backend` torch runs a checkpoint, not a bundle; give `model` model.pth instead of {model}"
+            f"`backend` torch runs a checkpoint, not a bundle; give `model` model.pth instead of {model_name(model)}"
         )
     manifest = read_bundle(model)
     steps = manifest.num_steps if num_steps is None else num_steps
     if not 1 <= steps <= manifest.num_steps:
-        raise ArgumentError(f"`num_steps` is {steps}; {model} was exported with 1 to {manifest.num_steps}")
+        raise ArgumentError(f"`num_steps` is {steps}; {model_name(model)} was exported with 1 to {manifest.num_steps}")
     chosen_loop = _choose_loop(model, manifest, loop, steps)
     *preferred, last = _candidates(backend, device)
 
@@ -107,13 +107,13 @@ def _check_arguments(backend: object, loop: object, device: object, *, num_steps
     if num_steps is not None:
         check_whole("num_steps", num_steps, least=1)
     if threads is not None:
-        check_whole("threads", threads, least=1, most=_MOST_THREADS)
+        check_whole("threads", threads, least=1, most=MOST_THREADS)
 
 
 def _check_checkpoint(model: Path, backend: BackendName, loop: Loop | None) -> None:
     if loop == "fused":
         raise ArgumentError(
-            f"`loop` fused needs a bundle; {model} is a checkpoint, whose steps PyTorch runs one by one"
+            f"`loop` fused needs a bundle; {model_name(model)} is a checkpoint, whose steps PyTorch runs one by one"
         )
     if backend not in ("auto", "torch"):
         raise ArgumentError(f"{model} is a file; `backend` {backend} needs a bundle: step-export {model} -o BUNDLE")
@@ -182,7 +182,10 @@ def open_torch(
         StepError: no torch, a bad checkpoint, step count or device.
     """
     if importlib.util.find_spec("torch") is None:
-        raise StepError(f"{model} is a checkpoint, which needs torch: pip install 'step-trt[export]', or give a bundle")
+        raise StepError(
+            f"{model_name(model)} needs torch where PyTorch runs it, which is not installed; pip install "
+            "'step-trt[export]', or give a bundle and another backend"
+        )
     import torch
 
     from step_runtime.backends.torch import TorchBackend
@@ -201,7 +204,7 @@ def _choose_loop(model: Path, manifest: Manifest, loop: Loop | None, steps: int)
     if (loop == "fused" and not has_fused) or (loop == "steps" and not has_steps):
         option = "`loop` fused" if loop == "fused" else "`loop` steps, or `reuse_backbone`,"
         raise ArgumentError(
-            f"{option} needs graphs that {model} has not (it has {', '.join(manifest.graphs)}); "
+            f"{option} needs graphs that {model_name(model)} has not (it has {', '.join(manifest.graphs)}); "
             "export it again with --graphs all"
         )
     if loop == "fused" and steps != manifest.num_steps:

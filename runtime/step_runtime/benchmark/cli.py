@@ -9,18 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from step.bundles.manifest import read_bundle
-from step.checkpoints.toy_model import find_bundle
+from step.checkpoints.toy_model import BUNDLE, find_bundle
 from step.cli import OneLineCommand, OneLineGroup, examples, find_reporter, takes
 from step.config import StepConfig
 from step.errors import StepError
 from step.files.atomic import atomic_path
 from step.nearest import did_you_mean
+from step.parameters import Choice, FilePath, ListOf, Number, Whole
 from step.reporter import Reporter
-from step_runtime.benchmark.comparison import ASPECTS, check_comparable, compare, differences
+from step_runtime.backends.select import MOST_THREADS
+from step_runtime.benchmark.comparison import ASPECTS, Aspect, check_comparable, compare, differences
 from step_runtime.benchmark.configurations import BENCH_BACKENDS, CPU_BACKENDS, list_configurations
 from step_runtime.benchmark.options import BenchCommand
 from step_runtime.benchmark.page import write_page
-from step_runtime.benchmark.results import Results, Subject
+from step_runtime.benchmark.results import BenchSubject, Results
 from step_runtime.benchmark.roofline.cli import roofline_command
 from step_runtime.benchmark.rounds import MIN_RUNS, MIN_S, MeasuringInterrupted, Row, measure
 from step_runtime.benchmark.tables import changes_table, markdown, problem_lines, results_table, title_line
@@ -29,7 +31,7 @@ from step_runtime.benchmark.verdict import verdict_lines
 from step_runtime.clips.sample_clips import sample_clips
 from step_runtime.evaluation.open_data import open_data
 
-_PATH = click.Path(path_type=Path)
+_PATH = FilePath()
 _OF_THE_GROUP = ("-h", "--help", "--version")
 _OF_ALL_COMMANDS = ("-v", "--verbose", "-q", "--quiet")
 
@@ -73,18 +75,19 @@ def main() -> None:
 @click.option("--checkpoint", type=_PATH, help="The .pth that was exported: PyTorch is measured too.")
 @click.option(
     "--backends",
+    type=ListOf(Choice(BENCH_BACKENDS)),
     metavar="NAME,...",
     help=f"Of {', '.join(BENCH_BACKENDS)}.  [default: {','.join(CPU_BACKENDS)}; with an NVIDIA driver, all]",
 )
-@click.option("--batch", "batches", default="1", metavar="N,...", help="Clips of a call.")
-@click.option("--steps", metavar="N,...", help="Progressive steps to run.  [default: all]")
+@click.option("--batch", "batches", type=ListOf(Whole(1)), default="1", metavar="N,...", help="Clips of a call.")
+@click.option("--steps", type=ListOf(Whole(1)), metavar="N,...", help="Progressive steps to run.  [default: all]")
 @click.option("--source", type=_PATH, help="Video to take a clip from.  [default: noise]")
 @click.option("--data", type=_PATH, help="Data set for mAP: a folder, toy or none.  [default: toy for toy, else none]")
 @click.option("--split", default="val", help="Of --data.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of each.  [default: the library's choice]")
-@click.option("--runs", type=click.IntRange(min=1), default=MIN_RUNS, help="Calls of each, at least.")
-@click.option("--seconds", type=click.FloatRange(min=0), default=MIN_S, help="Time of each, at least.")
+@click.option("--threads", type=Whole(1, MOST_THREADS), help="CPU threads of each.  [default: the library's choice]")
+@click.option("--runs", type=Whole(1), default=MIN_RUNS, help="Calls of each, at least.")
+@click.option("--seconds", type=Number(least=0), default=MIN_S, help="Time of each, at least.")
 @click.option("--baseline", metavar="NAME", help="Row that ratios are to.  [default: the first]")
 @click.option("--roofline", type=_PATH, help="What step-bench roofline --json wrote here: the verdict tells the floor.")
 @click.option("--json", "json_file", type=_PATH, help="Write everything there; step-bench compare reads it.")
@@ -127,6 +130,10 @@ def _write_files(command: BenchCommand, results: Results, verdict: list[str]) ->
 def _measure(command: BenchCommand, scratch: Path, reporter: Reporter) -> Results:
     """Measures; whatever is in the folder `scratch` is not called by its path."""
     data = command.data_folder
+    first = BUNDLE if command.is_toy else find_bundle(command.bundles[0])
+    clips = scratch / "clips.npy"
+    np.save(clips, _clips(read_bundle(first).config, command.source))
+    scored = None if data is None else open_data(data, command.split, reporter)
     folders = (
         toy_bundles(scratch, command.wanted, reporter) if command.is_toy else list(map(find_bundle, command.bundles))
     )
@@ -134,7 +141,7 @@ def _measure(command: BenchCommand, scratch: Path, reporter: Reporter) -> Result
         folders,
         command.checkpoint_file,
         backends=command.wanted,
-        batches=command.batch_sizes,
+        batches=list(command.batches),
         steps=command.num_steps,
         device=command.device,
         threads=command.threads,
@@ -142,9 +149,6 @@ def _measure(command: BenchCommand, scratch: Path, reporter: Reporter) -> Result
     names = [configuration.name for configuration in configurations]
     if command.baseline is not None and command.baseline not in names:
         raise StepError(f"--baseline is {command.baseline!r}; give one of {', '.join(names)}")
-    clips = scratch / "clips.npy"
-    np.save(clips, _clips(read_bundle(folders[0]).config, command.source))
-    scored = None if data is None else open_data(data, command.split, reporter)
     partial = ""
     try:
         with reporter.progress("measuring") as progress:
@@ -160,7 +164,7 @@ def _measure(command: BenchCommand, scratch: Path, reporter: Reporter) -> Result
         if not interrupt.rows:
             raise
         rows, partial = interrupt.rows, str(interrupt)
-    subject = Subject(
+    subject = BenchSubject(
         baseline=command.baseline,
         data="" if scored is None else f"{data} {command.split}",
         clip="noise" if command.source is None else command.source.name,
@@ -195,19 +199,18 @@ def _without_folder(rows: list[Row], folder: Path) -> list[Row]:
 @click.argument("old", type=_PATH)
 @click.argument("new", type=_PATH)
 @click.option(
-    "--may-differ", metavar="NAME,...", default="", help=f"Of {', '.join(ASPECTS)}: known to differ, and meant."
+    "--may-differ",
+    type=ListOf(Choice(ASPECTS)),
+    metavar="NAME,...",
+    help=f"Of {', '.join(ASPECTS)}: known to differ, and meant.",
 )
-def compare_command(old: Path, new: Path, may_differ: str) -> None:
+def compare_command(old: Path, new: Path, may_differ: tuple[Aspect, ...] | None) -> None:
     """Compares two --json files; exit code 1 where a configuration became slower beyond noise.
 
     Files of another machine, model or number of threads are refused unless --may-differ names what differs.
     """
-    allowed = [name.strip() for name in may_differ.split(",") if name.strip()]
-    for name in allowed:
-        if name not in ASPECTS:
-            raise StepError(f"--may-differ has {name!r}; give some of {', '.join(ASPECTS)}")
     before, after = Results.read(old), Results.read(new)
-    check_comparable(before, after, may_differ=allowed)
+    check_comparable(before, after, may_differ=may_differ or ())
     changes = compare(before, after)
     if not changes:
         raise StepError(f"{old} and {new} have no measured configuration in common")

@@ -33,7 +33,7 @@ _NO_GRAPH = "-no-graph"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Configuration:
+class BenchConfiguration:
     """One row of a benchmark.
 
     Attributes:
@@ -75,7 +75,7 @@ class Configuration:
         return self.backend.startswith("torch")
 
     @property
-    def scored_as(self) -> "Configuration":
+    def scored_as(self) -> "BenchConfiguration":
         """The configuration that gives the same detections clip by clip: whoever computes a maximum, it is the same."""
         return replace(self, batch=1, backend="torch" if self.backend == "torch-plain" else self.backend)
 
@@ -114,7 +114,7 @@ def list_configurations(
     steps: list[int | None],
     device: str,
     threads: int | None,
-) -> tuple[list[Configuration], list[str]]:
+) -> tuple[list[BenchConfiguration], list[str]]:
     """Every combination that the bundles and the checkpoint have; PyTorch's come first.
 
     Args:
@@ -124,7 +124,7 @@ def list_configurations(
         batches: clips of a call.
         steps: progressive steps; None for all.
         device: of PyTorch and the engines. ONNX Runtime is measured on the CPU, and on CUDA as "onnxruntime-cuda".
-        threads: see `Configuration`.
+        threads: see `BenchConfiguration`.
 
     Returns:
         The configurations, and a line for each thing that was asked for and that there is no model for.
@@ -145,7 +145,7 @@ def list_configurations(
             reason = "torch is not installed; pip install 'step-trt[export]'"
         missing.append(f"{', '.join(of_torch)}: not measured: {reason}")
         backends = [name for name in backends if name not in of_torch]
-    configurations: list[Configuration] = []
+    configurations: list[BenchConfiguration] = []
     for batch, num_steps in itertools.product(batches, steps):
         if manifests and not any(_loops(manifest, num_steps, batch) for manifest in manifests.values()):
             what = f"batch {batch}" if num_steps is None else f"batch {batch}, {num_steps} steps"
@@ -161,9 +161,11 @@ def list_configurations(
     return configurations, missing
 
 
-def _of_checkpoint(checkpoint: Path, backend: str, batch: int, num_steps: int | None, device: str) -> Configuration:
+def _of_checkpoint(
+    checkpoint: Path, backend: str, batch: int, num_steps: int | None, device: str
+) -> BenchConfiguration:
     mode = backend.partition("-")[2] or "fp32"
-    return Configuration(
+    return BenchConfiguration(
         model=str(checkpoint),
         backend=backend,
         precision="fp32" if mode in ("compile", "plain") else mode,
@@ -176,10 +178,10 @@ def _of_checkpoint(checkpoint: Path, backend: str, batch: int, num_steps: int | 
 
 def _of_bundles(
     manifests: dict[Path, Manifest], backend: str, batch: int, num_steps: int | None, device: str
-) -> list[Configuration]:
+) -> list[BenchConfiguration]:
     labels = _labels(manifests)
     return [
-        Configuration(
+        BenchConfiguration(
             model=str(bundle),
             backend=backend,
             precision=manifest.precision,
@@ -196,7 +198,7 @@ def _of_bundles(
 
 def _taken(manifests: dict[Path, Manifest]) -> str:
     return ", ".join(
-        f"{bundle}: {manifest.num_steps} steps, batch {manifest.batch or 'any'}"
+        f"{bundle.name}: {manifest.num_steps} steps, batch {manifest.batch or 'any'}"
         for bundle, manifest in manifests.items()
     )
 

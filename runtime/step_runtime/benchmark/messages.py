@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from step.bundles.records import Record
-from step_runtime.benchmark.configurations import Configuration
+from step_runtime.benchmark.configurations import BenchConfiguration
 
 WORKER = "step_runtime.benchmark.worker"
 """The module that a worker runs."""
@@ -16,7 +16,7 @@ class Load(Record):
     """Load a configuration, and make its first call on clips of a .npy file, uint8 [B, F, H, W, 3]."""
 
     kind: Literal["load"] = "load"
-    configuration: Configuration
+    configuration: BenchConfiguration
     clips: Path
 
 

@@ -20,9 +20,9 @@ class BenchCommand:
 
     bundles: tuple[Path, ...]
     checkpoint: Path | None
-    backends: str | None
-    batches: str
-    steps: str | None
+    backends: tuple[str, ...] | None
+    batches: tuple[int, ...]
+    steps: tuple[int, ...] | None
     source: Path | None
     data: Path | None
     split: str
@@ -40,19 +40,14 @@ class BenchCommand:
         """Refuses what can be refused before long work.
 
         Raises:
-            StepError: an output that cannot be written, a missing package or checkpoint, or a value out of range.
+            StepError: an output that cannot be written, or a missing package or checkpoint.
         """
         check_outputs({"--json": self.json_file, "--markdown": self.markdown_file, "--html": self.html_file})
         if self.html_file is not None:
             check_packages()
         check_device(self.device)
-        if not self.seconds >= 0:
-            raise StepError(f"--seconds is {self.seconds}; it must be at least 0")
         if self.checkpoint_file is not None and not self.checkpoint_file.is_file():
             raise StepError(f"--checkpoint {self.checkpoint}: no such file; give the .pth that was exported")
-        _numbers("--batch", self.batches)
-        if self.steps is not None:
-            _numbers("--steps", self.steps)
 
     @property
     def is_toy(self) -> bool:
@@ -82,18 +77,13 @@ class BenchCommand:
     def wanted(self) -> list[str]:
         """Gives the names of backends."""
         if self.backends is not None:
-            return [name.strip() for name in self.backends.split(",")]
+            return list(self.backends)
         return list(BENCH_BACKENDS if cuda_driver_is_present() else CPU_BACKENDS)
-
-    @property
-    def batch_sizes(self) -> list[int]:
-        """Gives the numbers of clips of a call."""
-        return _numbers("--batch", self.batches)
 
     @property
     def num_steps(self) -> list[int | None]:
         """Gives the numbers of progressive steps; None for all."""
-        return [None] if self.steps is None else [*_numbers("--steps", self.steps)]
+        return [None] if self.steps is None else list(self.steps)
 
     def floor(self) -> Floor | None:
         """Reads --roofline; None where there is none.
@@ -102,13 +92,3 @@ class BenchCommand:
             StepError: see `read_floor`.
         """
         return None if self.roofline is None else read_floor(self.roofline, machine())
-
-
-def _numbers(option: str, text: str) -> list[int]:
-    try:
-        numbers = [int(part) for part in text.split(",")]
-    except ValueError:
-        numbers = [0]
-    if min(numbers) < 1:
-        raise StepError(f"{option} is {text!r}; give numbers from 1, such as 1,4,8")
-    return numbers

@@ -22,7 +22,7 @@ class ResultRow(BaseModel):
 
     Attributes:
         name: of the configuration; the same in two files means the same measurement.
-        configuration: see `Configuration`.
+        configuration: see `BenchConfiguration`.
         problem: why there are no figures; None where there are.
         device: as the library says.
         threads: CPU threads that the library computed with; None where nothing says.
@@ -69,7 +69,7 @@ class ResultRow(BaseModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class BenchSubject:
     """Says what is measured, for the heads of tables and pages.
 
     Attributes:
@@ -117,14 +117,14 @@ class Results(BaseModel):
     rows: list[ResultRow]
 
     @classmethod
-    def of(cls, rows: list[Row], subject: Subject | None = None) -> Self:
+    def of(cls, rows: list[Row], subject: BenchSubject | None = None) -> Self:
         """Computes the statistics of what was measured just now.
 
         Args:
             rows: measured in rounds.
             subject: of what; None for nothing in particular.
         """
-        subject = subject or Subject()
+        subject = subject or BenchSubject()
         good = [row for row in rows if row.rounds_s and row.problem is None]
         chosen = next((row for row in good if row.configuration.name == subject.baseline), good[0] if good else None)
         return cls(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from step.errors import StepError
-from step_runtime.benchmark.configurations import Configuration
+from step_runtime.benchmark.configurations import BenchConfiguration
 from step_runtime.benchmark.gpu_meter import GpuMeter
 from step_runtime.benchmark.worker_process import WorkerProcess
 
@@ -41,7 +41,7 @@ class Row:
         mean_ap: frame-mAP at 0.5; None where none was asked for.
     """
 
-    configuration: Configuration
+    configuration: BenchConfiguration
     rounds_s: list[list[float]] = field(default_factory=list)
     problem: str | None = None
     device: str = ""
@@ -87,7 +87,7 @@ class MeasuringInterrupted(KeyboardInterrupt):
 
 
 def measure(
-    configurations: Sequence[Configuration],
+    configurations: Sequence[BenchConfiguration],
     clips: Path | Sequence[Path],
     *,
     data: tuple[Path, str] | None = None,
@@ -195,7 +195,7 @@ def _run_rounds(
         done += 1
 
 
-class Scorer(Protocol):
+class ScoringWorker(Protocol):
     """What scores a configuration on a data set: a `WorkerProcess`."""
 
     def mean_ap(self, data: Path, split: str, cache: Path) -> float:
@@ -207,7 +207,7 @@ class Scorer(Protocol):
 
 def score_rows(
     rows: list[Row],
-    workers: MutableMapping[int, WorkerProcess] | MutableMapping[int, Scorer],
+    workers: MutableMapping[int, WorkerProcess] | MutableMapping[int, ScoringWorker],
     data: tuple[Path, str],
     cache: Path,
     tell: Tell,
@@ -221,7 +221,7 @@ def score_rows(
         cache: folder for decoded clips.
         tell: see `Tell`.
     """
-    found: dict[Configuration, float] = {}
+    found: dict[BenchConfiguration, float] = {}
     for done, index in enumerate(sorted(workers, key=lambda index: min(rows[index].times_s))):
         row = rows[index]
         single = row.configuration.scored_as

@@ -31,7 +31,7 @@ from step.shown import quoted
 from step_runtime.backends.base import Backend
 from step_runtime.backends.select import BackendName, open_backend
 from step_runtime.benchmark.clip_cache import ClipCache
-from step_runtime.benchmark.configurations import Configuration
+from step_runtime.benchmark.configurations import BenchConfiguration
 from step_runtime.benchmark.gpu_meter import GpuMeter
 from step_runtime.benchmark.messages import (
     REQUESTS,
@@ -59,7 +59,7 @@ _OPTIONS = {"backend": "--backends", "device": "--device", "num_steps": "--steps
 class _Loaded:
     """A configuration that can be called."""
 
-    configuration: Configuration
+    configuration: BenchConfiguration
     backend: Backend
     context: Callable[[], AbstractContextManager[Any]]
     frames: NDArray[np.uint8]
@@ -136,7 +136,7 @@ def _load(request: Load) -> tuple[_Loaded, Loaded]:
     )
 
 
-def _open(configuration: Configuration) -> Backend:
+def _open(configuration: BenchConfiguration) -> Backend:
     library = configuration.library
     if library is not None and not configuration.has_cuda_graph:
         from step_runtime.backends.tensorrt import TensorRTBackend
@@ -171,7 +171,7 @@ def _open(configuration: Configuration) -> Backend:
     return backend
 
 
-def _files(configuration: Configuration) -> tuple[int, float | None]:
+def _files(configuration: BenchConfiguration) -> tuple[int, float | None]:
     """Bytes of the files that the configuration loads, and seconds that its engines took to build."""
     if configuration.is_torch:
         return find_checkpoint(configuration.model).stat().st_size, None
@@ -184,13 +184,13 @@ def _files(configuration: Configuration) -> tuple[int, float | None]:
     return sum(engine.size_bytes for engine in engines), sum(engine.build_s for engine in engines)
 
 
-def _source_sha256(configuration: Configuration) -> str:
+def _source_sha256(configuration: BenchConfiguration) -> str:
     """Digest of the checkpoint that is run, or that the bundle was exported from."""
     model = (find_checkpoint if configuration.is_torch else find_bundle)(configuration.model)
     return sha256(model) if configuration.is_torch else read_bundle(model).source.sha256
 
 
-def _context(configuration: Configuration) -> Callable[[], AbstractContextManager[Any]]:
+def _context(configuration: BenchConfiguration) -> Callable[[], AbstractContextManager[Any]]:
     if not configuration.is_torch or configuration.precision == "fp32":
         return contextlib.nullcontext
     import torch

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from step.errors import StepError
 from step.parent import child_command
 from step.shown import quoted
-from step_runtime.benchmark.configurations import Configuration
+from step_runtime.benchmark.configurations import BenchConfiguration
 from step_runtime.benchmark.messages import (
     ANSWERS,
     WORKER,
@@ -47,7 +47,7 @@ class WorkerProcess:
         StepError: the configuration cannot run here; the message says why.
     """
 
-    def __init__(self, configuration: Configuration, clips: Path) -> None:
+    def __init__(self, configuration: BenchConfiguration, clips: Path) -> None:
         self._errors, name = tempfile.mkstemp(prefix="step-bench-", suffix=".log")
         self._error_file = Path(name)
         self._process = subprocess.Popen(

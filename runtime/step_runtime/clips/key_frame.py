@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -86,8 +86,8 @@ class KeyFrame:
     frame: int
     width_px: int
     height_px: int
-    detections: Detections[NDArray[np.generic]]
-    config: StepConfig
+    detections: Detections[NDArray[np.generic]] = field(repr=False)  # hundreds of rows
+    config: StepConfig = field(repr=False)
     lag_s: float
 
     def people(self, score_threshold: float = DEFAULT_SCORE_THRESHOLD) -> list[Person]:

@@ -61,7 +61,8 @@ def look_at_backends(model: Path | None) -> Iterator[Finding]:
         yield Finding("backends", "auto", "failed", f"nothing here runs this model: {said(error)}")
         return
     backend.close()
-    yield Finding("backends", "auto", "ok", f"takes {backend.name} on {backend.device}, {backend.loop} loop")
+    device = backend.device.removesuffix("ExecutionProvider")
+    yield Finding("backends", "auto", "ok", f"takes {backend.name} on {device}, {backend.loop} loop")
 
 
 def _look_at(place: Place, model: Path | None) -> Finding:

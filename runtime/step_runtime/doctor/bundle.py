@@ -6,6 +6,7 @@ from pathlib import Path
 from step.bundles.engines import EngineSet, find_damage
 from step.bundles.libraries import load_library
 from step.bundles.manifest import Manifest, read_bundle
+from step.checkpoints.toy_model import model_name
 from step.errors import StepError
 from step_runtime.backends.engine_checks import check_runnable
 from step_runtime.backends.gpus import find_gpu
@@ -19,7 +20,7 @@ def look_at_bundle(bundle: Path) -> Iterator[Finding]:
     except StepError as error:
         yield Finding("bundle", "integrity", "failed", str(error))
         return
-    yield Finding("bundle", "integrity", "ok", f"{bundle}: every graph is as it was exported")
+    yield Finding("bundle", "integrity", "ok", f"{model_name(bundle)}: every graph is as it was exported")
     yield from _describe(bundle, manifest)
     for library, engines in manifest.engines.items():
         damage = find_damage(engines, bundle)

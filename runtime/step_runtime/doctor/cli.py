@@ -7,6 +7,7 @@ import click
 
 from step.cli import OneLineCommand, examples, find_reporter
 from step.files.atomic import check_outputs
+from step.parameters import FilePath
 from step_runtime.doctor.finding import Finding
 from step_runtime.doctor.findings import examine
 from step_runtime.doctor.next_command import find_next_command
@@ -19,7 +20,7 @@ from step_runtime.doctor.report import Report
 )
 @click.argument("model", required=False)
 @click.argument("video", required=False)
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all findings there.")
+@click.option("--json", "json_file", type=FilePath(), help="Write all findings there.")
 def main(model: str | None, video: str | None, json_file: Path | None) -> None:
     """Says what this machine has, what each backend does here, and what to type next.
 

@@ -11,17 +11,17 @@ from typing import Any, cast
 
 import click
 
-from step.cli import Choice, OneLineGroup, examples, find_reporter, takes
+from step.cli import OneLineGroup, examples, find_reporter, takes
 from step.config import StepConfig
 from step.data.dataset_folder import DatasetFolder
-from step.errors import StepError
 from step.evaluation.ava_csv import read_boxes, read_frames
 from step.evaluation.label_map import read_label_map
-from step.evaluation.report import Subject, write_class_csv, write_page
+from step.evaluation.report import ScoredSubject, write_class_csv, write_page
 from step.evaluation.scoring import Score
 from step.evaluation.video_map import link_detections, true_tubes, video_ap
 from step.files.atomic import atomic_path, check_outputs
 from step.pages.page import check_packages, format_date
+from step.parameters import Choice, FilePath, ListOf, Number, Whole
 from step.progress import Progress
 from step.reporter import Reporter
 from step_runtime.backends.base import Loop
@@ -30,18 +30,11 @@ from step_runtime.benchmark.machine import describe_machine, machine
 from step_runtime.detector import Detector
 from step_runtime.evaluation.dataset_run import write_results, write_results_of_each_step
 from step_runtime.evaluation.open_data import open_data
-from step_runtime.evaluation.options import EvalCommand, Scorer
+from step_runtime.evaluation.options import EvalCommand, ResultsScorer
 from step_runtime.evaluation.parity_cli import parity
 from step_runtime.evaluation.tables import class_table, step_table
 
 _VIDEO_IOUS = (0.2, 0.5)
-
-
-def _parse_ious(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in value.split(","))
-    except ValueError:
-        raise StepError(f"--iou is {value!r}; give numbers such as 0.5 or 0.5,0.75") from None
 
 
 @click.group(
@@ -56,38 +49,43 @@ def _parse_ious(_ctx: click.Context, _param: click.Parameter, value: str) -> tup
 )
 @click.option(
     "--results",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="Detections in AVA's csv format; with --model, where to write them.",
 )
-@click.option("--truth", type=click.Path(path_type=Path), help="Ground truth in AVA's csv format.")
-@click.option("--model", type=click.Path(path_type=Path), help="Bundle folder (or a .pth) to run on --data.")
+@click.option("--truth", type=FilePath(), help="Ground truth in AVA's csv format.")
+@click.option("--model", type=FilePath(), help="Bundle folder (or a .pth) to run on --data.")
 @click.option(
     "--data",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="Folder with SPLIT.csv and frames or videos, see step-data; or toy, the validation set of step-data toy.",
 )
 @click.option("--split", default="val", help="Which csv of --data.")
 @click.option("--backend", type=Choice(BACKENDS), default="auto", help="What runs the model.")
 @click.option("--loop", type=Choice(["fused", "steps"]), help="Which graphs.  [default: fused where it can]")
-@click.option("--steps", type=int, help="Progressive steps to run.  [default: all]")
+@click.option("--steps", type=Whole(1), help="Progressive steps to run.  [default: all]")
 @click.option("--every-step", is_flag=True, help="Score after each step too; the step loop runs.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
-@click.option("--label-map", type=click.Path(path_type=Path), help="pbtxt of the classes that count.  [default: all]")
-@click.option("--exclude", type=click.Path(path_type=Path), help="csv of key frames that do not count.")
-@click.option("--cap", type=int, help="Best detections of a key frame that count; the challenge takes 50.")
+@click.option("--label-map", type=FilePath(), help="pbtxt of the classes that count.  [default: all]")
+@click.option("--exclude", type=FilePath(), help="csv of key frames that do not count.")
+@click.option("--cap", type=Whole(1), help="Best detections of a key frame that count; the challenge takes 50.")
 @click.option(
     "--frames-without-truth",
     type=Choice(["count", "drop"]),
     default="count",
     help="Whether detections in key frames without ground truth are wrong; the challenge drops them.",
 )
-@click.option("--iou", "ious", callback=_parse_ious, default="0.5", metavar="IOU,...", help="Least overlaps.")
-@click.option("--video-map", is_flag=True, help="Link detections over key frames and score the tubes too.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the scores there.")
-@click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write a row per class there.")
 @click.option(
-    "--html", "html_file", type=click.Path(path_type=Path), help="Write a page with curves and, given --data, mistakes."
+    "--iou",
+    "ious",
+    type=ListOf(Number(above=0, most=1)),
+    default="0.5",
+    metavar="IOU,...",
+    help="Least overlaps.",
 )
+@click.option("--video-map", is_flag=True, help="Link detections over key frames and score the tubes too.")
+@click.option("--json", "json_file", type=FilePath(), help="Write the scores there.")
+@click.option("--csv", "csv_file", type=FilePath(), help="Write a row per class there.")
+@click.option("--html", "html_file", type=FilePath(), help="Write a page with curves and, given --data, mistakes.")
 @takes(EvalCommand)
 def main(command: EvalCommand) -> None:
     """Scores detections by AVA's frame-mAP.
@@ -128,7 +126,7 @@ def _refuse_options_before(context: click.Context) -> None:
             continue
         if context.get_parameter_source(str(parameter.name)) is click.core.ParameterSource.COMMANDLINE:
             option = max(parameter.opts, key=len)
-            raise StepError(
+            raise click.UsageError(
                 f"{option} stands before {context.invoked_subcommand}, which does not see it; give it after, or leave "
                 "it out"
             )
@@ -145,12 +143,12 @@ def _write_files(command: EvalCommand, scored: Score, extra: dict[str, Any], fol
         write_page(scored, _subject(command), command.html_file, key_frame=key_frame)
 
 
-def _subject(command: EvalCommand) -> Subject:
+def _subject(command: EvalCommand) -> ScoredSubject:
     """Names what was scored, without the folders that things lie in: they are nobody's business who reads the page."""
     model, truth = command.model or command.results, command.truth or command.data
     assert model is not None
     assert truth is not None
-    return Subject(
+    return ScoredSubject(
         model=model.resolve().name,
         truth=truth.name if command.data is None else f"{truth.resolve().name} {command.split}",
         machine=describe_machine(machine()),
@@ -158,7 +156,9 @@ def _subject(command: EvalCommand) -> Subject:
     )
 
 
-def _check_before(scorer: Scorer, outputs: Mapping[str, Path | None], *, with_tubes: bool, with_page: bool) -> None:
+def _check_before(
+    scorer: ResultsScorer, outputs: Mapping[str, Path | None], *, with_tubes: bool, with_page: bool
+) -> None:
     """Finds what is wrong before a model runs for hours.
 
     Raises:
@@ -176,7 +176,9 @@ def _check_before(scorer: Scorer, outputs: Mapping[str, Path | None], *, with_tu
     check_outputs(outputs)
 
 
-def _score_model(command: EvalCommand, folder: DatasetFolder, scorer: Scorer, reporter: Reporter) -> dict[int, Score]:
+def _score_model(
+    command: EvalCommand, folder: DatasetFolder, scorer: ResultsScorer, reporter: Reporter
+) -> dict[int, Score]:
     """Runs and scores a model; returns scores by step. The last step's results go to --results, where it is given."""
     with tempfile.TemporaryDirectory() as scratch:
 

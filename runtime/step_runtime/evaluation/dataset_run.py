@@ -20,12 +20,12 @@ from step.files.atomic import atomic_path
 from step_runtime.backends.base import Array
 from step_runtime.detector import Detector
 
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 _LOADING = 2  # clips that are read ahead
 
 
 def write_results(
-    detector: Detector, data: KeyFrameClips, output: Path, *, progress: Progress = lambda _done, _total: None
+    detector: Detector, data: KeyFrameClips, output: Path, *, progress: ProgressCallback = lambda _done, _total: None
 ) -> list[float]:
     """Runs a model on every key frame and writes a csv of its detections.
 
@@ -45,7 +45,11 @@ def write_results(
 
 
 def write_results_of_each_step(
-    detector: Detector, data: KeyFrameClips, outputs: list[Path], *, progress: Progress = lambda _done, _total: None
+    detector: Detector,
+    data: KeyFrameClips,
+    outputs: list[Path],
+    *,
+    progress: ProgressCallback = lambda _done, _total: None,
 ) -> list[float]:
     """Runs a model on every key frame and writes a csv of its detections after each step, in one pass.
 
@@ -69,7 +73,7 @@ def _write(
     data: KeyFrameClips,
     outputs: list[Path],
     detect: Callable[[NDArray[np.uint8]], list[Detections[Array]]],
-    progress: Progress,
+    progress: ProgressCallback,
 ) -> list[float]:
     config = detector.config
     if config.clip_frames > CLIP_FRAMES:

@@ -53,7 +53,7 @@ DEFAULT_TOLERANCES: dict[Precision, MapTolerance] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Configuration:
+class ParityConfiguration:
     """Says how a model is run: what, by which library, with which graphs.
 
     Attributes:
@@ -74,7 +74,7 @@ class Configuration:
         return " ".join(part for part in (self.backend, self.loop, self.precision) if part)
 
 
-Progress = Callable[[Configuration, int, int], None]
+ProgressCallback = Callable[[ParityConfiguration, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ class MapParityRow:
         problem: why it could not be run; the numbers are then empty.
     """
 
-    configuration: Configuration
+    configuration: ParityConfiguration
     precision: Precision
     mean_ap: dict[int, float] = field(default_factory=dict)
     worst_mean: float = 0.0
@@ -115,13 +115,13 @@ def find_configurations(
     backends: list[BackendName],
     loops: list[Loop],
     precisions: list[Precision],
-) -> list[Configuration]:
+) -> list[ParityConfiguration]:
     """Returns every combination that was asked for, and first PyTorch on the checkpoint, which all are compared with.
 
     Raises:
         StepError: a bad bundle, or one of a precision that no bundle has.
     """
-    configurations = [Configuration(model=checkpoint, backend="torch", loop=None, precision="fp32")]
+    configurations = [ParityConfiguration(model=checkpoint, backend="torch", loop=None, precision="fp32")]
     found = {read_bundle(bundle).precision: bundle for bundle in bundles}
     if len(found) != len(bundles):
         raise StepError(f"several of {', '.join(map(str, bundles))} have the same precision; give one of each")
@@ -132,7 +132,7 @@ def find_configurations(
                 f"--precision {precision} -o BUNDLE, and name it too"
             )
         configurations += [
-            Configuration(model=found[precision], backend=backend, loop=loop, precision=precision)
+            ParityConfiguration(model=found[precision], backend=backend, loop=loop, precision=precision)
             for backend in backends
             if backend != "torch"
             for loop in loops
@@ -141,13 +141,13 @@ def find_configurations(
 
 
 def compare_map(
-    configurations: list[Configuration],
+    configurations: list[ParityConfiguration],
     data: DatasetFolder,
     *,
     steps: list[int],
     thresholds: Thresholds,
     device: str = "auto",
-    progress: Progress = lambda _configuration, _done, _total: None,
+    progress: ProgressCallback = lambda _configuration, _done, _total: None,
 ) -> list[MapParityRow]:
     """Runs every configuration on a data set and compares it with the first, computed in float32 on a GPU, too.
 
@@ -192,14 +192,14 @@ def compare_map(
 
 
 def _run(
-    configuration: Configuration,
+    configuration: ParityConfiguration,
     data: DatasetFolder,
     folder: Path,
     steps: list[int],
     *,
     thresholds: Thresholds,
     device: str,
-    progress: Progress,
+    progress: ProgressCallback,
 ) -> tuple[dict[int, Path], Precision, list[float]]:
     """Writes results by step, in one pass where the library says what each step gives.
 
@@ -227,7 +227,7 @@ def _run(
     return dict(sorted(files_by_step.items())), precision, times_s
 
 
-def _open(configuration: Configuration, num_steps: int | None, thresholds: Thresholds, device: str) -> Detector:
+def _open(configuration: ParityConfiguration, num_steps: int | None, thresholds: Thresholds, device: str) -> Detector:
     if configuration.backend != "torch":
         return Detector.open(
             configuration.model, configuration.backend, loop=configuration.loop, num_steps=num_steps, device=device
@@ -239,7 +239,7 @@ def _scored(results: Path, data: DatasetFolder) -> Score:
     return score_files(results, data.truth, label_map=data.label_map, exclude=data.exclude)
 
 
-def _as_reference(configuration: Configuration) -> AbstractContextManager[None]:
+def _as_reference(configuration: ParityConfiguration) -> AbstractContextManager[None]:
     if configuration.backend != "torch":
         return contextlib.nullcontext()
     from step.models.exact_float32 import exact_float32
@@ -248,7 +248,7 @@ def _as_reference(configuration: Configuration) -> AbstractContextManager[None]:
 
 
 def _row(
-    configuration: Configuration,
+    configuration: ParityConfiguration,
     precision: Precision,
     found: Results,
     expected: Results,

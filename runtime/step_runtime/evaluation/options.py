@@ -4,17 +4,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+import click
+
+from step.bundles.manifest import no_such_model
+from step.checkpoints.toy_model import find_bundle
 from step.data.dataset_folder import DatasetFolder
-from step.errors import StepError
 from step.evaluation.scoring import FramesWithoutTruth, Score, ScoringOptions, score_files
 from step.reporter import Reporter
 from step_runtime.backends.base import Loop
-from step_runtime.backends.select import BackendName
+from step_runtime.backends.select import BackendName, check_device
 from step_runtime.detector import Detector
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scorer:
+class ResultsScorer:
     """Knows what results are scored against, and how."""
 
     truth: Path
@@ -66,20 +69,24 @@ class EvalCommand:
         """Refuses options that do not go together.
 
         Raises:
-            StepError: which, and what to give instead.
+            click.UsageError: which, and what to give instead.
+            StepError: no such model or device.
         """
         if self.data is not None and self.truth is not None:
-            raise StepError(f"--data {self.data} holds the ground truth; give no --truth")
+            raise click.UsageError(f"--data {self.data} holds the ground truth; give no --truth")
         if self.model is None and (self.results is None or (self.truth is None and self.data is None)):
-            raise StepError("give --results and --truth, or --model and --data")
+            raise click.UsageError("give --results and --truth, or --model and --data")
         if self.model is not None and self.data is None:
-            raise StepError("--model runs on --data, a folder that holds the ground truth; give it")
+            raise click.UsageError("--model runs on --data, a folder that holds the ground truth; give it")
         if self.model is None and (self.every_step or self.steps is not None):
-            raise StepError("--steps and --every-step need a model that is run; give --model and --data")
+            raise click.UsageError("--steps and --every-step need a model that is run; give --model and --data")
         if self.every_step and self.loop == "fused":
-            raise StepError("--every-step needs the graph of each step; leave out --loop fused")
+            raise click.UsageError("--every-step needs the graph of each step; leave out --loop fused")
+        check_device(self.device)
+        if self.model is not None and not find_bundle(self.model).exists():
+            raise no_such_model(self.model)
 
-    def scorer(self, folder: DatasetFolder | None, scoring: ScoringOptions) -> Scorer:
+    def scorer(self, folder: DatasetFolder | None, scoring: ScoringOptions) -> ResultsScorer:
         """Returns what results are scored against.
 
         Args:
@@ -90,7 +97,7 @@ class EvalCommand:
         if folder is not None:
             truth, label_map, exclude = folder.truth, label_map or folder.label_map, exclude or folder.exclude
         assert truth is not None
-        return Scorer(truth=truth, label_map=label_map, exclude=exclude, options=scoring)
+        return ResultsScorer(truth=truth, label_map=label_map, exclude=exclude, options=scoring)
 
     def open(self, reporter: Reporter, *, loop: Loop | None, num_steps: int | None) -> Detector:
         """Loads the model; which backends were skipped for another is a detail."""

@@ -7,23 +7,23 @@ from typing import cast
 
 import click
 
-from step.bundles.graph_spec import Precision
+from step.bundles.graph_spec import PRECISIONS, Precision
 from step.bundles.manifest import Manifest, Thresholds, read_bundle
-from step.cli import BundlePath, OneLineCommand, examples, find_reporter, takes
+from step.checkpoints.toy_model import model_name
+from step.cli import OneLineCommand, examples, find_reporter, takes
 from step.errors import StepError
+from step.parameters import BundlePath, Choice, FilePath, ListOf, Number, Whole
 from step_runtime.backends.base import Loop
-from step_runtime.backends.select import BACKENDS, BackendName
+from step_runtime.backends.select import BACKENDS, LOOPS, BackendName
 from step_runtime.evaluation.map_parity import (
     DEFAULT_TOLERANCES,
-    Configuration,
     MapTolerance,
+    ParityConfiguration,
     compare_map,
     find_configurations,
 )
 from step_runtime.evaluation.open_data import open_data
-from step_runtime.evaluation.tables import parity_table
-
-_LOOPS: tuple[Loop, ...] = ("fused", "steps")
+from step_runtime.evaluation.tables import map_parity_table
 
 
 @dataclass(frozen=True)
@@ -34,29 +34,27 @@ class ParityCommand:
     checkpoint: Path
     data: Path
     split: str
-    backends: str
-    loops: str
-    precisions: str | None
-    steps: str | None
+    backends: tuple[str, ...]
+    loops: tuple[str, ...]
+    precisions: tuple[str, ...] | None
+    steps: tuple[int, ...] | None
     device: str
     tolerance: float | None
     class_tolerance: float | None
 
-    def configurations(self, manifests: Sequence[Manifest]) -> list[Configuration]:
+    def configurations(self, manifests: Sequence[Manifest]) -> list[ParityConfiguration]:
         """Returns what is compared, PyTorch first.
 
         Args:
             manifests: the bundles'.
         """
-        every_precision = ",".join(manifest.precision for manifest in manifests)
+        precisions = self.precisions or tuple(manifest.precision for manifest in manifests)
         return find_configurations(
             list(self.bundles),
             self.checkpoint,
-            backends=cast(list[BackendName], _names("--backends", self.backends, BACKENDS)),
-            loops=cast(list[Loop], _names("--loops", self.loops, _LOOPS)),
-            precisions=cast(
-                list[Precision], _names("--precisions", self.precisions or every_precision, ("fp32", "fp16"))
-            ),
+            backends=cast(list[BackendName], list(dict.fromkeys(self.backends))),
+            loops=cast(list[Loop], list(dict.fromkeys(self.loops))),
+            precisions=cast(list[Precision], list(dict.fromkeys(precisions))),
         )
 
     def chosen_steps(self, manifests: Sequence[Manifest]) -> list[int]:
@@ -68,12 +66,13 @@ class ParityCommand:
         Raises:
             StepError: a step that a bundle does not have, or a fused graph, which gives the last step, without it.
         """
-        numbers = [str(step) for step in range(1, min(manifest.num_steps for manifest in manifests) + 1)]
-        steps = sorted(int(step) for step in _names("--steps", self.steps or ",".join(numbers), tuple(numbers)))
-        if "fused" in _names("--loops", self.loops, _LOOPS) and steps[-1] != int(numbers[-1]):
-            raise StepError(
-                f"--steps is {self.steps!r}; a fused graph gives step {numbers[-1]} only: add it, or give --loops steps"
-            )
+        last = min(manifest.num_steps for manifest in manifests)
+        steps = sorted(set(self.steps or range(1, last + 1)))
+        if steps[-1] > last:
+            raise StepError(f"--steps has {steps[-1]}; the bundles have steps 1 to {last}")
+        if "fused" in self.loops and steps[-1] != last:
+            given = ",".join(map(str, steps))
+            raise StepError(f"--steps is {given}; a fused graph gives step {last} only: add it, or give --loops steps")
         return steps
 
     @property
@@ -102,19 +101,40 @@ def _defaults(name: str) -> str:
     ),
 )
 @click.argument("bundles", type=BundlePath(), nargs=-1, required=True, metavar="BUNDLE...")
-@click.option("--checkpoint", required=True, type=click.Path(path_type=Path), help="The .pth that was exported.")
-@click.option(
-    "--data", required=True, type=click.Path(path_type=Path), help="Folder with SPLIT.csv and frames or videos, or toy."
-)
+@click.option("--checkpoint", required=True, type=FilePath(), help="The .pth that was exported.")
+@click.option("--data", required=True, type=FilePath(), help="Folder with SPLIT.csv and frames or videos, or toy.")
 @click.option("--split", default="val", show_default=True, help="Which csv of --data.")
-@click.option("--backends", default="onnxruntime", show_default=True, metavar="NAME,...", help="Beside PyTorch.")
-@click.option("--loops", default="fused,steps", show_default=True, metavar="NAME,...", help="Which graphs.")
-@click.option("--precisions", metavar="NAME,...", help="Of the bundles.  [default: all that they have]")
-@click.option("--steps", metavar="N,...", help="Progressive steps to score after.  [default: each]")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--tolerance", type=float, help=f"Of the mAP.  [default: {_defaults('mean')}]")
 @click.option(
-    "--class-tolerance", type=float, help=f"Of a class's average precision.  [default: {_defaults('per_class')}]"
+    "--backends",
+    type=ListOf(Choice(BACKENDS)),
+    default="onnxruntime",
+    show_default=True,
+    metavar="NAME,...",
+    help="Beside PyTorch.",
+)
+@click.option(
+    "--loops",
+    type=ListOf(Choice(LOOPS)),
+    default="fused,steps",
+    show_default=True,
+    metavar="NAME,...",
+    help="Which graphs.",
+)
+@click.option(
+    "--precisions",
+    type=ListOf(Choice(PRECISIONS)),
+    metavar="NAME,...",
+    help="Of the bundles.  [default: all that they have]",
+)
+@click.option(
+    "--steps", type=ListOf(Whole(1)), metavar="N,...", help="Progressive steps to score after.  [default: each]"
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--tolerance", type=Number(least=0), help=f"Of the mAP.  [default: {_defaults('mean')}]")
+@click.option(
+    "--class-tolerance",
+    type=Number(least=0),
+    help=f"Of a class's average precision.  [default: {_defaults('per_class')}]",
 )
 @takes(ParityCommand)
 def parity(command: ParityCommand) -> None:
@@ -126,13 +146,13 @@ def parity(command: ParityCommand) -> None:
     folder = open_data(command.data, command.split, reporter)
     with reporter.progress("starting", unit="key frames") as progress:
 
-        def show(configuration: Configuration, done: int, total: int) -> None:
+        def show(configuration: ParityConfiguration, done: int, total: int) -> None:
             progress.update(done, total, description=configuration.name)
 
         rows = compare_map(
             configurations, folder, steps=steps, thresholds=thresholds, device=command.device, progress=show
         )
-    reporter.result(parity_table(rows, command.tolerances))
+    reporter.result(map_parity_table(rows, command.tolerances))
     for row in rows:
         if row.problem is not None:
             reporter.result(f"{row.configuration.name}: {row.problem}")
@@ -146,19 +166,12 @@ def _common_thresholds(bundles: Sequence[Path], manifests: Sequence[Manifest]) -
     for bundle, manifest in zip(bundles, manifests, strict=True):
         if manifest.thresholds != manifests[0].thresholds:
             raise StepError(
-                f"{bundle}: its thresholds ({_shown(manifest.thresholds)}) are not those of {bundles[0]} "
-                f"({_shown(manifests[0].thresholds)}); compare bundles that were exported with the same"
+                f"{model_name(bundle)}: its thresholds ({_shown(manifest.thresholds)}) are not those of "
+                f"{model_name(bundles[0])} ({_shown(manifests[0].thresholds)}); compare bundles that were exported "
+                "with the same"
             )
     return manifests[0].thresholds
 
 
 def _shown(thresholds: Thresholds) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in thresholds.model_dump().items())
-
-
-def _names(option: str, text: str, allowed: Sequence[str]) -> list[str]:
-    names = list(dict.fromkeys(part.strip() for part in text.split(",")))
-    for name in names:
-        if name not in allowed:
-            raise StepError(f"{option} is {text!r}; {name!r} is none of {', '.join(allowed)}")
-    return names

@@ -38,7 +38,7 @@ def step_table(scores: Mapping[int, Score]) -> Table:
     return table
 
 
-def parity_table(rows: list[MapParityRow], tolerances: dict[Precision, MapTolerance]) -> Table:
+def map_parity_table(rows: list[MapParityRow], tolerances: dict[Precision, MapTolerance]) -> Table:
     """Lays out one row per configuration, PyTorch's first."""
     steps = sorted({step for row in rows for step in row.mean_ap})
     title = "frame-mAP@0.5 after each step\napart: the worst class from PyTorch's; same: its detections; ms: a clip"

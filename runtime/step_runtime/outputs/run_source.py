@@ -54,7 +54,7 @@ class RunOptions:
     live: LiveOptions = DEFAULT_OPTIONS
 
 
-Progress = Callable[[Source, KeyFrame, RunState], None]
+ProgressCallback = Callable[[Source, KeyFrame, RunState], None]
 
 
 def run_source(
@@ -64,7 +64,7 @@ def run_source(
     options: RunOptions = RunOptions(),
     *,
     name: str | None = None,
-    progress: Progress = lambda _source, _key_frame, _state: None,
+    progress: ProgressCallback = lambda _source, _key_frame, _state: None,
 ) -> RunSummary:
     """Runs a source and writes its tables, run.json and (with `overlay`) overlay.mp4; see `RESULTS`.
 
@@ -93,6 +93,7 @@ def run_source(
         live = _live_overlay(place, source, detector, options)
         writer = RunWriter(
             place,
+            target=folder,
             reopen=_reopen(location, options) if options.overlay and live is None else None,
             config=detector.config,
             score_threshold=options.score_threshold,
@@ -209,7 +210,7 @@ def _detect(
     summary: RunSummary,
     writer: RunWriter,
     live: LiveOverlay | None,
-    progress: Progress,
+    progress: ProgressCallback,
 ) -> None:
     """Hands every key frame on until the source's end or Ctrl-C."""
     try:

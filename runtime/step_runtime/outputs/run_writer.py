@@ -23,6 +23,7 @@ class RunWriter:
 
     Args:
         folder: where the files go.
+        target: where they end up, which messages name; None for `folder`.
         reopen: opens the source a second time, for the overlay at full size; None for no overlay.
         config: of the model.
         score_threshold: of people in the tables and the overlay.
@@ -34,6 +35,7 @@ class RunWriter:
         self,
         folder: Path,
         *,
+        target: Path | None = None,
         reopen: Callable[[], Source] | None,
         config: StepConfig,
         score_threshold: float,
@@ -42,6 +44,7 @@ class RunWriter:
     ) -> None:
         self._tracer = tracer
         self._folder = folder
+        self._target = target or folder
         self._reopen = reopen
         self._draw_rest = True
         self._aborted = False
@@ -99,7 +102,7 @@ class RunWriter:
         except Stopped:
             pass
         except OSError as error:
-            self._failure = cannot_write(self._folder, error)
+            self._failure = cannot_write(self._target, error)
         except BaseException as error:  # noqa: BLE001 - it is not swallowed: `put` and `finish` raise it
             self._failure = error
         finally:

@@ -1,6 +1,6 @@
 """Somebody at a key frame."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,8 +30,8 @@ class Person:
     actions: tuple[tuple[int, float], ...]
     names: tuple[str, ...]
     time_s: float
-    tube: NDArray[np.float32]
-    tube_times_s: tuple[float, ...]
+    tube: NDArray[np.float32] = field(repr=False)
+    tube_times_s: tuple[float, ...] = field(repr=False)
 
     @property
     def score(self) -> float:

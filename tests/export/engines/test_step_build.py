@@ -268,12 +268,12 @@ def test_marked_outputs(one_step_bundle, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--batch", "0"], "batch sizes are 0, 0, 0"),
+        (["--batch", "0"], "--batch is 0; it must be a whole number from 1"),
         (["--batch", "2", "--max-batch", "4"], "--batch 2 is a static batch"),
         (["--min-batch", "2"], "need --max-batch"),
         (["--min-batch", "3", "--max-batch", "2"], "batch sizes are 3, 2, 2"),
         (["--workspace", "0"], "--workspace is 0"),
-        (["--optimization-level", "6"], "--optimization-level is 6; it must be 0 to 5"),
+        (["--optimization-level", "6"], "--optimization-level is 6; it must be a whole number from 0 to 5"),
         (["--target", "8.6"], "--target '8.6' is no compute capability; give names such as sm86"),
         (["--target", "sm86,sm86"], "names one twice"),
         (["--target", "sm61"], r"--target sm61: tensorrt-rtx [\d.]+ builds this model for sm80, sm86, sm89, sm120"),

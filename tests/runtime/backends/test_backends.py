@@ -1,6 +1,7 @@
 import gc
 import os
 import weakref
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
@@ -18,6 +19,7 @@ from step_runtime.backends.torch import TorchBackend
 
 from step import StepError, save_checkpoint
 from step.bundles.manifest import DEFAULT_THRESHOLDS, read_bundle
+from step.checkpoints.toy_model import FOLDER
 
 
 def _assert_same(found, expected):
@@ -268,3 +270,20 @@ def test_pytorchs_thresholds(tiny_checkpoint, tiny_clips):
     thresholds = DEFAULT_THRESHOLDS.model_copy(update={"max_detections": 3})
     with Detector(open_torch(tiny_checkpoint, num_steps=1, device="cpu", thresholds=thresholds)) as detector:
         assert detector.detect(tiny_clips).boxes.shape == (2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"num_steps": 9}, "; toy was exported with 1 to 3"),
+        (
+            {"backend": "tensorrt"},
+            "toy has no tensorrt engines; export one that has: step-export toy -o BUNDLE --engine",
+        ),
+        ({"backend": "torch", "loop": "fused"}, "; toy is a checkpoint"),
+    ],
+)
+def test_messages_call_the_packaged_model_toy(arguments, said):
+    with pytest.raises(StepError, match=said) as refused:
+        open_backend(Path("toy"), **arguments)
+    assert str(FOLDER) not in str(refused.value)

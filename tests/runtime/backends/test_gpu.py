@@ -16,7 +16,7 @@ from step_runtime import Detector
 from step_runtime.backends.gpus import find_gpu
 from step_runtime.backends.select import open_backend
 from step_runtime.backends.tensorrt import TensorRTBackend
-from step_runtime.evaluation.map_parity import DEFAULT_TOLERANCES, Configuration, compare_map
+from step_runtime.evaluation.map_parity import DEFAULT_TOLERANCES, ParityConfiguration, compare_map
 from step_runtime.verification.graph_runners.onnxruntime import OnnxRuntimeRunner
 from step_runtime.verification.graph_runners.tensorrt import TensorRTRunner
 from step_runtime.verification.graph_tensors import read_tensors
@@ -134,9 +134,9 @@ def test_parity_with_torch(loop, engine_bundle, library, frames, expected):
 @pytest.mark.parametrize("loop", ["fused", "steps"])
 def test_map_parity(loop, engine_bundle, library, checkpoint, ucf24_data):
     """On six real clips, after every step; the same gate as `step-eval parity`'s."""
-    reference = Configuration(model=checkpoint, backend="torch", loop=None, precision="fp32")
+    reference = ParityConfiguration(model=checkpoint, backend="torch", loop=None, precision="fp32")
     precision = read_bundle(engine_bundle).precision
-    configuration = Configuration(model=engine_bundle, backend=library, loop=loop, precision=precision)
+    configuration = ParityConfiguration(model=engine_bundle, backend=library, loop=loop, precision=precision)
     _, row = compare_map(
         [reference, configuration],
         DatasetFolder.open(ucf24_data, "val"),

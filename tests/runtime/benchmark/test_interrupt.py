@@ -11,7 +11,7 @@ from benchmark_results import make_row
 from helpers import run_command
 from step_runtime.benchmark import worker
 from step_runtime.benchmark.cli import main
-from step_runtime.benchmark.configurations import Configuration
+from step_runtime.benchmark.configurations import BenchConfiguration
 from step_runtime.benchmark.messages import ANSWERS, Failed
 from step_runtime.benchmark.results import Results
 from step_runtime.benchmark.rounds import MeasuringInterrupted
@@ -79,7 +79,7 @@ def test_rounds_are_cut_to_those_that_all_have():
 def test_ctrl_c_of_a_terminal_does_not_reach_the_workers(tiny_bundle, tmp_path, tiny_clips):
     """It goes to a whole process group, of which a worker is none."""
     np.save(tmp_path / "clips.npy", tiny_clips[:1])
-    configuration = Configuration(model=str(tiny_bundle), backend="onnxruntime", precision="fp32", loop="fused")
+    configuration = BenchConfiguration(model=str(tiny_bundle), backend="onnxruntime", precision="fp32", loop="fused")
     with WorkerProcess(configuration, tmp_path / "clips.npy") as process:
         assert os.getpgid(process.process_id) != os.getpgid(0)
 

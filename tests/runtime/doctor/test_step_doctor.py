@@ -155,6 +155,7 @@ def test_toy_is_a_model(without_gpu):
     done = CliRunner().invoke(main, ["toy"])
     assert done.exit_code == 0
     assert "runs this model" in done.stdout
+    assert "integrity: ok: toy: every graph" in done.stdout
     assert done.stdout.endswith("next: step-run --demo\n")
 
 

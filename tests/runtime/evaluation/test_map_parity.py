@@ -9,9 +9,9 @@ from helpers import TINY, assert_one_error, make_detector, run_command
 from step_runtime.backends.torch import TorchBackend
 from step_runtime.evaluation.cli import main as step_eval
 from step_runtime.evaluation.map_parity import (
-    Configuration,
     MapParityRow,
     MapTolerance,
+    ParityConfiguration,
     compare_map,
     find_configurations,
     matched_share,
@@ -88,7 +88,7 @@ def test_steps_and_precisions(data, tiny_bundle, checkpoint):
 
 def test_tolerances():
     """Those of what was computed: a configuration of float32 networks whose products were TF32's is held to half's."""
-    configuration = Configuration(model=None, backend="onnxruntime", loop="fused", precision="fp32")
+    configuration = ParityConfiguration(model=None, backend="onnxruntime", loop="fused", precision="fp32")
     tolerances = {"fp32": MapTolerance(0.001, 0.02), "fp16": MapTolerance(0.005, 0.02)}
 
     def passed(**values):
@@ -124,7 +124,7 @@ def test_bundles_of_different_thresholds(data, tiny_bundle, checkpoint, tmp_path
 
 def test_options_before_the_subcommand(data, tiny_bundle, checkpoint, capsys):
     done = run_command(step_eval, capsys, "--device", "cpu", *_words(tiny_bundle, checkpoint, data))
-    assert_one_error(done, "--device stands before parity, which does not see it; give it after")
+    assert_one_error(done, "--device stands before parity, which does not see it; give it after", exit_code=2)
 
 
 def test_the_reference_is_float32(tiny_bundle, checkpoint, data, monkeypatch):
@@ -138,7 +138,7 @@ def test_the_reference_is_float32(tiny_bundle, checkpoint, data, monkeypatch):
 
     monkeypatch.setattr(TorchBackend, "submit", submit)
     before = torch.backends.cudnn.allow_tf32
-    configuration = Configuration(model=checkpoint, backend="torch", loop=None, precision="fp32")
+    configuration = ParityConfiguration(model=checkpoint, backend="torch", loop=None, precision="fp32")
     (row,) = compare_map([configuration], DatasetFolder.open(data, "val"), steps=[1], thresholds=DEFAULT_THRESHOLDS)
     assert set(seen) == {(False, False)}
     assert torch.backends.cudnn.allow_tf32 == before
@@ -174,11 +174,11 @@ def test_matched_detections():
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--backends", "tflite"], "--backends is 'tflite'; 'tflite' is none of auto, tensorrt"),
-        (["--loops", "all"], "--loops is 'all'"),
+        (["--tolerance", "-1"], "--tolerance is -1; it must be a number of at least 0"),
+        (["--class-tolerance", "nan"], "--class-tolerance is nan; it must be a number of at least 0"),
         (["--precisions", "fp32,fp16"], "--precisions asks for fp16, which no bundle has; export one"),
-        (["--steps", "4"], "--steps is '4'; '4' is none of 1, 2, 3"),
-        (["--steps", "1,2"], "--steps is '1,2'; a fused graph gives step 3 only: add it, or give --loops steps"),
+        (["--steps", "4"], "--steps has 4; the bundles have steps 1 to 3"),
+        (["--steps", "1,2"], "--steps is 1,2; a fused graph gives step 3 only: add it, or give --loops steps"),
         (["--split", "test"], "has no test.csv"),
     ],
 )

@@ -96,12 +96,11 @@ def test_results_outside_the_truth_are_reported(files, capsys):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--iou", "0"], "--iou is 0.0; it must be above 0 and at most 1"),
-        (["--iou", "half"], "--iou is 'half'; give numbers"),
+        (["--iou", "0"], r"--iou is 0; it must be a number in \(0, 1\]"),
         (["--iou", "0.5,0.5"], "--iou is 0.5,0.5; give each overlap once"),
         (["--iou", "0.5,0.50000001"], "give each overlap once"),
         (["--json", "."], "a folder is in the way; name a file"),
-        (["--cap", "0"], "--cap is 0; it must be at least 1"),
+        (["--cap", "0"], "--cap is 0; it must be a whole number of at least 1"),
         (["--label-map", "none.pbtxt"], "none.pbtxt: no such file"),
         (["--exclude", "none.csv"], "none.csv: no such file"),
     ],
@@ -214,6 +213,7 @@ def test_a_byte_order_mark_in_an_exclusion_list(files, capsys):
 
 
 def test_bad_files(files, capsys):
-    assert_one_error(run_command(main, capsys, "--results", files / "r.csv"), "give --results and --truth")
+    done = run_command(main, capsys, "--results", files / "r.csv")
+    assert_one_error(done, "give --results and --truth", exit_code=2)
     (files / "r.csv").write_text(RESULTS + RESULTS.splitlines()[1] + "\n")
     assert_one_error(run_command(main, capsys, *_words(files)), "line 4: repeats line 2; remove one")

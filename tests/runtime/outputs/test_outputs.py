@@ -264,3 +264,12 @@ def test_labels_keep_clear_of_each_other():
 
     same_place = area((0.1, 0.1), (0.1, 0.1))
     assert same_place > area((0.1, 0.1)) + 500  # the second label is not drawn over the first
+
+
+def test_a_label_keeps_off_a_neighbour():
+    """The second box has another right above it."""
+    pixels = np.zeros((400, 400, 3), np.uint8)
+    corners = ((0.3, 0.1, 0.7, 0.5), (0.3, 0.5, 0.7, 0.8))
+    draw_boxes(pixels, [LabelledBox(np.array(c, np.float32), [(12, 0.9)], i) for i, c in enumerate(corners)])
+    assert not pixels[50:195, 130:270].any()  # inside the upper box
+    assert pixels[204:216, 126:160].any()  # but in the lower one

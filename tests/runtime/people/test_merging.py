@@ -131,3 +131,10 @@ def test_arrays_are_the_callers():
             assert array.flags.c_contiguous
             array[...] = -1
     assert frame.to_json() == before
+
+
+def test_records_print_in_a_line():
+    frame = key_frame([STANDING, TALKING])
+    (person,) = frame.people()
+    assert max(len(repr(frame)), len(repr(person))) < 400
+    assert "\n" not in repr(frame) + repr(person)

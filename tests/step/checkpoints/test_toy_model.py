@@ -9,7 +9,7 @@ from step_runtime.evaluation.cli import main as step_eval
 
 from step import load_checkpoint
 from step.bundles.manifest import read_bundle
-from step.checkpoints.toy_model import BUNDLE, CHECKPOINT, FOLDER, find_bundle, find_checkpoint
+from step.checkpoints.toy_model import BUNDLE, CHECKPOINT, FOLDER, find_bundle, find_checkpoint, model_name
 from step.data.toy import toy_cache
 from step.files.atomic import sha256
 from step.training.config import read_config
@@ -45,6 +45,7 @@ def test_what_toy_means(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert (find_bundle("toy"), find_checkpoint("toy")) == (BUNDLE, CHECKPOINT)
     assert find_bundle("other") == find_checkpoint("other") == Path("other")
+    assert [model_name(path) for path in (BUNDLE, CHECKPOINT, Path("other"))] == ["toy", "toy", "other"]
     Path("toy").mkdir()  # a data set, perhaps
     assert find_bundle("toy") == BUNDLE
     (Path("toy") / "manifest.json").touch()

@@ -34,7 +34,7 @@ def test_prepare(place, run):
     words = ("prepare", place / "gt.csv", "-o", place / "out.csv", "--label-map", place / "map.pbtxt")
     code, printed, notes = run(*words)
     assert code == 0
-    assert "out.csv: 1 boxes in 1 key frames of 1 videos" in printed
+    assert "out.csv: 1 box in 1 key frame of 1 video" in printed
     assert "dropped 2 rows that repeat an earlier row" in notes
     assert "dropped 1 rows that are of classes that the label map has not" in notes
     assert run(*words, "-q") == (0, printed, "")
@@ -127,7 +127,7 @@ def test_what_is_wrong_is_listed(damage, said, place, run):
     done = run("check", truth, "--frames", place / "frames", "--label-map", place / "map.pbtxt")
     assert done[0] == 1
     assert said in done[1].replace("\n", " ")
-    assert "1 problems were found" in done[2]
+    assert "1 problem found, listed above" in done[2]
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_what_is_wrong_is_listed(damage, said, place, run):
         (["prepare", "none.csv", "-o", "out.csv"], "none.csv: no such file"),
         (["extract", "none", "-o", "f"], "none: no such file or folder"),
         (["extract", "empty", "-o", "f"], "empty: the folder holds no video"),
-        (["extract", "videos", "-o", "f", "--workers", "0"], "--workers is 0; it must be at least 1"),
+        (["extract", "videos", "-o", "f", "--workers", "0"], "--workers is 0; it must be a whole number of at least 1"),
         (["extract", "videos", "videos/v.mp4", "-o", "f"], "both would be 'v'; rename one"),
         (["extract", "videos", "-o", "f", "--truth", "other.csv"], "video .w. is not among VIDEOS"),
         (["extract", "text", "-o", "f"], "text.mp4: cannot open"),

@@ -136,8 +136,8 @@ def test_the_command(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--val", "0"], "--val is 0; it must be at least 1"),
-        (["--seed", "-1"], "--seed is -1; it must be 0 to 4294967295"),
+        (["--val", "0"], "--val is 0; it must be a whole number of at least 1"),
+        (["--seed", "-1"], "--seed is -1; it must be a whole number from 0 to 4294967295"),
     ],
 )
 def test_bad_options(words, said, tmp_path, capsys):

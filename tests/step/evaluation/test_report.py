@@ -15,11 +15,11 @@ import pytest
 from helpers import assert_one_error, run_command
 from step_runtime.evaluation.cli import main
 
-from step.evaluation.report import Subject, write_page
+from step.evaluation.report import ScoredSubject, write_page
 from step.evaluation.scoring import score_files
 
 TRUTH = "v,0902,0.1,0.1,0.5,0.5,12,0\nv,0902,0.1,0.1,0.5,0.5,79,0\nv,0903,0.2,0.2,0.5,0.5,12,0\n"
-SUBJECT = Subject(model="m", truth="gt.csv", machine="a machine", date="2026-01-02 03:04 UTC")
+SUBJECT = ScoredSubject(model="m", truth="gt.csv", machine="a machine", date="2026-01-02 03:04 UTC")
 RESULTS = "v,0902,0.1,0.1,0.5,0.5,12,0.9\nv,0903,0.6,0.6,0.9,0.9,12,0.7\n"
 
 

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import click
 
-from step.bundles.manifest import read_bundle
+from step.bundles.manifest import no_such_model, read_bundle
 from step.checkpoints.toy_model import find_bundle
-from step.cli import Choice, OneLineCommand, examples, find_reporter, takes
+from step.cli import OneLineCommand, examples, find_reporter, takes
 from step.cpus import available_cpus
 from step.errors import StepError
 from step.files.atomic import atomic_path, check_outputs
+from step.parameters import Choice, FilePath, ListOf, Number, Whole
+from step_runtime.backends.select import MOST_THREADS
 from step_runtime.benchmark.roofline.known_gpus import known_gpu
 from step_runtime.benchmark.roofline.peaks import Peaks, measure_cpu_peaks, measure_cuda_peaks
 from step_runtime.benchmark.roofline.report import roofline_figure, roofline_markdown, roofline_table, summary_lines
@@ -22,7 +24,7 @@ from step_runtime.benchmark.roofline.work import stage_work
 from step_runtime.benchmark.rounds import MIN_RUNS, MIN_S
 
 _MOST_LOAD = 0.7
-_PATH = click.Path(path_type=Path)
+_PATH = FilePath()
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class RooflineCommand:
     """What was typed; see `step-bench roofline --help`."""
 
     bundle: Path
-    backends: str
+    backends: tuple[str, ...]
     threads: int | None
     batch: int
     runs: int
@@ -50,8 +52,8 @@ class RooflineCommand:
         check_outputs({"--json": self.json_file, "--plot": self.plot_file, "--markdown": self.markdown_file})
         if self.plot_file is not None:
             _check_plot(self.plot_file)
-        if not self.seconds >= 0:
-            raise StepError(f"--seconds is {self.seconds}; it must be at least 0")
+        if not find_bundle(self.bundle).exists():
+            raise no_such_model(self.bundle)
         if self.precision is not None and self.gpu is None:
             raise StepError("--precision is for --gpu; on a CPU graphs are computed in fp32")
 
@@ -67,11 +69,17 @@ class RooflineCommand:
     ),
 )
 @click.argument("bundle", type=_PATH, metavar="BUNDLE|toy")
-@click.option("--backends", default=",".join(STAGE_BACKENDS), metavar="NAME,...", help="To time the stages on.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all]")
-@click.option("--batch", type=click.IntRange(min=1), default=1, help="Clips of a call.")
-@click.option("--runs", type=click.IntRange(min=1), default=MIN_RUNS, help="Calls of each stage, at least.")
-@click.option("--seconds", type=click.FloatRange(min=0), default=MIN_S, help="Time of each stage, at least.")
+@click.option(
+    "--backends",
+    type=ListOf(Choice(STAGE_BACKENDS)),
+    default=",".join(STAGE_BACKENDS),
+    metavar="NAME,...",
+    help="To time the stages on.",
+)
+@click.option("--threads", type=Whole(1, MOST_THREADS), help="CPU threads.  [default: all]")
+@click.option("--batch", type=Whole(1), default=1, help="Clips of a call.")
+@click.option("--runs", type=Whole(1), default=MIN_RUNS, help="Calls of each stage, at least.")
+@click.option("--seconds", type=Number(least=0), default=MIN_S, help="Time of each stage, at least.")
 @click.option(
     "--gpu", metavar="NAME", help="The least times on this GPU, by its data sheet, or on the one that is here."
 )
@@ -122,7 +130,7 @@ def _measure(command: RooflineCommand, folder: Path, peaks: Peaks | None, *, rep
     times = time_stages_apart(
         folder,
         manifest,
-        backends=[part.strip() for part in command.backends.split(",")],
+        backends=command.backends,
         threads=threads,
         batch=batch,
         min_runs=command.runs,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from step.bundles.graph_spec import BACKBONE, CONTEXT, DETECT, FUSED, step_graph_name
 from step.bundles.manifest import Manifest
 from step.bundles.onnx_files import load_onnx
+from step.checkpoints.toy_model import model_name
 from step.errors import StepError
 from step_runtime.benchmark.roofline.context_cut import cut_context
 
@@ -30,7 +31,9 @@ def load_stages(folder: Path, manifest: Manifest) -> "dict[str, onnx.ModelProto]
         StepError: onnx is not installed, or the bundle has no step-loop graphs.
     """
     if BACKBONE not in manifest.graphs:
-        raise StepError(f"{folder}: has no step-loop graphs, which the stages are; export it with: --graphs all")
+        raise StepError(
+            f"{model_name(folder)}: has no step-loop graphs, which the stages are; export it with: --graphs all"
+        )
     require_onnx()
     models = {name: load_onnx(folder / record.file) for name, record in manifest.graphs.items()}
     if manifest.config.context:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from step.bundles.manifest import Manifest
 from step.bundles.onnx_files import load_onnx
+from step.checkpoints.toy_model import model_name
 from step.errors import StepError
 from step_runtime.benchmark.roofline.stages import load_stages, require_onnx
 
@@ -72,7 +73,9 @@ def check_batch(folder: Path, manifest: Manifest, batch: int) -> None:
         StepError: they do not.
     """
     if manifest.batch not in (None, batch):
-        raise StepError(f"{folder}: its graphs take {manifest.batch} clips a call, not {batch}; give --batch")
+        raise StepError(
+            f"{model_name(folder)}: its graphs take {manifest.batch} clips a call, not {batch}; give --batch"
+        )
 
 
 def model_work(model: "onnx.ModelProto", *, batch: int = 1) -> GraphWork:

@@ -12,6 +12,7 @@ from step.bundles.graph_edits import make_float, mark_outputs, round_halves
 from step.bundles.graph_spec import Arrays, Precision
 from step.bundles.manifest import Manifest
 from step.bundles.onnx_files import load_onnx
+from step.checkpoints.toy_model import model_name
 from step.errors import ArgumentError
 from step_runtime.verification.graph_runners.onnx_sessions import OnnxSessions
 
@@ -32,7 +33,9 @@ class OnnxRuntimeArithmeticRunner:
     def __init__(self, bundle: Path, manifest: Manifest, *, arithmetic: Precision, device: str) -> None:
         self.name = f"onnxruntime-{arithmetic}" + ("" if device == "cpu" else f":{device}")
         if manifest.precision != "fp16":
-            raise ArgumentError(f"`backends` {self.name} is for fp16 bundles; {bundle} is {manifest.precision}")
+            raise ArgumentError(
+                f"`backends` {self.name} is for fp16 bundles; {model_name(bundle)} is {manifest.precision}"
+            )
         self.precision = arithmetic
         self._files = {name: bundle / record.file for name, record in manifest.graphs.items()}
         self._sessions = OnnxSessions(self._load, device=device)
