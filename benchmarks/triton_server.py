@@ -149,7 +149,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if not is_there(arguments.server):
         parser.error(f"{arguments.server} has no tritonserver for this Python; see docs/triton.md")
-    with serving(arguments.repository, arguments.server, log=arguments.log) as ports, contextlib.suppress(KeyboardInterrupt):
+    with (
+        serving(arguments.repository, arguments.server, log=arguments.log) as ports,
+        contextlib.suppress(KeyboardInterrupt),
+    ):
         print(f"ready: gRPC 127.0.0.1:{ports.grpc}, HTTP :{ports.http}, metrics :{ports.metrics}/metrics", flush=True)
         while True:
             time.sleep(3600)
