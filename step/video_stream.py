@@ -58,8 +58,8 @@ class VideoStream:
         location: path or URL.
         timeouts_s: after which opening a URL, and waiting for its next data, are given up.
         shown: what messages call it; the location if None.
-        formats: FFmpeg's names of the formats that may be opened; empty for all. Some, such as playlists, have FFmpeg open
-            what they name, which is for those to say who may read it.
+        formats: FFmpeg's names of the formats that may be opened; empty for all. Some, such as playlists, have FFmpeg
+            open what they name.
         by_arrival: whether frames are stamped with this machine's clock when they come, whatever the format says.
         say: is called with one line on what was chosen or bounded: a stream, a rate where none is stated, gaps.
 

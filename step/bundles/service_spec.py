@@ -1,7 +1,7 @@
 """Names, types and shapes of what the `step` model of a Triton repository takes and gives, in one place (torch-free).
 
-`step_export.triton` writes its config.pbtxt from here, `step_runtime.service` reads requests and fills responses with the
-same names. What the model finds has the names, types and shapes of the fused graph, with a key frame for each clip.
+`step_export.triton` writes its config.pbtxt from here, `step_runtime.service` reads requests and fills responses with
+the same names. What the model finds has the names, types and shapes of the fused graph, a key frame for each clip.
 """
 
 from collections.abc import Mapping
@@ -58,7 +58,7 @@ SERVICE_INPUTS = (
 
 
 def service_outputs(config: StepConfig, options: ExportOptions) -> tuple[ServiceTensor, ...]:
-    """Returns what the `step` model of a bundle gives; the first dimension counts key frames (of problems, problems)."""
+    """Returns what the `step` model of a bundle gives; the first dimension counts key frames, or problems."""
     of_graph = {tensor.name: tensor for tensor in graph_specs(config, options)[FUSED].outputs}
     found = (
         ServiceTensor(name, of_graph[name].dtype, (ANY, *(int(dim) for dim in of_graph[name].shape[1:])))

@@ -1,4 +1,4 @@
-"""The `fused` model of a repository: a bundle's fused graph, for Triton's TensorRT or ONNX Runtime backend (torch-free).
+"""The `fused` model of a repository: a bundle's fused graph, on Triton's TensorRT or ONNX Runtime backend.
 
 Triton's backends bind every tensor by name, type and shape, which come from the manifest.
 

@@ -15,7 +15,7 @@ from step.bundles.service_spec import ServiceDType
 
 Kind = Literal["KIND_AUTO", "KIND_GPU", "KIND_CPU"]
 QUEUE_DELAY_US = 5000
-"""How long a request waits for others to share a call with, microseconds; a clip at full size takes longer on any GPU."""
+"""How long a request waits for others to share a call with, microseconds."""
 
 _TYPES: dict[ServiceDType, str] = {
     "uint8": "TYPE_UINT8",

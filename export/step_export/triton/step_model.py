@@ -15,7 +15,7 @@ BUNDLE = "bundle"
 """The bundle's folder, beside model.py."""
 
 MODEL_FILE = "model.py"
-MODEL_TEXT = '''"""People in videos: the model `step`, written by step-export; step-trt has to be installed in Triton's Python."""
+MODEL_TEXT = '''"""The model `step`, written by step-export; step-trt has to be installed in Triton's Python."""
 
 from step_runtime.service.triton_model import TritonPythonModel
 

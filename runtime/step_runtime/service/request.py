@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from step.arguments import check_score_threshold, exact_interval, exact_rate
-from step.bundles.service_spec import EVERY_S, FPS, FRAMES, SCORE_THRESHOLD, SERVICE_INPUTS, VIDEO
+from step.bundles.service_spec import ANY, EVERY_S, FPS, FRAMES, SCORE_THRESHOLD, SERVICE_INPUTS, VIDEO
 from step.errors import ArgumentError
 from step_runtime.backends.base import Array
 from step_runtime.clips.key_frame import DEFAULT_SCORE_THRESHOLD
@@ -77,7 +77,8 @@ def _check_tensor(name: str, values: Array) -> None:
     if len(values) != 1:
         raise ArgumentError(f"`{name}` has a batch of {len(values)}; send each video as a request of its own, batch 1")
     dims = values.shape[1:]
-    if len(dims) != len(expected.dims) or any(want not in (-1, dim) for dim, want in zip(dims, expected.dims)):
+    fits = len(dims) == len(expected.dims)
+    if not fits or any(want not in (ANY, dim) for dim, want in zip(dims, expected.dims, strict=True)):
         raise ArgumentError(f"`{name}` is of shape {list(dims)} behind the batch; it must be {list(expected.dims)}")
 
 

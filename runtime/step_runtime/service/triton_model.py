@@ -30,7 +30,7 @@ class TritonPythonModel:
             args: where the model lies, what its config.pbtxt says, and which device the instance has.
 
         Raises:
-            StepError: a parameter or bundle that nothing can be done with; Triton then says that the model is not ready.
+            StepError: a parameter or bundle that nothing can be done with; the model is not ready then.
         """
         import triton_python_backend_utils
 
