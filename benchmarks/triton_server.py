@@ -2,9 +2,9 @@
 
     python benchmarks/triton_server.py REPOSITORY --server FOLDER
 
-Serves a repository until it is interrupted. FOLDER is where pip has put the wheel, and a NumPy that its Python backend can
-read (see docs/triton.md); the server's Python finds what this one finds. The wheel's server is 2.51 and has the Python
-backend alone.
+Serves a repository until it is interrupted. FOLDER is where pip has put the wheel, and a NumPy that its Python backend
+can read (see docs/triton.md); the server's Python finds what this one finds. The wheel's server is 2.51 and has the
+Python backend alone.
 """
 
 import argparse
