@@ -34,7 +34,7 @@ def test_full_calls_first_and_the_rest_at_the_end():
     for thread in threads:
         thread.join()
     assert [len(call) for call in found] == [4, 4, 1]
-    assert sorted(sum(found, [])) == [0] * 5 + [1] * 3 + [2]
+    assert sorted(request for call in found for request in call) == [0] * 5 + [1] * 3 + [2]
 
 
 def test_nothing_comes_of_requests_without_clips():

@@ -1,10 +1,11 @@
-"""The class that Triton's Python backend calls, with a stand-in for the module that exists in Triton's process alone."""
+"""The class that Triton's Python backend calls, with a stand-in for the module that Triton's process has."""
 
 import json
 import shutil
 import sys
 import types
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -61,12 +62,13 @@ class Response:
         return {tensor.name(): tensor.as_numpy() for tensor in self.output_tensors}
 
 
+@dataclass
 class Family:
-    COUNTER = 0
-    counters: dict
-
-    def __init__(self, name, description, kind):
-        self.name = name
+    COUNTER: ClassVar = 0
+    counters: ClassVar = {}
+    name: str
+    description: str
+    kind: int
 
     def Metric(self, labels):  # noqa: N802 - as Triton calls it
         counter = Counter(labels)
@@ -83,7 +85,7 @@ class Counter:
 
 
 class NoFamily(Family):
-    def __init__(self, name, description, kind):
+    def __post_init__(self):
         raise TritonModelError("metrics are off")
 
 

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import triton_server
 from helpers import ROOT
 from step_export.triton.repository import RepositoryOptions, write_repository
 from step_runtime import Detector
@@ -13,7 +14,6 @@ from step_runtime.service.request import FrameArray
 from step.checkpoints.toy_model import BUNDLE
 from step.parity.tolerances import TOLERANCES
 
-triton_server = pytest.importorskip("triton_server")
 if not triton_server.is_there(triton_server.default_folder()):
     pytest.skip("no Triton server here: make triton-server", allow_module_level=True)
 triton = pytest.importorskip("tritonclient.grpc", reason="pip install 'step-trt[triton]'")
