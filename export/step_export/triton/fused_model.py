@@ -83,6 +83,8 @@ def choose_fused(bundle: Path, manifest: Manifest, *, batch: int | None, instanc
             f"fused is a plan of TensorRT {engines.version} for {engines.gpu or 'a GPU that is not known'}; Triton's "
             "container has to have that version, and that GPU"
         )
+        if engines.options.version_compatible:
+            notes.append("start the server with --backend-config=tensorrt,version-compatible=true")
     if batches.is_fixed:
         wider = "export with --batch dynamic" if engines is None else "build with --min-batch 1 --max-batch N"
         notes.append(
@@ -103,8 +105,6 @@ def _servable(bundle: Path, manifest: Manifest) -> tuple[EngineSet | None, list[
     problem = find_damage(engines, bundle)
     if problem is None and record.onnx_sha256 != manifest.graphs[FUSED].sha256:
         problem = "were built from another fused.onnx"
-    if problem is None and record.plugins:
-        problem = "hold plugins, which are Python's and unknown to Triton's TensorRT backend; build with --no-plugins"
     if problem is None and 1 < options.min_batch < options.max_batch:
         problem = (
             f"take at least {options.min_batch} clips a call, and Triton may call with 1; build with --min-batch 1"

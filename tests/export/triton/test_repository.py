@@ -149,6 +149,12 @@ def test_an_engine_is_served_as_a_plan(bundle, tmp_path):
     assert list((tmp_path / "repository/step/1/bundle").glob("engines/*/fused.engine"))
 
 
+def test_an_engine_for_later_versions_needs_an_option_of_the_server(bundle, tmp_path):
+    add_fake_engines(bundle, version_compatible=True)
+    notes = write_repository(bundle, tmp_path / "repository", RepositoryOptions())
+    assert any("--backend-config=tensorrt,version-compatible=true" in note for note in notes)
+
+
 def test_an_engine_for_one_size_takes_it_whole(bundle, tmp_path):
     add_fake_engines(bundle, min_batch=2, opt_batch=2, max_batch=2)
     notes = write_repository(bundle, tmp_path / "repository", RepositoryOptions())
@@ -163,7 +169,6 @@ def test_an_engine_for_one_size_takes_it_whole(bundle, tmp_path):
     [
         (lambda bundle: add_fake_engines(bundle, min_batch=2, opt_batch=4, max_batch=4), "may call with 1"),
         (lambda bundle: next(bundle.glob("engines/*/fused.engine")).write_text("?"), "damaged"),
-        (lambda bundle: _change_fused(bundle, plugins=("step::ClassNms",)), "--no-plugins"),
         (lambda bundle: _change_fused(bundle, onnx_sha256="0"), "another fused.onnx"),
     ],
 )

@@ -84,6 +84,7 @@ class Counter:
         self.value += by
 
 
+@dataclass
 class NoFamily(Family):
     def __post_init__(self):
         raise TritonModelError("metrics are off")

@@ -1,7 +1,9 @@
 """NVIDIA's own server, on a CPU, with the packaged model: skipped where `make triton-server` was not run."""
 
+import shutil
 import subprocess
 import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -9,8 +11,11 @@ import triton_server
 from helpers import ROOT
 from step_export.triton.repository import RepositoryOptions, write_repository
 from step_runtime import Detector
+from step_runtime.service.content import cut_clips, open_content
 from step_runtime.service.request import FrameArray
 
+from step.bundles.graph_spec import RESULTS
+from step.bundles.manifest import read_bundle
 from step.checkpoints.toy_model import BUNDLE
 from step.parity.tolerances import TOLERANCES
 
@@ -20,6 +25,25 @@ triton = pytest.importorskip("tritonclient.grpc", reason="pip install 'step-trt[
 triton_load = pytest.importorskip("triton_load")
 
 FPS = 24
+# The wheel has no backend for ONNX graphs; this does what one does with the same config.pbtxt.
+FUSED_ON_PYTHON = """
+import numpy as np
+import onnxruntime
+import triton_python_backend_utils as pb
+
+class TritonPythonModel:
+    def initialize(self, args):
+        path = f"{args['model_repository']}/{args['model_version']}/model.onnx"
+        self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        self.names = [output.name for output in self.session.get_outputs()]
+
+    def execute(self, requests):
+        clips = [pb.get_input_tensor_by_name(request, "frames").as_numpy() for request in requests]
+        found = self.session.run(None, {"frames": np.concatenate(clips)})
+        ends = np.cumsum([len(part) for part in clips])
+        parts = zip(*(np.split(rows, ends[:-1]) for rows in found))
+        return [pb.InferenceResponse([pb.Tensor(*each) for each in zip(self.names, part)]) for part in parts]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +55,17 @@ def samples():
 @pytest.fixture(scope="module")
 def ports(tmp_path_factory):
     folder = tmp_path_factory.mktemp("triton")
-    write_repository(BUNDLE, folder / "repository", RepositoryOptions())
-    with triton_server.serving(
-        folder / "repository", triton_server.default_folder(), log=folder / "server.log"
-    ) as ports:
+    repository = folder / "repository"
+    write_repository(BUNDLE, repository, RepositoryOptions())
+    write_repository(BUNDLE, folder / "other", RepositoryOptions(batch=2))
+    shutil.rmtree(repository / "fused")
+    (folder / "other/fused").rename(repository / "fused")
+    (repository / "fused/1/model.py").write_text(FUSED_ON_PYTHON)
+    config = (repository / "fused/config.pbtxt").read_text()
+    config = config.replace('platform: "onnxruntime_onnx"', 'backend: "python"').replace("model.onnx", "model.py")
+    (repository / "fused/config.pbtxt").write_text(config)
+    server, log = triton_server.default_folder(), folder / "server.log"
+    with triton_server.serving(repository, server, log=log, models=("step", "fused")) as ports:
         yield ports
 
 
@@ -42,6 +73,16 @@ def ports(tmp_path_factory):
 def client(ports):
     with triton.InferenceServerClient(f"127.0.0.1:{ports.grpc}") as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def clips(samples):
+    """A clip of each sample: uint8 [3, F, H, W, 3]."""
+    found = []
+    for sample in samples:
+        with open_content(sample.video) as source:
+            found += cut_clips(source, config=read_bundle(BUNDLE).config, every_s=Fraction(1))
+    return np.stack([clip.frames for clip in found])
 
 
 def assert_same(found, expected):
@@ -99,6 +140,20 @@ def test_after_bad_requests_the_results_are_the_same(client, samples):
         with pytest.raises(triton_load.InferenceServerException):
             client.infer("step", inputs)
     assert_same(triton_load.ask(client, samples[0].video), samples[0].expected)
+
+
+def test_fused_is_configured_as_its_graph_is(client, clips, samples):
+    """The server takes config.pbtxt, its warm-ups and its batches; only what runs the graph is another."""
+    metadata = client.get_model_metadata("fused", as_json=True)
+    shapes = {tensor["name"]: [int(dim) for dim in tensor["shape"]] for tensor in metadata["outputs"]}
+    assert [tensor["name"] for tensor in metadata["outputs"]] == [*RESULTS]
+    assert shapes["counts"] == [-1, 1]
+    answer = client.infer("fused", [tensor("frames", "UINT8", clips[:2])])
+    for row, sample in enumerate(samples[:2]):
+        found = {name: answer.as_numpy(name)[row : row + 1] for name in RESULTS}
+        assert_same(found | {"counts": found["counts"][:, 0]}, sample.expected)
+    with pytest.raises(triton_load.InferenceServerException, match="batch-size must be <= 2"):
+        client.infer("fused", [tensor("frames", "UINT8", clips)])
 
 
 def assert_all_is_well(load):
