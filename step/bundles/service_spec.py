@@ -28,6 +28,8 @@ PEOPLE, PROBLEMS, TIMES_S = "people", "problems", "times_s"
 """Outputs besides the fused graph's: a line of JSON for each key frame, what went wrong midway, key frames' times."""
 
 DEFAULT_CLIPS_A_CALL = 8
+DEFAULT_MAX_KEY_FRAMES = 3600
+"""An hour with a key frame a second."""
 _MOST_CLIPS_A_CALL = 1024
 
 
@@ -79,12 +81,14 @@ class ServiceSettings(Record):
         bundle: where the bundle lies, from the folder of the model's version on, or from the root.
         backend: what runs it; see `step-run --backend`.
         clips_a_call: most clips of one call of the model, of however many requests.
+        max_key_frames: most of one request; nobody keeps the model from the others for longer.
         threads: CPU threads; None lets the library choose.
     """
 
     bundle: str = Field(min_length=1)
     backend: str = "auto"
     clips_a_call: int = Field(default=DEFAULT_CLIPS_A_CALL, ge=1, le=_MOST_CLIPS_A_CALL)
+    max_key_frames: int = Field(default=DEFAULT_MAX_KEY_FRAMES, ge=1)
     threads: int | None = Field(default=None, ge=1)
 
     @property

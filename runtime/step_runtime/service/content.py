@@ -8,6 +8,7 @@ from pathlib import Path
 
 from step.bundles.service_spec import FRAMES, VIDEO
 from step.config import StepConfig
+from step.files.atomic import cannot_write
 from step_runtime.clips.clip_buffer import ClipBuffer
 from step_runtime.clips.key_frame import Clip
 from step_runtime.service.request import FrameArray
@@ -55,14 +56,17 @@ def open_content(content: bytes | FrameArray) -> Iterator[Source]:
     """Opens it; an encoded video lies in a temporary file meanwhile, since many formats have to be searched.
 
     Raises:
-        StepError: it is no video, or one whose format is not taken.
+        StepError: it is no video, or one whose format is not taken, or there is no room for it.
     """
     if isinstance(content, FrameArray):
         yield FrameArraySource(content)
         return
     with tempfile.TemporaryDirectory(prefix="step-service-") as folder:
         path = Path(folder, VIDEO)
-        path.write_bytes(content)
+        try:
+            path.write_bytes(content)
+        except OSError as error:
+            raise cannot_write(path, error) from error
         source = VideoSource(str(path), shown=VIDEO, formats=CONTAINERS)
         source.name = VIDEO
         yield source

@@ -14,6 +14,7 @@ from step_runtime.backends.base import Array
 from step_runtime.clips.key_frame import DEFAULT_SCORE_THRESHOLD
 from step_runtime.detector import DEFAULT_EVERY_S
 
+_SLOWEST_FPS, _FASTEST_FPS = 1, 1000
 _DTYPES = {tensor.name: tensor.dtype for tensor in SERVICE_INPUTS}
 
 
@@ -98,4 +99,7 @@ def _read_frames(tensors: Mapping[str, Array]) -> FrameArray:
         raise ArgumentError(f"`{FRAMES}` is of shape {list(frames.shape)}, which is empty; send uint8 [N, H, W, 3]")
     if FPS not in tensors:
         raise ArgumentError(f"`{FRAMES}` without `{FPS}`; say how many there are a second")
-    return FrameArray(np.asarray(frames, np.uint8), exact_rate(FPS, float(tensors[FPS][0, 0])))
+    fps = float(tensors[FPS][0, 0])
+    if not _SLOWEST_FPS <= fps <= _FASTEST_FPS:  # slower ones make hours of a few frames
+        raise ArgumentError(f"`{FPS}` is {fps:g}; it must be from {_SLOWEST_FPS} to {_FASTEST_FPS}")
+    return FrameArray(np.asarray(frames, np.uint8), exact_rate(FPS, fps))

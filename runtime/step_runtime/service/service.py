@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 
 from step.arguments import check_whole
-from step.bundles.service_spec import DEFAULT_CLIPS_A_CALL
+from step.bundles.service_spec import DEFAULT_CLIPS_A_CALL, DEFAULT_MAX_KEY_FRAMES, EVERY_S
 from step.detections import Detections
 from step.errors import StepError
 from step_runtime.backends.base import Array
@@ -31,6 +31,7 @@ class DetectionService:
     Args:
         detector: the model.
         clips_a_call: most clips of one call.
+        max_key_frames: most of one request, which fails if it has more.
         readers: videos that are read at the same time; the machine's CPUs if None.
 
     Attributes:
@@ -42,12 +43,19 @@ class DetectionService:
     """
 
     def __init__(
-        self, detector: Detector, *, clips_a_call: int = DEFAULT_CLIPS_A_CALL, readers: int | None = None
+        self,
+        detector: Detector,
+        *,
+        clips_a_call: int = DEFAULT_CLIPS_A_CALL,
+        max_key_frames: int = DEFAULT_MAX_KEY_FRAMES,
+        readers: int | None = None,
     ) -> None:
         check_whole("clips_a_call", clips_a_call, least=1)
+        check_whole("max_key_frames", max_key_frames, least=1)
         self.detector = detector
         most = detector.backend.max_batch
         self._clips_a_call = clips_a_call if most is None else min(clips_a_call, most)
+        self._max_key_frames = max_key_frames
         self._readers = ThreadPoolExecutor(readers or os.cpu_count() or 1, thread_name_prefix="step-service")
         self.calls = self.clips = 0
 
@@ -97,7 +105,13 @@ class DetectionService:
     def _read(self, index: int, request: ServiceRequest, answer: Answer, queue: ClipQueue) -> None:
         try:
             with open_content(request.content) as source:
-                for clip in cut_clips(source, config=self.detector.config, every_s=request.every_s):
+                clips = cut_clips(source, config=self.detector.config, every_s=request.every_s)
+                for count, clip in enumerate(clips, 1):
+                    if count > self._max_key_frames:
+                        raise StepError(
+                            f"{source.name}: more than {self._max_key_frames} key frames, which is the most of one "
+                            f"request; send a shorter one, or a greater `{EVERY_S}`"
+                        )
                     queue.put(RequestClip(index, clip))
                 if source.problem is not None:
                     answer.problems.append(source.problem)

@@ -50,7 +50,9 @@ class TritonPythonModel:
             threads=settings.threads,
             skipped=lambda name, reason: self._say(f"{name} skipped: {reason}"),
         )
-        self._service = DetectionService(detector, clips_a_call=settings.clips_a_call)
+        self._service = DetectionService(
+            detector, clips_a_call=settings.clips_a_call, max_key_frames=settings.max_key_frames
+        )
         self._service.warm_up()
         if on_gpu:
             self._service.warm_up(clips=settings.clips_a_call)

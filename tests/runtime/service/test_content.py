@@ -2,6 +2,7 @@
 
 import itertools
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,6 +49,16 @@ def test_nothing_is_left_on_the_disk(make_video, tmp_path, monkeypatch):
     with pytest.raises(StepError), open_content(b"no video"):
         pass
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_full_disk(make_video, monkeypatch):
+    def full(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    content = make_video(frames=2).read_bytes()
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(StepError, match="No space left on device"), open_content(content):
+        pass
 
 
 def test_a_truncated_video_says_where_it_broke(make_video):

@@ -103,6 +103,13 @@ def test_a_failing_model_ends_the_reading():
                 service.answer([request(51, seconds=30), request(51, seconds=30)])
 
 
+def test_too_many_key_frames_of_one_request():
+    with serve(Brightness(), clips_a_call=2, max_key_frames=3) as service:
+        much, enough = service.answer([request(51, seconds=4), request(102, seconds=3)])
+    assert "frames: more than 3 key frames" in str(much.failure)
+    assert (len(enough.key_frames), enough.failure) == (3, None)
+
+
 def test_no_requests():
     with serve(Brightness()) as service:
         assert service.answer([]) == []
