@@ -33,7 +33,7 @@ from step.checkpoints.toy_model import BUNDLE
 from step.data.toy.toy_cache import toy_demo_video
 
 _FPS = 24
-_FRAMES_EACH = 5  # requests from one with frames to the next
+_FRAMES_EVERY = 5
 _TIMEOUT_S = 120
 
 Found = dict[str, np.ndarray[Any, Any]]
@@ -133,8 +133,8 @@ def ask(client: triton.InferenceServerClient, content: bytes | FrameArray) -> Fo
 class Clients:
     """Threads that send one request after the other, each over a connection of its own."""
 
-    def __init__(self, address: str, samples: list[Sample], *, requests: int) -> None:
-        self._address, self._samples = address, samples
+    def __init__(self, address: str, samples: list[Sample], *, requests: int, frames_every: int) -> None:
+        self._address, self._samples, self._frames_every = address, samples, frames_every
         self._waiting = iter(range(requests))
         self._lock = threading.Lock()
         self.lost: list[str] = []
@@ -155,7 +155,7 @@ class Clients:
         with triton.InferenceServerClient(self._address) as client:
             while (number := self._next()) is not None:
                 sample = self._samples[number % len(self._samples)]
-                has_frames = number % _FRAMES_EACH == 0
+                has_frames = self._frames_every > 0 and number % self._frames_every == 0
                 content = FrameArray(sample.frames, Fraction(_FPS)) if has_frames else sample.video
                 start_s = time.monotonic()
                 try:
@@ -183,11 +183,13 @@ def errors(found: Found, expected: Found) -> tuple[bool, float, float]:
     return True, scores, boxes
 
 
-def measure(ports: Ports, samples: list[Sample], *, clients: int, requests: int) -> Load:
+def measure(
+    ports: Ports, samples: list[Sample], *, clients: int, requests: int, frames_every: int = _FRAMES_EVERY
+) -> Load:
     """Sends the requests to a server that is ready, and asks it what it counted."""
     address = f"127.0.0.1:{ports.grpc}"
     before = _counted(address, ports)
-    sending = Clients(address, samples, requests=requests)
+    sending = Clients(address, samples, requests=requests, frames_every=frames_every)
     seconds = sending.run(clients)
     after = _counted(address, ports)
     compared = [errors(found, expected) for found, expected in sending.answers]
@@ -229,6 +231,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--requests", type=int, default=500)
+    parser.add_argument("--frames-every", type=int, default=_FRAMES_EVERY, help="of so many requests; 0: none")
     parser.add_argument("--batch", type=int, default=8, help="most clips of a call of the model")
     parser.add_argument("--server", type=Path, default=default_folder(), help="folder with the wheel")
     parser.add_argument("--json", type=Path)
@@ -238,7 +241,13 @@ def main() -> None:
         write_repository(BUNDLE, repository, RepositoryOptions(batch=arguments.batch))
         samples = make_samples(detector, 7)
         with serving(repository, arguments.server, log=Path(folder, "server.log")) as ports:
-            load = measure(ports, samples, clients=arguments.clients, requests=arguments.requests)
+            load = measure(
+                ports,
+                samples,
+                clients=arguments.clients,
+                requests=arguments.requests,
+                frames_every=arguments.frames_every,
+            )
     for name, value in asdict(load).items():
         print(f"{name:>16} {value:.4g}" if isinstance(value, float) else f"{name:>16} {value}")
     if arguments.json is not None:
