@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -73,6 +74,7 @@ def serving(repository: Path, folder: Path, *, log: Path, models: Sequence[str] 
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=subprocess.STDOUT,
+            start_new_session=True,  # with its Python processes, which outlive a server that crashes
         )
         try:
             _wait_until_ready(process, ports, log)
@@ -82,8 +84,10 @@ def serving(repository: Path, folder: Path, *, log: Path, models: Sequence[str] 
             try:
                 process.wait(_END_S)
             except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+                pass
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def _stub(folder: Path) -> Path:

@@ -1,6 +1,5 @@
 """Answers requests together: their videos are read side by side, and their clips share calls of the model."""
 
-import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +9,7 @@ import numpy as np
 
 from step.arguments import check_whole
 from step.bundles.service_spec import DEFAULT_CLIPS_A_CALL, DEFAULT_MAX_KEY_FRAMES, EVERY_S
+from step.cpus import available_cpus
 from step.detections import Detections
 from step.errors import StepError
 from step_runtime.backends.base import Array
@@ -32,7 +32,7 @@ class DetectionService:
         detector: the model.
         clips_a_call: most clips of one call.
         max_key_frames: most of one request, which fails if it has more.
-        readers: videos that are read at the same time; the machine's CPUs if None.
+        readers: videos that are read at the same time; as many as there are CPUs if None.
 
     Attributes:
         calls: calls of the model so far, as counted here.
@@ -56,7 +56,7 @@ class DetectionService:
         most = detector.backend.max_batch
         self._clips_a_call = clips_a_call if most is None else min(clips_a_call, most)
         self._max_key_frames = max_key_frames
-        self._readers = ThreadPoolExecutor(readers or os.cpu_count() or 1, thread_name_prefix="step-service")
+        self._readers = ThreadPoolExecutor(readers or available_cpus(), thread_name_prefix="step-service")
         self.calls = self.clips = 0
 
     def __enter__(self) -> Self:
