@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 
 from step.arguments import check_whole
-from step.bundles.service_spec import DEFAULT_CLIPS_A_CALL, DEFAULT_MAX_KEY_FRAMES, EVERY_S
+from step.bundles.service_spec import DEFAULT_CLIPS_A_CALL, DEFAULT_MAX_KEY_FRAMES, EVERY_S, VIDEO
 from step.cpus import available_cpus
 from step.detections import Detections
 from step.errors import StepError
@@ -132,7 +132,7 @@ class DetectionService:
 
     def _key_frame(self, clip: Clip, detections: Detections[Array], *, lag_s: float) -> KeyFrame:
         return KeyFrame(
-            video="video",
+            video=VIDEO,
             time_s=clip.time_s,
             scheduled_s=clip.scheduled_s,
             frame=clip.frame,
