@@ -98,13 +98,13 @@ class ServiceSettings(Record):
 
     @classmethod
     def of(cls, parameters: Mapping[str, str]) -> Self:
-        """Reads what config.pbtxt says.
+        """Reads what config.pbtxt says; names in capitals, such as EXECUTION_ENV_PATH, are Triton's own.
 
         Raises:
             StepError: a parameter that is not known, is missing or has another value than it may have.
         """
         try:
-            return cls.model_validate(dict(parameters))
+            return cls.model_validate({name: value for name, value in parameters.items() if not name.isupper()})
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))

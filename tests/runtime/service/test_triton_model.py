@@ -162,7 +162,7 @@ def test_requests_are_answered_together(said, arguments):
 def test_without_metrics(said, arguments, monkeypatch):
     monkeypatch.setattr(sys.modules["triton_python_backend_utils"], "MetricFamily", NoFamily)
     model = TritonPythonModel()
-    model.initialize(arguments())
+    model.initialize(arguments(EXECUTION_ENV_PATH="/opt/python"))  # one of Triton's own parameters
     assert "no metrics of the model: metrics are off" in said
     assert model.execute([frames_request(np.zeros((2, 4, 4, 3), np.uint8))])[0].error is None
     model.finalize()
