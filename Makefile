@@ -9,7 +9,7 @@ PYTHON_VERSION ?= 3.12
 GPU_KIT_ARGS ?=
 GPU_CHECK_ARGS ?=
 
-.PHONY: demo test test-fast check gpu-kit gpu-check clean
+.PHONY: demo test test-fast check triton-server gpu-kit gpu-check clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py --out build/demo
@@ -26,6 +26,10 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# NVIDIA's Triton server on a CPU, for the tests of the service; its Python backend reads NumPy 1 alone.
+triton-server: $(BIN)/python
+	$(BIN)/python -m pip install -q --no-deps --upgrade --target $(VENV)/tritonserver nvidia-pytriton==0.7.0 numpy==1.26.4
 
 gpu-kit: $(STAMP)
 	PYTHONPATH=benchmarks $(BIN)/python -m gpu_check.kit --python $(PYTHON_VERSION) $(GPU_KIT_ARGS)

@@ -5,7 +5,7 @@ shows it upright (`step.video.orientation`), in the colours that the file states
 opened: programs that work on extracted frames run where it is not.
 """
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Self
@@ -58,6 +58,8 @@ class VideoStream:
         location: path or URL.
         timeouts_s: after which opening a URL, and waiting for its next data, are given up.
         shown: what messages call it; the location if None.
+        formats: FFmpeg's names of the formats that may be opened; empty for all. Some, such as playlists, have FFmpeg
+            open what they name.
         by_arrival: whether frames are stamped with this machine's clock when they come, whatever the format says.
         say: is called with one line on what was chosen or bounded: a stream, a rate where none is stated, gaps.
 
@@ -81,10 +83,12 @@ class VideoStream:
         *,
         timeouts_s: tuple[float, float] = (_OPEN_TIMEOUT_S, _READ_TIMEOUT_S),
         shown: str | None = None,
+        formats: Collection[str] = (),
         by_arrival: bool = False,
         say: Callable[[str], None] = lambda _line: None,
     ) -> None:
         self._location, self._timeouts_s, self._by_arrival = location, timeouts_s, by_arrival
+        self._formats = formats
         self._shown = shown or location
         self._say = say
         self.problem: str | None = None
@@ -141,6 +145,8 @@ class VideoStream:
 
     def _open(self) -> "tuple[av.container.InputContainer, list[av.video.VideoStream]]":
         options = {"use_wallclock_as_timestamps": "1"} if self._by_arrival else {}
+        if self._formats:
+            options["format_whitelist"] = ",".join(self._formats)
         return open_film(self._location, shown=self._shown, timeouts_s=self._timeouts_s, options=options)
 
     def _stamps(self) -> StampReader:

@@ -1,4 +1,4 @@
-"""Every command and every Python snippet of the README, docs/usage.md and docs/measured.md is run.
+"""Every command and every Python snippet of the README, docs/usage.md, docs/measured.md and docs/triton.md is run.
 
 They run in one folder, in the order of the documents, beside the files that they name.
 """
@@ -20,7 +20,8 @@ from step.data.toy.toy import generate
 from step.data.toy.toy_cache import toy_folder
 
 ROOT = Path(__file__).resolve().parents[1]
-TEXT = "\n".join((ROOT / name).read_text() for name in ("README.md", "docs/usage.md", "docs/measured.md"))
+DOCUMENTS = ("README.md", "docs/usage.md", "docs/measured.md", "docs/triton.md")
+TEXT = "\n".join((ROOT / name).read_text() for name in DOCUMENTS)
 # Smaller numbers, and no second look at what other tests look at, since a test need not measure.
 SHORTER = {
     "-o toy-run": "-o toy-run --set optimizer.epochs=1 --set model.image_size_px=48 --set model.width=0.06",

@@ -1,10 +1,11 @@
-"""Runs `step-export CHECKPOINT -o BUNDLE`."""
+"""Runs `step-export CHECKPOINT -o BUNDLE` and `step-export BUNDLE --triton REPOSITORY`."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import click
+from click.core import ParameterSource
 from rich import box
 from rich.table import Table
 
@@ -12,6 +13,7 @@ from step.bundles.engines import BuildOptions
 from step.bundles.graph_spec import Precision
 from step.bundles.libraries import LIBRARIES, Library
 from step.bundles.manifest import Manifest, ParityRow
+from step.checkpoints.toy_model import find_bundle
 from step.cli import OneLineCommand, examples, find_reporter, takes
 from step.errors import StepError
 from step.parameters import Choice, FilePath, Number, OrWord, Whole
@@ -19,11 +21,13 @@ from step.reporter import Reporter
 from step_export.engines.cli import build_and_report
 from step_export.engines.option_checks import load_for_build
 from step_export.engines.options import BuildChoices, with_build_options
+from step_export.triton.repository import RepositoryOptions, check_repository, write_repository
 
 if TYPE_CHECKING:  # it takes torch, which is imported once the options are known to be right
     from step_export.bundle_writer import ExportSettings, GraphChoice
 
 _GRAPHS = ("fused", "steps", "all")
+_ABOUT_REPOSITORIES = ("checkpoint", "triton", "triton_batch", "triton_instances", "overwrite", "verbose", "quiet")
 _KINDS = ("features", "scores", "boxes (px)", "detections")
 
 
@@ -32,7 +36,7 @@ class ExportCommand:
     """Holds what was typed; see `step-export --help`."""
 
     checkpoint: Path
-    bundle: Path
+    bundle: Path | None
     precision: str
     graphs: str
     steps: int | None
@@ -45,7 +49,35 @@ class ExportCommand:
     verify: bool
     overwrite: bool
     library: str
+    triton: Path | None
+    triton_batch: int | None
+    triton_instances: int
     choices: BuildChoices
+
+    def check(self) -> None:
+        """Refuses options that belong to what is not asked for, and a repository that would be refused later.
+
+        Raises:
+            click.UsageError: such options.
+            StepError: see `check_repository`.
+        """
+        given = _given_options()
+        if self.bundle is None and self.triton is None:
+            raise click.UsageError("Missing option -o; give the bundle folder to write (or --triton, for a BUNDLE)")
+        if self.bundle is None and (about_export := [name for name in given if name not in _ABOUT_REPOSITORIES]):
+            raise click.UsageError(
+                f"{given[about_export[0]]} is about an export, which needs -o BUNDLE too; without it {self.checkpoint} "
+                "has to be a bundle, and is served as it is"
+            )
+        if self.triton is None and (about_triton := [name for name in given if name.startswith("triton_")]):
+            raise click.UsageError(f"{given[about_triton[0]]} needs --triton REPOSITORY")
+        if self.triton is not None:
+            self.repository_options().check()
+            check_repository(self.triton, overwrite=self.overwrite)
+
+    def repository_options(self) -> RepositoryOptions:
+        """Returns how Triton serves the models."""
+        return RepositoryOptions(batch=self.triton_batch, instances=self.triton_instances)
 
     def build_options(self) -> BuildOptions | None:
         """Returns how to build engines, checked; None where none are wanted.
@@ -89,10 +121,11 @@ class ExportCommand:
         "step-export toy -o build/toy",
         "step-export model.pth -o build/fp16 --precision fp16 --keep-fp32 'heads.0.*'",
         "step-export model.pth -o build/bundle --batch 1 --engine tensorrt",
+        "step-export build/bundle --triton build/repository",
     ),
 )
 @click.argument("checkpoint", type=FilePath())
-@click.option("-o", "--output", "bundle", required=True, type=FilePath(), help="Bundle folder to write.")
+@click.option("-o", "--output", "bundle", type=FilePath(), help="Bundle folder to write.")
 @click.option("--precision", type=Choice(["fp32", "fp16"]), default="fp32", help="Of the networks; boxes stay fp32.")
 @click.option("--graphs", type=Choice(_GRAPHS), default="all", help="Fused graph, step-loop graphs, or both.")
 @click.option("--steps", type=Whole(1), help="Progressive steps to export.  [default: all]")
@@ -119,7 +152,7 @@ class ExportCommand:
 @click.option(
     "--verify/--no-verify", default=True, help="Compare with PyTorch; beyond the tolerance nothing is written."
 )
-@click.option("--overwrite", is_flag=True, help="Replace an older bundle in the same folder.")
+@click.option("--overwrite", is_flag=True, help="Replace an older bundle or repository in the same folder.")
 @click.option(
     "--engine",
     "library",
@@ -127,21 +160,63 @@ class ExportCommand:
     default="none",
     help="Build TensorRT engines too, for --batch clips a call (1 if it is dynamic); see step-build.",
 )
+@click.option(
+    "--triton",
+    type=FilePath(),
+    metavar="REPOSITORY",
+    help="Write a model repository for NVIDIA Triton; without -o, CHECKPOINT is a bundle.",
+)
+@click.option(
+    "--triton-batch",
+    type=Whole(1),
+    metavar="N",
+    help="Most clips of a call there.  [default: what the engine or the graphs take, or 8]",
+)
+@click.option("--triton-instances", type=Whole(1), default=1, help="Of each model, on each device.")
 @with_build_options
 @takes(ExportCommand)
 def main(command: ExportCommand) -> None:
-    """Exports a STEP checkpoint (ours or the 2019 release's) to a bundle of ONNX graphs, and builds engines of them."""
+    """Exports a STEP checkpoint (ours or the 2019 release's) to a bundle of ONNX graphs, and builds engines of them.
+
+    With --triton it writes a repository for NVIDIA's Triton server, of the exported bundle or of one that is given.
+    """
+    command.check()
     build_options = command.build_options()  # what is wrong here is said now, not after minutes of exporting
     reporter = find_reporter()
-    manifest = _export(command, reporter)
-    if manifest.parity is not None:
-        reporter.result(graph_parity_table(list(manifest.parity)))
-    reporter.result(_summary(manifest, command.bundle))
-    if build_options is not None:
-        build_and_report(command.bundle, build_options, command.choices, reporter, force=False)
+    if command.bundle is not None:
+        manifest = _export(command, command.bundle, reporter)
+        if manifest.parity is not None:
+            reporter.result(graph_parity_table(list(manifest.parity)))
+        reporter.result(_summary(manifest, command.bundle))
+        if build_options is not None:
+            build_and_report(command.bundle, build_options, command.choices, reporter, force=False)
+    if command.triton is not None:
+        _write_repository(command, command.triton, reporter)
 
 
-def _export(command: ExportCommand, reporter: Reporter) -> Manifest:
+def _given_options() -> dict[str, str]:
+    """Returns the options that were typed: how they are called, by parameter."""
+    context = click.get_current_context()
+    return {
+        str(parameter.name): max(parameter.opts, key=len)
+        for parameter in context.command.params
+        if context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
+    }
+
+
+def _write_repository(command: ExportCommand, repository: Path, reporter: Reporter) -> None:
+    bundle = command.bundle or find_bundle(command.checkpoint)
+    if bundle.is_file():
+        raise StepError(f"{bundle}: is a checkpoint; export it too: -o BUNDLE --triton {repository}")
+    with reporter.progress(f"writing {repository}"):
+        notes = write_repository(bundle, repository, command.repository_options(), overwrite=command.overwrite)
+    for note in notes:
+        reporter.note(note)
+    models = ", ".join(path.name for path in sorted(repository.iterdir()) if (path / "config.pbtxt").is_file())
+    reporter.result(f"{repository}: {models}. Serve it: tritonserver --model-repository {repository}")
+
+
+def _export(command: ExportCommand, bundle: Path, reporter: Reporter) -> Manifest:
     try:
         from step_export.bundle_writer import ParityError, export_bundle
     except ModuleNotFoundError as error:
@@ -154,7 +229,7 @@ def _export(command: ExportCommand, reporter: Reporter) -> Manifest:
 
         try:
             return export_bundle(
-                command.checkpoint, command.bundle, command.settings(), overwrite=command.overwrite, progress=show
+                command.checkpoint, bundle, command.settings(), overwrite=command.overwrite, progress=show
             )
         except ParityError as error:
             raise StepError(f"{error} (--no-verify writes it all the same)") from error

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -68,6 +69,34 @@ def test_export(sent, tiny_bundle, tiny_checkpoint, tmp_path):
         assert done.returncode == (-sent if sent is signal.SIGKILL else 130), done.stderr
     assert number > 5
     assert graphs == {1, len(old.graphs)}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("sent", _SIGNALS)
+def test_triton_repository(sent, tmp_path):
+    old = tmp_path / "old"
+    assert _run(0, sent, "step_export.cli", "toy", "--triton", old, "--triton-batch", 2).returncode == 0
+    number, seen = 0, set()
+    while True:
+        number += 1
+        place = tmp_path / str(number) / "repository"
+        shutil.copytree(old, place)
+        words = ("toy", "--triton", place, "--triton-batch", 4, "--overwrite")
+        done = _run(number, sent, "step_export.cli", *words)
+        batch = re.search(r"max_batch_size: (\d)", (place / "fused/config.pbtxt").read_text())[1]
+        assert f'string_value: "{batch}"' in (place / "step/config.pbtxt").read_text()  # its clips a call
+        assert (place / "fused/1/model.onnx").stat().st_size == (old / "fused/1/model.onnx").stat().st_size
+        read_bundle(place / "step/1/bundle")
+        seen.add(batch)
+        sweep(place.parent)
+        assert os.listdir(place.parent) == ["repository"]  # noqa: PTH208
+        shutil.rmtree(place.parent)
+        if done.returncode == 0:
+            break
+        assert done.returncode == (-sent if sent is signal.SIGKILL else 130), done.stderr
+    assert number > 5
+    assert seen == {"2", "4"}
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """Video files, decoded with PyAV; `stream` has what is behind URLs."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -28,6 +28,8 @@ class VideoSource:
 
     Args:
         location: its path.
+        shown: what messages call it; the location if None.
+        formats: see `VideoStream`.
 
     Raises:
         StepError: missing, not a video, or without a video stream.
@@ -35,12 +37,14 @@ class VideoSource:
 
     is_live = False
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: str, *, shown: str | None = None, formats: Collection[str] = ()) -> None:
         self.location = location
+        self._shown = shown or location
+        self._formats = formats
         self.name = video_name(location)
         self.problem: str | None = None
         self.notes: list[str] = []
-        with VideoStream(location, say=self._note) as stream:
+        with self._open() as stream:
             self.interval_s = 1 / stream.rate
             self.slack_s = stream.slack_s
             self.duration_s = stream.duration_s
@@ -52,7 +56,7 @@ class VideoSource:
 
         self.problem = None
         end_s: Fraction | None = None
-        with VideoStream(self.location, say=self._note) as stream:
+        with self._open() as stream:
             try:
                 for frame in stream.decode():
                     end_s = frame.time_s + self.interval_s
@@ -61,8 +65,11 @@ class VideoSource:
             except av.FFmpegError as error:
                 problem = f"broke at {float(end_s or 0):.2f} s ({error.strerror})"
         if end_s is None:
-            raise StepError(f"{self.location}: no frame could be decoded; the file is empty or damaged")
-        self.problem = None if problem is None else f"{self.location}: {problem}"
+            raise StepError(f"{self._shown}: no frame could be decoded; the file is empty or damaged")
+        self.problem = None if problem is None else f"{self._shown}: {problem}"
+
+    def _open(self) -> VideoStream:
+        return VideoStream(self.location, shown=self._shown, formats=self._formats, say=self._note)
 
     def _note(self, line: str) -> None:
         if line not in self.notes:  # each reading says it again

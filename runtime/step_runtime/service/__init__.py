@@ -1,0 +1,1 @@
+"""A service of many clients: requests with videos in, people out, whose clips share calls of the model."""
