@@ -112,7 +112,7 @@ def main(command: BatchCommand) -> None:
             interrupted = True
         finally:
             fold(output)
-    reporter.result(counts.summary())
+    reporter.result(counts.summary() if left else "nothing is left to do")
     reporter.result(f"results: {output.manifest}")
     if interrupted:
         print_error("interrupted; what was done is kept, the same command goes on")

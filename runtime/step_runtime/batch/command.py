@@ -22,7 +22,7 @@ from step_runtime.batch.local_run import run_here
 from step_runtime.batch.manifest import Known, fold, forget_failures
 from step_runtime.batch.options import EVERY_FRAME, Settings, WorkerOptions, model_digest
 from step_runtime.batch.output import Output
-from step_runtime.batch.ray_run import RayOptions, check_ray, run_on_ray
+from step_runtime.batch.ray_run import RayOptions, check_address, check_ray, run_on_ray
 from step_runtime.batch.ray_worker import ProcessMaker
 from step_runtime.batch.records import VideoRecord
 from step_runtime.batch.shards import Shard
@@ -86,6 +86,8 @@ class BatchCommand:
             if self.device.startswith("cuda:"):
                 raise StepError(f"--device is {self.device}; Ray gives each worker a GPU of its own, give cuda")
             check_ray()
+        if self.address is not None:
+            check_address(self.address)
 
     def settings(self) -> Settings:
         """What the results depend on.

@@ -48,7 +48,10 @@ def run_here(
                     video = next(waiting, None)
                 if video is None:
                     return
-                outcomes.put(own.settle(video))
+                outcome = own.settle(video)
+                outcomes.put(outcome)
+                if isinstance(outcome, CannotGoOn):
+                    stopped.set()
         except BaseException as error:  # noqa: BLE001 - it is not swallowed: the consumer raises it
             outcomes.put(error)
         finally:

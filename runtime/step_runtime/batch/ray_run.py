@@ -3,9 +3,11 @@
 import contextlib
 import logging
 import os
+import socket
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from step.cpus import available_cpus
 from step.errors import StepError
@@ -18,10 +20,12 @@ from step_runtime.batch.worker_process import Performer
 INSTALL = "pip install 'step-trt[batch]'"
 _MOST_BLOCKS = 10_000
 """The driver keeps some kilobytes for each block."""
+_ANSWER_S = 10.0
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # actors without a GPU keep what this process may see
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
 
 
@@ -56,6 +60,27 @@ def check_ray() -> None:
             "--shard 0/1, which needs none"
         ) from error
     del ray
+
+
+def check_address(address: str) -> None:
+    """Refuses an address at which nothing listens, for which Ray itself would look for minutes.
+
+    Raises:
+        StepError: nobody answers, or it is no address.
+    """
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isascii() and port.isdecimal()):
+        raise StepError(f"--address is {address!r}; give auto, or HOST:PORT such as 10.0.0.1:6379")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S):
+            pass
+    except (OSError, OverflowError) as error:
+        said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise StepError(
+            f"cannot reach the Ray cluster {address}: {said}; `ray status` there says whether it runs"
+        ) from error
 
 
 def run_on_ray(
@@ -117,14 +142,15 @@ def _connected(options: RayOptions) -> Iterator[None]:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     try:
-        ray.init(
-            address=options.address or "local",
-            include_dashboard=None if options.address else False,
-            num_cpus=None if options.address else _local_cpus(options),
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-            configure_logging=True,
-        )
+        with _stderr_unheard():
+            ray.init(
+                address=options.address or "local",
+                include_dashboard=None if options.address else False,
+                num_cpus=None if options.address else _local_cpus(options),
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+                configure_logging=True,
+            )
     except (ConnectionError, ValueError, RuntimeError, OSError, TimeoutError) as error:
         said = next(iter(str(error).strip().splitlines()), type(error).__name__)
         where = f"the Ray cluster {shown_location(options.address)}" if options.address else "Ray on this machine"
@@ -138,6 +164,19 @@ def _connected(options: RayOptions) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _stderr_unheard() -> Iterator[None]:
+    """Keeps Ray's libraries in C++, which know no other place, from writing to standard error while they start."""
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _local_cpus(options: RayOptions) -> int | None:

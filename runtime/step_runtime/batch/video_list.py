@@ -62,7 +62,10 @@ def list_videos(sources: Sequence[str], *, say: Say = lambda _line: None) -> lis
         StepError: a source that is missing, empty or live. What a list names may be missing: its turn shows it.
     """
     found = [each for source in sources for each in _find(source)]
-    unique = list({shown_location(each.location): each for each in reversed(found)}.values())[::-1]
+    once: dict[str, Found] = {}
+    for each in found:
+        once.setdefault(shown_location(each.location), each)
+    unique = list(once.values())
     if len(unique) < len(found):
         say(f"{len(found) - len(unique)} of {len(found)} videos were named more than once")
     return unique

@@ -57,7 +57,7 @@ def _parse_ious(_ctx: click.Context, _param: click.Parameter, value: str) -> tup
 @click.option(
     "--results",
     type=click.Path(path_type=Path),
-    help="Detections in AVA's csv format; with --model, where to write them.",
+    help="Detections in AVA's csv format, or the output folder of step-batch; with --model, where to write them.",
 )
 @click.option("--truth", type=click.Path(path_type=Path), help="Ground truth in AVA's csv format.")
 @click.option("--model", type=click.Path(path_type=Path), help="Bundle folder (or a .pth) to run on --data.")
