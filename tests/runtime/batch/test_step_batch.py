@@ -1,5 +1,6 @@
 """`step-batch --shard`, in this process, with worker processes."""
 
+import itertools
 import shutil
 import sys
 import zipfile
@@ -46,7 +47,8 @@ def test_people_are_those_of_step_run_and_step_eval_reads_the_folder(videos, tmp
             options = RunOptions(every_s=Settings(model="", every="1/2").every_s, score_threshold=0.02, overlay=False)
             run_source(detector, videos / f"{name}.mp4", tmp_path / "run" / name, options, name=name)
     of_step_run = [people_rows(tmp_path / "run" / name / "people.parquet") for name in ("a", "day/b")]
-    assert sorted(sum(of_step_run, [])) == sorted(sum((people_rows(path) for path in Output(out).tables("people")), []))
+    of_archive = [people_rows(path) for path in Output(out).tables("people")]
+    assert sorted(itertools.chain(*of_archive)) == sorted(itertools.chain(*of_step_run))
     assert sum(map(len, of_step_run)) > 0
 
     (tmp_path / "truth.csv").write_text("a,0001,0.1,0.1,0.5,0.5,12,0\n")
