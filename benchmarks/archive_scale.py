@@ -40,6 +40,7 @@ class Sleeper:
 
     def run(self, request: RunVideo) -> VideoDone:
         """Sleeps."""
+        assert request.name
         time.sleep(self._seconds)
         return VideoDone(seconds=self._seconds, video_s=600.0, clips=600, dropped_clips=0, people=0, rows=0)
 
