@@ -1,8 +1,7 @@
 """What `step-batch` costs besides the model: workers that only sleep, and the curve to a million hours.
 
-`python benchmarks/archive_scale.py --videos 10000` measures the driver's time and memory, listing, records and the
-manifest on this machine. `--model` computes from what was measured how long an archive takes with so many workers, and
-where the driver, the storage's listing and the object store become the limit; `--plot` draws it.
+`python benchmarks/archive_scale.py --videos 10000 --json scale.json` measures the driver's time and memory, listing,
+records and the manifest on this machine. `--plot curve.png --of scale.json` draws what follows for a million hours.
 """
 
 import argparse
@@ -11,7 +10,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from step_runtime.batch.local_run import run_here
@@ -22,6 +21,9 @@ from step_runtime.batch.output import Output
 from step_runtime.batch.ray_run import RayOptions, run_on_ray
 from step_runtime.batch.records import VideoRecord
 from step_runtime.batch.video_list import Video, list_videos, name_videos
+
+_HOURS = 1e6
+_VIDEOS = 6e6  # of ten minutes
 
 
 class Sleeper:
@@ -147,6 +149,28 @@ def _timed(output: Output) -> float:
     return time.perf_counter() - start_s
 
 
+def draw(measured: Measured, path: Path) -> None:
+    """Draws how long a million hours take, in videos of ten minutes, with so many workers of three speeds.
+
+    The driver settles as many videos a second as it did here; the workers' speeds are assumed.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    axes = figure.subplots()
+    workers = [10 ** (power / 20) for power in range(20, 101)]
+    driver_h = _VIDEOS * (measured.run_s - measured.first_s) / measured.videos / 3600
+    for speed, style in ((0.5, "-"), (10, "--"), (50, ":")):
+        hours = [max(_HOURS / (count * speed), driver_h) for count in workers]
+        axes.loglog(workers, hours, style, color="tab:blue", label=f"a worker does {speed:g} h of video an hour")
+    axes.axhline(driver_h, color="tab:red", linewidth=0.8, label=f"one Ray driver, as measured: {driver_h:.0f} h")
+    axes.set_xlabel("workers")
+    axes.set_ylabel("hours for 1 million hours of video")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -155,7 +179,13 @@ def main() -> None:
     parser.add_argument("--sleep", type=float, default=0.02, help="seconds of each video")
     parser.add_argument("--how", choices=["ray", "shard"], default="ray")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path, help="draw the curve, instead of measuring")
+    parser.add_argument("--of", type=Path, help="what --json wrote")
     arguments = parser.parse_args()
+    if arguments.plot is not None:
+        content = json.loads(arguments.of.read_text())
+        draw(Measured(**{field.name: content[field.name] for field in fields(Measured)}), arguments.plot)
+        return
     with tempfile.TemporaryDirectory(prefix="archive-scale-") as root:
         measured = measure(
             Path(root), videos=arguments.videos, workers=arguments.workers, sleep_s=arguments.sleep, how=arguments.how
