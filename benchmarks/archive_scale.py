@@ -88,7 +88,7 @@ class Measured:
 
     @property
     def overhead_ms(self) -> float:
-        """Of a video, on one worker, after the first record."""
+        """What a video costs on one worker, after the first record, besides its sleep."""
         return 1000 * ((self.run_s - self.first_s) * self.workers / self.videos - self.sleep_s)
 
 
