@@ -28,6 +28,8 @@ _EXTRAS = {
     "yaml": "train",
     "openvino": "openvino",
     "matplotlib": "eval",
+    "ray": "batch",
+    "fsspec": "batch",
 }
 """What the base install lacks, and the extra that has it."""
 _UNITS = ("_s", "_mb", "_fps")  # of arguments; options go without

@@ -25,7 +25,7 @@ from step_runtime.clips.frame_stream import FrameStream, StreamOptions
 from step_runtime.clips.key_frame import KeyFrame
 from step_runtime.clips.run_loop import run_loop
 from step_runtime.clips.run_state import RunState
-from step_runtime.clips.starters import ClipStarter, WindowStarter
+from step_runtime.clips.starters import ClipStarter, GroupStarter, WindowStarter
 from step_runtime.sources.base import Source
 from step_runtime.sources.open import SourceArgument, source_openers
 from step_runtime.tracing.tracer import SILENT, Tracer
@@ -169,6 +169,7 @@ class Detector:
         state: RunState | None = None,
         reuse_backbone: bool = False,
         reuse_margin: int = MARGIN,
+        clips_a_call: int = 1,
     ) -> Iterator[KeyFrame]:
         """Detections of a source's key frames, in order, while a thread decodes ahead.
 
@@ -184,6 +185,8 @@ class Detector:
             reuse_backbone: run the backbone once for what neighbouring clips share; needs the step loop and a multiple
                 of 1/3 s between key frames. Approximate, and each key frame waits for its window: see `feature_reuse`.
             reuse_margin: feature frames dropped at each end of a backbone call then.
+            clips_a_call: clips that the model takes at a time where it can, of sources that are not live: key frames
+                come later, and a GPU does more of them a second. Not together with `reuse_backbone`.
 
         Returns:
             One `KeyFrame` each, as they are done. A live source's oldest clips are dropped when the model falls behind.
@@ -197,11 +200,14 @@ class Detector:
         every_s = None if every_s is None else exact_interval("every_s", every_s)
         check_flag("reuse_backbone", reuse_backbone)
         check_whole("reuse_margin", reuse_margin, least=0)
+        check_whole("clips_a_call", clips_a_call, least=1)
+        if reuse_backbone and clips_a_call > 1:
+            raise ArgumentError(f"`clips_a_call` is {clips_a_call} with `reuse_backbone`; it goes with 1 only")
         if state is not None and not isinstance(state, RunState):
             raise ArgumentError(f"`state` is {quoted(state)}; give a RunState")
         reuse = plan_reuse(self.backend, self.config, every_s=every_s, margin=reuse_margin) if reuse_backbone else None
         openers = source_openers(source, frames_fps=exact_rate("frames_fps", frames_fps))
-        return self._run_each(openers, every_s, state or RunState(), reuse)
+        return self._run_each(openers, every_s, state or RunState(), reuse, clips_a_call)
 
     def stream(
         self,
@@ -239,14 +245,25 @@ class Detector:
         check_frames(frames.shape, frames.dtype.name, self.config)
 
     def _run_each(
-        self, openers: list[Callable[[], Source]], every_s: Fraction | None, state: RunState, reuse: WindowPlan | None
+        self,
+        openers: list[Callable[[], Source]],
+        every_s: Fraction | None,
+        state: RunState,
+        reuse: WindowPlan | None,
+        clips_a_call: int,
     ) -> Iterator[KeyFrame]:
         depth, tracer = self.backend.depth, self.tracer
+        size = min(clips_a_call, self.backend.max_batch or clips_a_call)
         for open_next in openers:
             self._check_open()
             source = open_next()
             state.decoded_s = Fraction(0)
-            if reuse is None:
+            if reuse is None and size > 1 and not source.is_live:
+                groups = GroupStarter(
+                    self.backend, source, every_s=every_s, clips_a_call=size, state=state, tracer=tracer
+                )
+                yield from run_loop(source, groups, depth=depth * size, state=state, tracer=tracer)
+            elif reuse is None:
                 clips = ClipStarter(self.backend, source, every_s=every_s, state=state, tracer=tracer)
                 yield from run_loop(source, clips, depth=depth, state=state, tracer=tracer)
             else:

@@ -39,3 +39,37 @@ def submit_clips(backend: Backend, frames: NDArray[np.uint8], *, size: int = 1) 
         filled = np.concatenate((frames, np.repeat(frames[-1:], missing, axis=0)))
         return Call(backend.submit(filled), len(frames))
     return Call(backend.submit(frames), len(frames))
+
+
+class SharedCall:
+    """One call of several clips, whose results are asked for clip by clip.
+
+    Args:
+        call: is waited for once, when the first result is asked for.
+    """
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._found: Detections[Array] | None = None
+
+    def part(self, number: int) -> Call:
+        """The call as if it were of one of its clips alone."""
+        return Call(_Part(self, number), 1)
+
+    def result(self) -> Detections[Array]:
+        """The detections of all its clips."""
+        if self._found is None:
+            self._found = self._call.result()
+        return self._found
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One clip of a shared call, as a backend's pending call."""
+
+    shared: SharedCall
+    number: int
+
+    def result(self) -> Detections[Array]:
+        """A copy, since the caller may keep or change it."""
+        return Detections(*(rows[self.number : self.number + 1].copy() for rows in self.shared.result()))

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol, TypeVar
 
+import numpy as np
+
 from step.config import StepConfig
 from step_runtime.backends.base import Backend
-from step_runtime.backends.calls import Call, submit_clips
+from step_runtime.backends.calls import Call, SharedCall, submit_clips
 from step_runtime.clips.channel import Channel
 from step_runtime.clips.clip_buffer import ClipBuffer
+from step_runtime.clips.clip_groups import ClipGroups
 from step_runtime.clips.feature_reuse import FeatureStore, extract_one, submit_one
 from step_runtime.clips.feature_windows import Window, WindowBuffer, WindowPlan
 from step_runtime.clips.key_frame import Clip, KeyMoment
@@ -20,6 +23,7 @@ from step_runtime.tracing.tracer import Tracer
 
 Item = TypeVar("Item")
 _CLIPS_WAITING = 2  # 17 MB each at full size
+_GROUPS_WAITING = 1
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Started:
 
 
 class Starter(Protocol[Item]):
-    """`ClipStarter`, `WindowStarter`: what the reader collects, and how that becomes calls.
+    """`ClipStarter`, `GroupStarter`, `WindowStarter`: what the reader collects, and how that becomes calls.
 
     Attributes:
         buffer: collects.
@@ -97,6 +101,56 @@ class ClipStarter:
         with self._state.inference():
             call = submit_clips(self._backend, item.frames[None])
         yield Started(item, call, is_last=True)
+
+    def finish(self) -> None:
+        """See `Starter.finish`."""
+
+
+class GroupStarter:
+    """Several clips are a call: what an archive wants of a GPU, for key frames that come later.
+
+    Args:
+        backend: what runs.
+        source: opened; a live one would wait for clips that are yet to come.
+        every_s: seconds between key frames; None makes every source frame one.
+        clips_a_call: clips of a call, fewer at the source's end; no more than the backend takes.
+        state: the run's.
+        tracer: the run's.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        source: Paced,
+        *,
+        every_s: Fraction | None,
+        clips_a_call: int,
+        state: RunState,
+        tracer: Tracer,
+    ) -> None:
+        self._backend, self._state = backend, state
+        self.config = backend.config
+        self.channel: Channel[tuple[Clip, ...]] = Channel(capacity=_GROUPS_WAITING)
+        clips = ClipBuffer(
+            config=backend.config,
+            every_s=every_s,
+            interval_s=source.interval_s,
+            slack_s=source.slack_s,
+            tracer=tracer,
+        )
+        self.buffer: Buffer[tuple[Clip, ...]] = ClipGroups(clips, clips_a_call)
+
+    @property
+    def dropped(self) -> int:
+        """See `Starter`."""
+        return 0
+
+    def start(self, item: tuple[Clip, ...]) -> Iterator[Started]:
+        """See `Starter.start`."""
+        with self._state.inference():
+            call = SharedCall(submit_clips(self._backend, np.stack([clip.frames for clip in item])))
+        for number, clip in enumerate(item):
+            yield Started(clip, call.part(number), is_last=number == len(item) - 1)
 
     def finish(self) -> None:
         """See `Starter.finish`."""

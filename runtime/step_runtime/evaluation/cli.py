@@ -50,7 +50,7 @@ _VIDEO_IOUS = (0.2, 0.5)
 @click.option(
     "--results",
     type=FilePath(),
-    help="Detections in AVA's csv format; with --model, where to write them.",
+    help="Detections in AVA's csv format, or the output folder of step-batch; with --model, where to write them.",
 )
 @click.option("--truth", type=FilePath(), help="Ground truth in AVA's csv format.")
 @click.option("--model", type=FilePath(), help="Bundle folder (or a .pth) to run on --data.")

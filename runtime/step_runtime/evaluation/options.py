@@ -1,5 +1,6 @@
 """Holds what `step-eval` was asked for, and refuses options that do not go together."""
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -13,6 +14,7 @@ from step.evaluation.scoring import FramesWithoutTruth, Score, ScoringOptions, s
 from step.reporter import Reporter
 from step_runtime.backends.base import Loop
 from step_runtime.backends.select import BackendName, check_device
+from step_runtime.batch.ava_results import write_ava_results
 from step_runtime.detector import Detector
 
 
@@ -26,6 +28,12 @@ class ResultsScorer:
     options: ScoringOptions
 
     def score(self, results: Path) -> Score:
+        """Scores a csv, or the output folder of step-batch."""
+        if results.is_dir():
+            with tempfile.TemporaryDirectory(prefix="step-eval-") as scratch:
+                rows = Path(scratch) / "results.csv"
+                write_ava_results(results, rows)
+                return self.score(rows)
         return score_files(results, self.truth, label_map=self.label_map, exclude=self.exclude, options=self.options)
 
 
