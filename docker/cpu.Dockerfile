@@ -33,7 +33,7 @@ ARG UID=10001
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates libgl1 libglib2.0-0 python3 \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --uid "${UID}" --user-group --no-create-home --home-dir /tmp step \
+    && useradd --uid "${UID}" --non-unique --user-group --no-create-home --home-dir /tmp step \
     && install -d -o step -g step -m 1777 /results
 COPY --from=venv /opt/step /opt/step
 # Caches go to the home folder, which has to be there for every user and where the image is read-only.

@@ -36,7 +36,7 @@ mount --bind "$0" "$0"
 mount -t proc proc "$0/proc"
 mount --rbind /sys "$0/sys"
 mount --rbind /dev "$0/dev"
-mount -t tmpfs tmpfs "$0/tmp"
+mount -t tmpfs -o noexec,nosuid,nodev tmpfs "$0/tmp"
 mount --bind "$1" "$0/results"
 mount -o remount,bind,ro "$0"
 user=$2
@@ -116,7 +116,7 @@ def test_versions_are_those_listed(image: Image, tmp_path: Path):
         for word in image.run(tmp_path, "python", "-c", program).split()
     }
     listed = {}
-    for name in ("base.txt", "cpu.txt"):
+    for name in ("base.txt", "batch.txt", "cpu.txt"):
         for line in (ROOT / "docker/requirements" / name).read_text().splitlines():
             if line and not line.startswith(("#", "-r")):
                 requirement = Requirement(line)
