@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import time
 from importlib.metadata import entry_points
@@ -34,6 +35,18 @@ def test_command_line_is_valid(name: str):
 def test_what_has_to_be_given_is_asked_for():
     asked = set(re.findall(r"\$\{(\w+):\?", FILE.read_text()))
     assert asked == set(GIVEN)
+
+
+@pytest.mark.skipif(shutil.which("docker-compose") is None, reason="needs docker-compose, not Docker itself")
+@pytest.mark.parametrize("left_out", [None, *GIVEN])
+def test_compose_takes_it(left_out: str | None):
+    """Its own check of names and types, which needs no engine; and one line where a variable is missing."""
+    given = {name: value for name, value in GIVEN.items() if name != left_out}
+    command = ["docker-compose", "--file", str(FILE), "--project-directory", str(ROOT), "config", "--quiet"]
+    done = subprocess.run(command, env=os.environ | given, capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) == (left_out is None), done.stderr
+    if left_out is not None:
+        assert re.search(rf"\$\{{{left_out}:\?(.*?)\}}", FILE.read_text())[1] in done.stderr
 
 
 @pytest.mark.parametrize("name", SERVICES)
