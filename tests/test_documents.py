@@ -10,9 +10,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
-PACKAGES = ("step", "export/step_export", "runtime/step_runtime", "plugins/step_plugins", "benchmarks", "tests")
+PACKAGES = (
+    "step",
+    "export/step_export",
+    "runtime/step_runtime",
+    "plugins/step_plugins",
+    "benchmarks",
+    "docker",
+    "tests",
+)
 SCRIPTS = {script.name: script for script in entry_points(group="console_scripts") if script.name.startswith("step-")}
-_TOP = "step|export|runtime|plugins|benchmarks|tests|docs|examples|\\.ci"
+_TOP = "step|export|runtime|plugins|benchmarks|docker|tests|docs|examples|\\.ci"
 _PATH = re.compile(rf"(?<![\w./-])(?:{_TOP})/[\w./-]*\w|(?<![\w./-])(?:pyproject\.toml|constraints\.txt|Makefile)\b")
 _LINK = re.compile(r"\]\(([^)#]+)[^)]*\)")
 _COMMAND = re.compile(r"(?:`|^\s*)((?:step-[a-z]+|python benchmarks/\w+\.py)\s[^`\n]*)", re.MULTILINE)
