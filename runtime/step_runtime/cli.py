@@ -21,12 +21,11 @@ from step_runtime.outputs.run_progress import RunProgress
 from step_runtime.outputs.run_source import run_source
 from step_runtime.outputs.run_summary import detail_lines, summary_lines
 from step_runtime.run_command import RunCommand, RunPlace
+from step_runtime.sources.frame_folder import FASTEST_FPS
 from step_runtime.tracing.chrome_trace import write_trace
 from step_runtime.tracing.summary import summarize
 from step_runtime.tracing.tables import trace_report
 from step_runtime.tracing.tracer import SILENT, Recorder
-
-_FASTEST_FPS = 1000
 
 
 @click.command(
@@ -85,7 +84,7 @@ _FASTEST_FPS = 1000
 )
 @click.option(
     "--frames-fps",
-    type=Number(above=0, most=_FASTEST_FPS),
+    type=Number(above=0, most=FASTEST_FPS),
     default=30.0,
     help="Frames per second of a folder of frames.",
 )

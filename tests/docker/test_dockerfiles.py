@@ -18,7 +18,7 @@ REQUIREMENTS = ROOT / "docker/requirements"
 X86 = {"sys_platform": "linux", "platform_machine": "x86_64"}
 ARM = {"sys_platform": "linux", "platform_machine": "aarch64"}
 # What an image has beside the base install; TensorRT itself is in NVIDIA's base image.
-EXTRAS = {"cpu": ("openvino",), "tensorrt": ("plugins",)}
+EXTRAS = {"cpu": ("openvino", "batch"), "tensorrt": ("plugins", "batch")}
 
 
 def _instructions(path: Path) -> list[tuple[str, str]]:

@@ -1,17 +1,18 @@
 """`step-batch SOURCES... --model BUNDLE -o OUT`."""
 
 import contextlib
+import re
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import click
 
 from step.checkpoints.toy_model import NAME, WHAT_IT_KNOWS, is_packaged
-from step.cli import Choice, OneLineCommand, examples, find_reporter, print_error, takes
+from step.cli import OneLineCommand, examples, find_reporter, print_error, takes
+from step.parameters import Choice, FilePath, Number, OrWord, Seconds, Whole
 from step.reporter import Reporter
-from step_runtime.backends.select import BACKENDS
+from step_runtime.backends.select import BACKENDS, MOST_THREADS
 from step_runtime.batch.command import BatchCommand, left_to_do
 from step_runtime.batch.manifest import fold
 from step_runtime.batch.output import Output
@@ -19,7 +20,7 @@ from step_runtime.batch.progress import BatchCounts
 from step_runtime.batch.records import VideoRecord
 from step_runtime.batch.shards import Shard
 from step_runtime.clips.key_frame import DEFAULT_SCORE_THRESHOLD
-from step_runtime.run_command import parse_every
+from step_runtime.sources.frame_folder import FASTEST_FPS
 
 _FOLD_EVERY_S = 60.0
 _FOLD_SHARE = 0.05  # of the time, at most
@@ -27,6 +28,8 @@ _REASONS_SHOWN = 3
 
 
 def _parse_shard(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Shard | None:
+    if value is not None and not re.fullmatch(r"\d+/\d+", value, re.ASCII):
+        raise click.BadParameter(f"{value!r} is not INDEX/COUNT, such as 0/8")
     return None if value is None else Shard.parse(value)
 
 
@@ -42,12 +45,12 @@ def _parse_shard(_ctx: click.Context, _param: click.Parameter, value: str | None
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option(
     "--model",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     required=True,
     help=f"Bundle (or, with torch, a .pth), or {NAME}.",
 )
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the results.")
-@click.option("--workers", type=int, help="Detectors at a time.  [default: one for each GPU, or else CPU]")
+@click.option("-o", "--out", type=FilePath(), required=True, help="Folder for the results.")
+@click.option("--workers", type=Whole(1), help="Detectors at a time.  [default: one for each GPU, or else CPU]")
 @click.option(
     "--address", help="Of a Ray cluster, such as auto or HOST:6379.  [default: Ray on this machine, for this run]"
 )
@@ -60,26 +63,40 @@ def _parse_shard(_ctx: click.Context, _param: click.Parameter, value: str | None
 @click.option("--retry-failed", is_flag=True, help="Do again what failed or was set aside.")
 @click.option(
     "--every",
-    callback=parse_every,
+    type=OrWord(Seconds(), "frame"),
     default="1.0",
     metavar="SECONDS|frame",
     help="Time between key frames; frame: every source frame.",
 )
-@click.option("--score-threshold", type=float, default=DEFAULT_SCORE_THRESHOLD, help="Of people in the tables.")
+@click.option(
+    "--score-threshold",
+    type=Number(least=0, below=1),
+    default=DEFAULT_SCORE_THRESHOLD,
+    help="Of people in the tables.",
+)
 @click.option(
     "--detections/--no-detections", default=True, help="Keep every detection beside the people, which step-eval reads."
 )
-@click.option("--steps", type=int, help="Stop after this many progressive steps.  [default: all]")
+@click.option("--steps", type=Whole(1), help="Stop after this many progressive steps.  [default: all]")
 @click.option("--reuse-backbone/--no-reuse-backbone", default=False, help="See step-run.")
-@click.option("--clips-a-call", type=int, default=1, help="Clips that the model takes at a time.")
+@click.option("--clips-a-call", type=Whole(1), default=1, help="Clips that the model takes at a time.")
 @click.option("--backend", type=Choice(BACKENDS), default="auto", help="What runs the model.")
 @click.option("--loop", type=Choice(["fused", "steps"]), help="Which graphs.  [default: fused where it can]")
 @click.option("--device", default="auto", help="auto, cpu or cuda; with --shard cuda:N too.")
-@click.option("--threads", type=int, help="CPU threads of each worker.  [default: 1, on a GPU the library's choice]")
-@click.option("--frames-fps", type=float, default=30.0, help="Frames per second of folders of frames in a list.")
+@click.option(
+    "--threads",
+    type=Whole(1, MOST_THREADS),
+    help="CPU threads of each worker.  [default: 1, on a GPU the library's choice]",
+)
+@click.option(
+    "--frames-fps",
+    type=Number(above=0, most=FASTEST_FPS),
+    default=30.0,
+    help="Frames per second of folders of frames in a list.",
+)
 @click.option(
     "--scratch",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="Folder for videos while they are fetched.  [default: the system's]",
 )
 @takes(BatchCommand)

@@ -1,7 +1,6 @@
 """What `step-batch` was told: checked, and made into what is run."""
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,7 +9,7 @@ from typing import cast
 
 import click
 
-from step.arguments import check_whole, exact_rate
+from step.arguments import exact_rate
 from step.cpus import available_cpus
 from step.errors import StepError
 from step.files.locks import sole_writer
@@ -29,8 +28,6 @@ from step_runtime.batch.shards import Shard
 from step_runtime.batch.video_list import Video, list_videos, name_videos
 from step_runtime.clips.feature_windows import groups_between_keys
 from step_runtime.outputs.parquet_table import parquet_is_possible
-
-_FASTEST_FPS = 1000
 
 
 @dataclass(frozen=True)
@@ -61,17 +58,10 @@ class BatchCommand:
         """Refuses what needs neither the model nor the videos to be refused.
 
         Raises:
-            StepError: a value out of range, options that exclude each other, or Ray is missing.
+            StepError: options that exclude each other, or Ray is missing.
         """
         if self.shard is not None and self.address is not None:
             raise click.UsageError("--shard with --address; a shard runs without Ray, leave one of them out")
-        if math.isnan(self.score_threshold) or not 0 <= self.score_threshold < 1:
-            raise StepError(f"--score-threshold is {self.score_threshold}; it must be in [0, 1)")
-        if not 0 < self.frames_fps <= _FASTEST_FPS:
-            raise StepError(f"--frames-fps is {self.frames_fps}; it must be above 0, at most {_FASTEST_FPS}")
-        for name, value in (("workers", self.workers), ("threads", self.threads), ("clips_a_call", self.clips_a_call)):
-            if value is not None:
-                check_whole(name, value, least=1)
         if self.reuse_backbone and self.loop == "fused":
             raise StepError("--reuse-backbone with --loop fused, whose one graph cannot be cut; leave --loop out")
         if self.reuse_backbone and self.clips_a_call > 1:

@@ -13,8 +13,9 @@ from step.errors import ArgumentError
 from step_runtime.backends.base import Array
 from step_runtime.clips.key_frame import DEFAULT_SCORE_THRESHOLD
 from step_runtime.detector import DEFAULT_EVERY_S
+from step_runtime.sources.frame_folder import FASTEST_FPS
 
-_SLOWEST_FPS, _FASTEST_FPS = 1, 1000
+_SLOWEST_FPS = 1
 _DTYPES = {tensor.name: tensor.dtype for tensor in SERVICE_INPUTS}
 
 
@@ -100,6 +101,6 @@ def _read_frames(tensors: Mapping[str, Array]) -> FrameArray:
     if FPS not in tensors:
         raise ArgumentError(f"`{FRAMES}` without `{FPS}`; say how many there are a second")
     fps = float(tensors[FPS][0, 0])
-    if not _SLOWEST_FPS <= fps <= _FASTEST_FPS:  # slower ones make hours of a few frames
-        raise ArgumentError(f"`{FPS}` is {fps:g}; it must be from {_SLOWEST_FPS} to {_FASTEST_FPS}")
+    if not _SLOWEST_FPS <= fps <= FASTEST_FPS:  # slower ones make hours of a few frames
+        raise ArgumentError(f"`{FPS}` is {fps:g}; it must be from {_SLOWEST_FPS} to {FASTEST_FPS}")
     return FrameArray(np.asarray(frames, np.uint8), exact_rate(FPS, fps))

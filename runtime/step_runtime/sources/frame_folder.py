@@ -12,6 +12,9 @@ from step.errors import StepError
 from step.video.files import read_folder
 from step_runtime.sources.base import SourceFrame
 
+FASTEST_FPS = 1000
+"""The most frames a second that commands and requests may state; what is above is a slip of the keyboard."""
+
 
 class FrameFolderSource:
     """Images at a constant rate; see `Source` for the attributes.
