@@ -142,7 +142,7 @@ def test_what_is_in_the_way_stops_the_run_in_one_line(videos, tmp_path, capsys):
         (["--model", "toy", "--shard", "1/1"], "shards count from 0", 1),
         (["--model", "toy", "--address", "auto"], "--shard with --address", 2),
         (["--model", "toy", "--workers", "0"], "--workers is 0", 1),
-        (["--model", "toy", "--score-threshold", "1"], "--score-threshold is 1.0", 1),
+        (["--model", "toy", "--score-threshold", "1"], "--score-threshold is 1;", 1),
         (["--model", "toy", "--reuse-backbone", "--clips-a-call", "2"], "--clips-a-call", 1),
         (["--model", "toy", "--scratch", "nosuch"], "--scratch nosuch: no such folder", 1),
         (["--model", "toy", "gone.mp4"], "gone.mp4: no such file or folder", 1),

@@ -48,7 +48,7 @@ def test_frames():
         ({"frames": FRAMES, "fps": np.zeros((1, 2))}, "`fps` is of shape"),
         ({"video": VIDEO, "every_s": np.array([[-1.0]])}, "`every_s` is -1"),
         ({"video": VIDEO, "every_s": np.array([[np.inf]])}, "`every_s` is inf"),
-        ({"video": VIDEO, "score_threshold": np.array([[1.0]])}, "`score_threshold` is 1.0"),
+        ({"video": VIDEO, "score_threshold": np.array([[1.0]])}, "`score_threshold` is 1;"),
         ({"video": VIDEO, "model": VIDEO}, "`model` is no input; there are video, frames"),
     ],
 )
