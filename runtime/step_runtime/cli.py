@@ -17,9 +17,10 @@ from step_runtime.backends.select import BACKENDS, MOST_THREADS, BackendName
 from step_runtime.clips.feature_reuse import plan_reuse
 from step_runtime.clips.key_frame import DEFAULT_SCORE_THRESHOLD
 from step_runtime.detector import Detector
+from step_runtime.outputs.run_page import RUN_PAGE, write_run_page
 from step_runtime.outputs.run_progress import RunProgress
 from step_runtime.outputs.run_source import run_source
-from step_runtime.outputs.run_summary import detail_lines, summary_lines
+from step_runtime.outputs.run_summary import RunSummary, detail_lines, summary_lines
 from step_runtime.run_command import RunCommand, RunPlace
 from step_runtime.sources.frame_folder import FASTEST_FPS
 from step_runtime.tracing.chrome_trace import write_trace
@@ -89,6 +90,7 @@ from step_runtime.tracing.tracer import SILENT, Recorder
     help="Frames per second of a folder of frames.",
 )
 @click.option("--overlay/--no-overlay", default=True, help="Write overlay.mp4.")
+@click.option("--html", is_flag=True, help="Write run.html too: the overlay, and who did what for how long.")
 @click.option(
     "--stall-timeout",
     type=Number(above=0),
@@ -170,6 +172,8 @@ def _run_sources(
             with reporter.progress(place.name, unit="s of video") as progress:
                 update = RunProgress(progress).update
                 summary = run_source(detector, place.location, place.folder, options, name=place.name, progress=update)
+            if command.html:
+                _write_page(summary, detector, command, place)
         except ArgumentError:
             raise
         except StepError as error:
@@ -188,6 +192,12 @@ def _run_sources(
         if summary.interrupted:
             return problems, True
     return problems, False
+
+
+def _write_page(summary: RunSummary, detector: Detector, command: RunCommand, place: RunPlace) -> None:
+    model = command.chosen_model.name
+    write_run_page(summary, config=detector.config, model=model, what_ran=_what_ran(detector), folder=place.folder)
+    summary.files += (RUN_PAGE,)
 
 
 def _what_ran(detector: Detector) -> str:

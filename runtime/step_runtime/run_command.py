@@ -12,6 +12,7 @@ from step.checkpoints.toy_model import NAME, find_bundle
 from step.data.toy.toy_cache import toy_demo_video
 from step.errors import StepError
 from step.files.atomic import check_writable
+from step.pages.page import check_packages
 from step.reporter import Reporter
 from step_runtime.backends.select import check_device
 from step_runtime.clips.feature_windows import groups_between_keys
@@ -48,6 +49,7 @@ class RunCommand:
     score_threshold: float
     frames_fps: float
     overlay: bool
+    html: bool
     stall_timeout: float
     reconnect: bool
     trace_file: Path | None
@@ -72,6 +74,8 @@ class RunCommand:
         if not self.demo and self.model is None:
             raise click.UsageError(f"Missing option --model; give a bundle, or {NAME}, the small model in the package")
         check_device(self.device)
+        if self.html:
+            check_packages()
         if self.trace_file is not None:
             check_writable(self.trace_file)
         if self.reuse_backbone and self.loop == "fused":

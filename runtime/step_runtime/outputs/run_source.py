@@ -19,6 +19,7 @@ from step_runtime.outputs.live_folder import keep_live_run, live_folder
 from step_runtime.outputs.live_overlay import LiveOverlay
 from step_runtime.outputs.parquet_table import parquet_is_possible
 from step_runtime.outputs.run_manifest import RUN_FILE, RunManifest, Status, read_run, write_run
+from step_runtime.outputs.run_page import RUN_PAGE
 from step_runtime.outputs.run_summary import RunSummary
 from step_runtime.outputs.run_writer import RunWriter
 from step_runtime.sources.base import Source
@@ -27,8 +28,8 @@ from step_runtime.sources.open import open_source
 from step_runtime.sources.stream import shown_url
 from step_runtime.tracing.tracer import LIVE_OVERLAY
 
-RESULTS = ("detections.jsonl", "detections.csv", "people.csv", "people.parquet", "overlay.mp4", RUN_FILE)
-"""Files of a run; a run without an overlay takes the earlier run's away."""
+RESULTS = ("detections.jsonl", "detections.csv", "people.csv", "people.parquet", "overlay.mp4", RUN_FILE, RUN_PAGE)
+"""Files of a run; a run without an overlay or a page takes the earlier run's away."""
 
 
 @dataclass(frozen=True)

@@ -87,14 +87,28 @@ def summary_lines(summary: RunSummary, *, config: StepConfig, what_ran: str, fol
     else:
         at_once = "one at a time" if seen.most_at_once == 1 else f"up to {seen.most_at_once} at a time"
         yield f"people: {at_once}, at {seen.key_frames} of {_counted(summary.key_frames, 'key frame')}"
-        shown = seen.actions.most_common(_ACTIONS_SHOWN)
-        width = max(len(config.class_name(label)) for label, _ in shown)
-        for label, count in shown:
-            yield f"  {config.class_name(label):<{width}}  {count / summary.key_frames * video_s:6.1f} s"
+        shown = seconds_by_action(summary, config)[:_ACTIONS_SHOWN]
+        width = max(len(name) for name, _ in shown)
+        for name, seconds in shown:
+            yield f"  {name:<{width}}  {seconds:6.1f} s"
         if len(seen.actions) > len(shown):
             yield f"  and {_counted(len(seen.actions) - len(shown), 'other action')}"
     first, *others = sorted(summary.files, key=lambda name: name != "overlay.mp4")  # what people look at first
     yield f"results: {', '.join((str(folder / first), *others))}"
+
+
+def seconds_by_action(summary: RunSummary, config: StepConfig) -> list[tuple[str, float]]:
+    """For how many seconds of video somebody did each action, by its name; the longest comes first.
+
+    Args:
+        summary: of a run with at least one key frame.
+        config: of the model; it has the names of the actions.
+    """
+    video_s = float(summary.state.decoded_s)
+    return [
+        (config.class_name(label), count / summary.key_frames * video_s)
+        for label, count in summary.seen.actions.most_common()
+    ]
 
 
 def detail_lines(summary: RunSummary) -> Iterator[str]:
