@@ -29,9 +29,9 @@ LABEL org.opencontainers.image.title="step-trt" \
       org.opencontainers.image.description="STEP video action detection on a CPU" \
       org.opencontainers.image.licenses="Apache-2.0"
 ARG UID=10001
-# libgl1 and libglib2.0-0 are OpenCV's. Any user may write to /results, so that `docker run --user` works.
+# Any user may write to /results, so that `docker run --user` works.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends ca-certificates libgl1 libglib2.0-0 python3 \
+    && apt-get install -y --no-install-recommends ca-certificates python3 \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid "${UID}" --non-unique --user-group --no-create-home --home-dir /tmp step \
     && install -d -o step -g step -m 1777 /results

@@ -38,7 +38,7 @@ IMAGE = (
         "ml_dtypes",
         "numpy",
         "cv2",
-        "opencv_python",
+        "opencv_python_headless",
         "PIL",
         "pillow",
         "pyarrow",
