@@ -6,7 +6,7 @@ from step_runtime.batch.attempts import Attempts
 from step_runtime.batch.messages import CannotGoOn, RunVideo, VideoDone, VideoFailed
 from step_runtime.batch.output import Output
 from step_runtime.batch.video_list import Video
-from step_runtime.batch.worker_process import WorkerDied
+from step_runtime.batch.worker_process import WorkerDiedError
 
 
 class StandIn:
@@ -24,7 +24,7 @@ class StandIn:
         self.seen.append(request.name)
         if self.crashes.get(request.name, 0) > 0:
             self.crashes[request.name] -= 1
-            raise WorkerDied("was ended by SIGSEGV")
+            raise WorkerDiedError("was ended by SIGSEGV")
         if request.name == "bad":
             return VideoFailed(reason=f"{request.location}: not a video")
         if request.name == "full":

@@ -1,7 +1,6 @@
 """Sends signals at every name that commands change while they replace what an earlier one wrote; takes minutes."""
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -62,7 +61,7 @@ def test_export(sent, tiny_bundle, tiny_checkpoint, tmp_path):
         assert manifest == old or set(manifest.graphs) == {"fused"}
         graphs.add(len(manifest.graphs))
         sweep(bundle.parent)  # as the next run does
-        assert os.listdir(bundle.parent) == ["bundle"]  # noqa: PTH208
+        assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
         shutil.rmtree(bundle.parent)
         if done.returncode == 0:
             break
@@ -90,7 +89,7 @@ def test_triton_repository(sent, tmp_path):
         read_bundle(place / "step/1/bundle")
         seen.add(batch)
         sweep(place.parent)
-        assert os.listdir(place.parent) == ["repository"]  # noqa: PTH208
+        assert [path.name for path in place.parent.iterdir()] == ["repository"]
         shutil.rmtree(place.parent)
         if done.returncode == 0:
             break
@@ -117,7 +116,7 @@ def test_run(sent, make_video, tiny_bundle, tmp_path):
         seen.add(video)
         assert (out / "overlay.mp4").exists() == (video == old.stem)
         sweep(out.parent)
-        assert os.listdir(out.parent) == ["out"]  # noqa: PTH208
+        assert [path.name for path in out.parent.iterdir()] == ["out"]
         shutil.rmtree(out.parent)
         if done.returncode == 0 and "interrupted" not in done.stderr:
             break
@@ -143,7 +142,7 @@ def test_evaluation(sent, tmp_path):
         done = _run(number, sent, "step_runtime.evaluation.cli", *words)
         seen.add("old" in json.loads(target.read_text()))
         sweep(target.parent)
-        assert os.listdir(target.parent) == ["out.json"]  # noqa: PTH208
+        assert [path.name for path in target.parent.iterdir()] == ["out.json"]
         if done.returncode == 0:
             break
         assert done.returncode == (-sent if sent is signal.SIGKILL else 130), done.stderr

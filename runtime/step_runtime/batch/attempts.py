@@ -8,7 +8,7 @@ from step_runtime.batch.messages import CannotGoOn, RunVideo, VideoDone, VideoFa
 from step_runtime.batch.output import Output
 from step_runtime.batch.records import VideoRecord, file_key
 from step_runtime.batch.video_list import Video
-from step_runtime.batch.worker_process import Performer, WorkerDied
+from step_runtime.batch.worker_process import Performer, WorkerDiedError
 
 MOST_CRASHES = 2
 """After so many a video is set aside."""
@@ -56,7 +56,7 @@ class Attempts:
             start_s = time.monotonic()
             try:
                 answer = self._performer.run(self._request(video))
-            except WorkerDied as error:
+            except WorkerDiedError as error:
                 record = self._keep(record, crashes=record.crashes + 1, reason=f"its worker {error}")
                 continue
             if isinstance(answer, CannotGoOn):

@@ -1,7 +1,7 @@
 """What `step-batch` was told: checked, and made into what is run."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -161,5 +161,4 @@ class BatchCommand:
 def left_to_do(videos: list[Video], known: Known) -> list[Video]:
     """What is not settled; those that were under way when a run was killed come last, should one be at fault."""
     left = [video for video in videos if video.name not in known.settled]
-    is_suspect: Callable[[Video], bool] = lambda video: video.name in known.begun  # noqa: E731
-    return sorted(left, key=is_suspect)
+    return sorted(left, key=lambda video: video.name in known.begun)

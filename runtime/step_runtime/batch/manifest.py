@@ -64,7 +64,7 @@ def fold(output: Output) -> Known:
         settled_keys = {file_key(name) for name in known.settled}
         fresh = [
             record
-            for key in output.records.keys()  # noqa: SIM118 - it is no dictionary
+            for key in output.records.list_keys()
             if key not in settled_keys and (record := output.records.read(key)) is not None
         ]
         if fresh or table is None or len(old) < len(table):

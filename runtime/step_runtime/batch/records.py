@@ -104,7 +104,7 @@ class RecordStore:
         with atomic_path(self.path(file_key(record.name))) as path:
             path.write_text(record.model_dump_json() + "\n")
 
-    def keys(self) -> Iterator[str]:
+    def list_keys(self) -> Iterator[str]:
         """The keys of all records, as the folders list them."""
         if not self.folder.is_dir():
             return

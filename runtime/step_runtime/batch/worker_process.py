@@ -25,7 +25,7 @@ from step_runtime.batch.messages import (
 from step_runtime.batch.options import WorkerOptions
 
 
-class WorkerDied(Exception):  # noqa: N818 - it is an event, not an error of a caller
+class WorkerDiedError(Exception):
     """A worker ended while it ran a video; the message says how."""
 
 
@@ -43,7 +43,7 @@ class Performer(Protocol):
         """Runs a video.
 
         Raises:
-            WorkerDied: it ended in the middle.
+            WorkerDiedError: it ended in the middle.
         """
 
     def close(self) -> None:
@@ -85,7 +85,7 @@ class WorkerProcess:
             )
             try:
                 answer = self._ask(Open(options=self._options))
-            except WorkerDied as error:
+            except WorkerDiedError as error:
                 raise StepError(f"a worker {error}, before it had opened the model") from error
             if isinstance(answer, CannotGoOn):
                 raise StepError(answer.reason)
@@ -120,7 +120,7 @@ class WorkerProcess:
         if not line.endswith("\n"):
             how = self._how_it_ended(process)
             self._end()
-            raise WorkerDied(how)
+            raise WorkerDiedError(how)
         return ANSWERS.validate_json(line)
 
     def _how_it_ended(self, process: subprocess.Popen[str]) -> str:

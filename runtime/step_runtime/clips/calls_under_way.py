@@ -1,6 +1,5 @@
 """Calls of the model under way for one source, whose results become key frames in order."""
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
@@ -60,14 +59,4 @@ class CallsUnderWay(Generic[Item]):
     def _finish(self, moment: Clip | KeyMoment, call: Call) -> KeyFrame:
         with self._state.inference():
             detections = call.result()
-        return KeyFrame(
-            video=self._video,
-            time_s=moment.time_s,
-            scheduled_s=moment.scheduled_s,
-            frame=moment.frame,
-            width_px=moment.width_px,
-            height_px=moment.height_px,
-            detections=detections,
-            config=self._starter.config,
-            lag_s=time.monotonic() - moment.ready_at_s,
-        )
+        return KeyFrame.of(moment, detections, video=self._video, config=self._starter.config)

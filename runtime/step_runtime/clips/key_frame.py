@@ -1,10 +1,11 @@
 """What the runtime reports about one key frame."""
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,6 +90,28 @@ class KeyFrame:
     detections: Detections[NDArray[np.generic]] = field(repr=False)  # hundreds of rows
     config: StepConfig = field(repr=False)
     lag_s: float
+
+    @classmethod
+    def of(
+        cls,
+        moment: "Clip | KeyMoment",
+        detections: Detections[NDArray[np.generic]],
+        *,
+        video: str,
+        config: StepConfig,
+    ) -> Self:
+        """Makes one of detections that are there now; see the class."""
+        return cls(
+            video=video,
+            time_s=moment.time_s,
+            scheduled_s=moment.scheduled_s,
+            frame=moment.frame,
+            width_px=moment.width_px,
+            height_px=moment.height_px,
+            detections=detections,
+            config=config,
+            lag_s=time.monotonic() - moment.ready_at_s,
+        )
 
     def people(self, score_threshold: float = DEFAULT_SCORE_THRESHOLD) -> list[Person]:
         """People, best score first: detections of all classes merged, nobody shown twice; see `join_same`.

@@ -1,6 +1,5 @@
 """Answers requests together: their videos are read side by side, and their clips share calls of the model."""
 
-import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Self
@@ -12,9 +11,8 @@ from step.bundles.service_spec import DEFAULT_CLIPS_A_CALL, DEFAULT_MAX_KEY_FRAM
 from step.cpus import available_cpus
 from step.detections import Detections
 from step.errors import StepError
-from step_runtime.backends.base import Array
 from step_runtime.clips.channel import Stopped
-from step_runtime.clips.key_frame import Clip, KeyFrame
+from step_runtime.clips.key_frame import KeyFrame
 from step_runtime.detector import Detector
 from step_runtime.service.answer import Answer
 from step_runtime.service.clip_queue import ClipQueue, RequestClip
@@ -124,24 +122,11 @@ class DetectionService:
 
     def _detect(self, taken: Sequence[RequestClip], answers: Sequence[Answer]) -> None:
         found = self.detector.detect(np.stack([item.clip.frames for item in taken]))
-        now_s = time.monotonic()
         self.calls, self.clips = self.calls + 1, self.clips + len(taken)
         for row, item in enumerate(taken):
             one = Detections(*(np.ascontiguousarray(rows[row : row + 1]) for rows in found))
-            answers[item.request].key_frames.append(self._key_frame(item.clip, one, lag_s=now_s - item.clip.ready_at_s))
-
-    def _key_frame(self, clip: Clip, detections: Detections[Array], *, lag_s: float) -> KeyFrame:
-        return KeyFrame(
-            video=VIDEO,
-            time_s=clip.time_s,
-            scheduled_s=clip.scheduled_s,
-            frame=clip.frame,
-            width_px=clip.width_px,
-            height_px=clip.height_px,
-            detections=detections,
-            config=self.detector.config,
-            lag_s=lag_s,
-        )
+            key_frame = KeyFrame.of(item.clip, one, video=VIDEO, config=self.detector.config)
+            answers[item.request].key_frames.append(key_frame)
 
 
 def _wait(reading: Sequence[Future[None]]) -> None:
