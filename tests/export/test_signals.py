@@ -56,7 +56,18 @@ def test_export(sent, tiny_bundle, tiny_checkpoint, tmp_path):
         number += 1
         bundle = tmp_path / str(number) / "bundle"
         shutil.copytree(tiny_bundle, bundle)
-        done = _run(number, sent, "step_export.cli", tiny_checkpoint, "-o", bundle, "--no-verify", "--graphs", "fused")
+        done = _run(
+            number,
+            sent,
+            "step_export.cli",
+            tiny_checkpoint,
+            "-o",
+            bundle,
+            "--no-verify",
+            "--graphs",
+            "fused",
+            "--overwrite",
+        )
         manifest = read_bundle(bundle)
         assert manifest == old or set(manifest.graphs) == {"fused"}
         graphs.add(len(manifest.graphs))
